@@ -1,0 +1,6 @@
+# Short names for ./dev, which also works without make. Arguments: make test ARGS="-k wire"
+.POSIX:
+.PHONY: demo test lint check bench servers lock clean
+
+demo test lint check bench servers lock clean:
+	@./dev $@ $(ARGS)

@@ -1,0 +1,43 @@
+"""The seam between a run and EcoFlow: what every client can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ecoflow_push.api.models import DeviceInfo, Snapshot
+    from ecoflow_push.deadline import Deadline
+
+
+class EcoflowApiClient(ABC):
+    """One way to read the devices of an account. It only reads.
+
+    Every method that talks raises EcoflowApiException, or one of its kinds, and
+    nothing else for anything that the network or the service can do.
+    """
+
+    #: The way it reads, as `ecoflow_device_info` names it.
+    source: str
+    #: True once the service asked for a slower pace: one request at a time from then.
+    throttled: bool = False
+
+    @abstractmethod
+    def connect(self, deadline: Deadline) -> None:
+        """Prepare the connection; cheap, and nothing is asked yet."""
+
+    @abstractmethod
+    def get_devices(self, deadline: Deadline) -> list[DeviceInfo]:
+        """Return the devices of the account, each serial once."""
+
+    def get_device(self, sn: str, deadline: Deadline) -> DeviceInfo | None:
+        """Return one device of the account, None if it is not listed."""
+        return next((d for d in self.get_devices(deadline) if d.sn == sn), None)
+
+    @abstractmethod
+    def get_device_quota(self, sn: str, deadline: Deadline) -> Snapshot:
+        """Return all quotas of one device, as they are now."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave; safe to call twice, and whatever happened before."""

@@ -1,0 +1,50 @@
+"""What EcoFlow says: devices and snapshots. Nothing here does I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """One device of the account.
+
+    `name` and `product_name` are empty when the cloud does not tell them (it often
+    does not: ecoflow-protocol.md 1.6); `online` is None when nobody said.
+    """
+
+    sn: str
+    name: str = ""
+    product_name: str = ""
+    online: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All quotas of one device at one moment; `collected_at` in Unix seconds.
+
+    Empty `quotas` are an answer too: EcoFlow has no telemetry of this device.
+    """
+
+    sn: str
+    quotas: Mapping[str, object]
+    collected_at: float
+
+
+def clean_text(value: object) -> str:
+    """Return `value` as a label value: one printable line of at most 256 characters.
+
+    Names come from whoever can rename a device; NUL padding and lone surrogates
+    occur in recorded payloads (ecoflow-protocol.md 1.8).
+    """
+    if not isinstance(value, str):
+        return ""
+    text = value.encode("utf-8", "replace").decode("utf-8")
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()[:256]
+
+
+def short_sn(sn: str) -> str:
+    """Return a serial number that can be shown to anyone."""
+    return sn if len(sn) <= 8 else f"{sn[:4]}…{sn[-4:]}"

@@ -1,0 +1,71 @@
+"""One monotonic deadline per run, its shares, and the rings that hold it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+
+class Deadline:
+    """An instant on the monotonic clock that work must not outlast."""
+
+    __slots__ = ("_until",)
+
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds that remain, never below 0."""
+        return max(0.0, self._until - time.monotonic())
+
+    def share(self, part: float) -> Deadline:
+        """Return a deadline after `part` (0 to 1) of the time that remains."""
+        return Deadline(self.left() * part)
+
+
+def within(deadline: Deadline, work: Callable[[], object]) -> bool:
+    """Do `work` in a thread; return False if it had to be abandoned.
+
+    The waiting thread can leave whatever the work hangs in (name resolution knows no
+    timeout) and hears signals at once. What `work` raises is raised here.
+    """
+    raised: list[BaseException] = []
+    done = threading.Event()
+
+    def task() -> None:
+        try:
+            work()
+        except BaseException as exc:  # noqa: BLE001 - carried to the waiting thread
+            raised.append(exc)
+        finally:
+            done.set()
+
+    threading.Thread(target=task, daemon=True).start()
+    # A little longer than the work's own bounds, so that its words are the better ones.
+    finished = done.wait(deadline.left() + 0.25)
+    if raised:
+        raise raised[0]
+    return finished
+
+
+class Watchdog:
+    """The last ring: ends a process that outlives its deadline, whatever the cause."""
+
+    def __init__(self, seconds: float, status: int, last_words: str) -> None:
+        self._seconds = seconds
+        self._status = status
+        self._last_words = last_words
+        self._over = threading.Event()
+
+    def __enter__(self) -> None:
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._over.set()
+
+    def _watch(self) -> None:
+        if not self._over.wait(self._seconds):
+            os.write(2, self._last_words.encode() + b"\n")
+            os._exit(self._status)

@@ -1,0 +1,162 @@
+"""Every error raised on purpose, and the exit status that each one means.
+
+EcoflowPushError
+├── SettingsError               78  the settings do not describe a runnable job
+│   └── CredentialsConflictError    both credential pairs, and no ECOFLOW_SOURCE
+├── LockedError                 75  another run holds the state folder
+├── Unreachable                 69  a server did not answer properly, or at all
+│   └── OutOfTime               75  the deadline passed while waiting for it
+├── EcoflowApiException         69  EcoFlow gave no usable answer
+│   ├── KeysRefused             77  EcoFlow refused the credentials
+│   ├── DeviceRefused           77  EcoFlow does not open this device to these keys
+│   ├── DeviceOffline            0  EcoFlow's own word that the device is offline
+│   ├── AskedToWait             75  EcoFlow asked for a pause longer than we have
+│   └── ApiOutOfTime            75  collecting used up its share of the deadline
+├── SinkError                   74  a sink did not take what was collected
+│   ├── SinkRejected            76  ... and never will take this content
+│   ├── SinkRedirected          76  ... because the address is another one
+│   └── SinkUnauthorized        77  ... because it refused our credentials
+└── Terminated             143/130  SIGTERM or SIGINT
+
+Messages are for people: one line, no secret, no serial in full, no response body
+(a sink's own explanation excepted, cut and cleaned by its reader).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """The numbers of sysexits.h where they fit (docs/exit-statuses.md)."""
+
+    OK = 0
+    PARTIAL = 1
+    USAGE = 64
+    UNAVAILABLE = 69
+    SOFTWARE = 70
+    IOERR = 74
+    TEMPFAIL = 75
+    PROTOCOL = 76
+    NOPERM = 77
+    CONFIG = 78
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class EcoflowPushError(Exception):
+    """What a run may meet in the world; never a bug."""
+
+    status = ExitStatus.SOFTWARE
+
+
+class SettingsError(EcoflowPushError):
+    """The settings do not describe a runnable job; names every fault at once."""
+
+    status = ExitStatus.CONFIG
+
+
+class CredentialsConflictError(SettingsError):
+    """Both credential pairs are set and ECOFLOW_SOURCE does not choose."""
+
+
+class LockedError(EcoflowPushError):
+    """Another run holds the lock of this state folder."""
+
+    status = ExitStatus.TEMPFAIL
+
+
+class Unreachable(EcoflowPushError):
+    """A server could not be reached or broke the protocol.
+
+    `lasting` is true where another try in this run cannot help (a bad certificate).
+    """
+
+    status = ExitStatus.UNAVAILABLE
+
+    def __init__(self, reason: str, *, lasting: bool = False) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
+
+
+class OutOfTime(Unreachable):
+    """The deadline passed before the server had answered in full."""
+
+    status = ExitStatus.TEMPFAIL
+
+
+class EcoflowApiException(EcoflowPushError):
+    """EcoFlow gave no usable answer; `code` is its own error code, if any."""
+
+    status = ExitStatus.UNAVAILABLE
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class KeysRefused(EcoflowApiException):
+    """EcoFlow refused the credentials themselves."""
+
+    status = ExitStatus.NOPERM
+
+
+class DeviceRefused(EcoflowApiException):
+    """EcoFlow does not open this device to these credentials."""
+
+    status = ExitStatus.NOPERM
+
+
+class DeviceOffline(EcoflowApiException):
+    """EcoFlow says that the device is offline: knowledge, not a failure."""
+
+    status = ExitStatus.OK
+
+
+class AskedToWait(EcoflowApiException):
+    """EcoFlow wants a pause of `seconds` before the next request."""
+
+    status = ExitStatus.TEMPFAIL
+
+    def __init__(self, message: str, seconds: float, code: str = "") -> None:
+        super().__init__(message, code)
+        self.seconds = seconds
+
+
+class ApiOutOfTime(EcoflowApiException):
+    """Collecting used up its share of the run's deadline."""
+
+    status = ExitStatus.TEMPFAIL
+
+
+class SinkError(EcoflowPushError):
+    """A sink did not take what was collected."""
+
+    status = ExitStatus.IOERR
+
+
+class SinkRejected(SinkError):
+    """A sink refused this content for good; other content it may take."""
+
+    status = ExitStatus.PROTOCOL
+
+
+class SinkRedirected(SinkError):
+    """A sink pointed to another address, which must not see our credentials."""
+
+    status = ExitStatus.PROTOCOL
+
+
+class SinkUnauthorized(SinkError):
+    """A sink refused its credentials."""
+
+    status = ExitStatus.NOPERM
+
+
+class Terminated(EcoflowPushError):
+    """SIGTERM or SIGINT reached the run."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by signal {signum}")
+        # 128 + signal number, as a shell reports it.
+        self.status = ExitStatus(128 + signum)

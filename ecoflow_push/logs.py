@@ -1,0 +1,87 @@
+"""The log: one event, one line, no secret."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterable
+from urllib.parse import quote
+
+LINE = "%(asctime)s %(levelname)s %(message)s"
+
+
+class Redactor:
+    """Replaces secrets by *** in whatever spelling they come."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = set()
+        for secret in secrets:
+            raw = secret.encode()
+            forms |= {
+                secret,
+                quote(secret, safe=""),
+                json.dumps(secret)[1:-1],
+                repr(secret)[1:-1],
+                base64.b64encode(raw).decode(),
+                base64.urlsafe_b64encode(raw).decode(),
+                raw.hex(),
+            }
+        # Longest first: a secret may contain another one.
+        longest_first = sorted((f for f in forms if f), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def __call__(self, text: str) -> str:
+        """Return `text` without any secret."""
+        return self._pattern.sub("***", text)
+
+
+class _Formatter(logging.Formatter):
+    """Redacts message and traceback alike, after both are rendered."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self, redact: Redactor, *, as_json: bool) -> None:
+        super().__init__(LINE)
+        self._redact = redact
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        if self._as_json:
+            event = {
+                "time": self.formatTime(record),
+                "level": record.levelname.lower(),
+                "message": self._redact(record.getMessage()),
+            }
+            if record.exc_info:
+                event["traceback"] = self._redact(self.formatException(record.exc_info))
+            return json.dumps(event)
+        return self._redact(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
+        # Device names and server texts are other people's: one event stays one line.
+        line = super().formatMessage(record)
+        return re.sub(
+            r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
+            lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(),
+            line,
+        )
+
+
+def configure(level: str, style: str, secrets: Iterable[str]) -> None:
+    """Send the log to stderr; libraries keep quiet below a warning, always.
+
+    They would log URLs with serials, and headers.
+    """
+    logging.raiseExceptions = False  # a closed stderr must not change a run
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(Redactor(secrets), as_json=style == "json"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.ERROR)
+    logging.getLogger("ecoflow_push").setLevel(level)

@@ -1,0 +1,1 @@
+"""Quotas to Prometheus: knows nothing of the network."""

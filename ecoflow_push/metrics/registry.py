@@ -1,0 +1,158 @@
+"""Snapshots to a fresh CollectorRegistry, one family per name.
+
+# HELP ecoflow_pd_soc Quota as EcoFlow reports it, not rescaled.
+# TYPE ecoflow_pd_soc gauge
+ecoflow_pd_soc{device="R331ZFAKE0000001",device_name="Garage",product_name="…"} 87.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from prometheus_client.core import CollectorRegistry, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from ecoflow_push.metrics.names import SKIP_REASONS, RawSample
+
+# Type and HELP are functions of the name alone: a Pushgateway refuses a push whose
+# family contradicts another group's.
+RAW_HELP = "Quota as EcoFlow reports it, not rescaled."
+DEVICE_METRICS = {
+    "online": "Whether EcoFlow says that the device is online.",
+    "device_info": "A device of the account and how it was read; always 1.",
+    "snapshot_timestamp_seconds": "When the device's values were collected.",
+    "data_last_change_timestamp_seconds": (
+        "When the device's values last differed from those collected before."
+    ),
+}
+RUN_METRICS = {
+    "push_success": "Whether the run had succeeded when it pushed this.",
+    "push_exit_status": "The exit status of the run, as known when it pushed this.",
+    "push_duration_seconds": "How long a phase of the run took.",
+    "push_last_success_timestamp_seconds": "When a run last succeeded.",
+    "push_devices": "Devices of this run by state.",
+    "push_samples": "Quota samples that this run collected.",
+    "push_skipped_values": "Values of this run's quota maps that became no sample.",
+    "push_build_info": "The version of ecoflow_push; always 1.",
+}
+RESERVED_NAMES = frozenset((*DEVICE_METRICS, *RUN_METRICS))
+
+
+class EcoflowMetric:
+    """One metric family: a gauge's name, its help and its samples."""
+
+    __slots__ = ("family",)
+
+    def __init__(self, name: str, documentation: str) -> None:
+        self.family = Metric(name, documentation, "gauge")
+
+    def add(self, labels: Mapping[str, str], value: float) -> None:
+        """Add one sample; its labels must differ from those already there."""
+        name = self.family.name
+        self.family.samples.append(Sample(name, dict(labels), value))
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What goes on the wire about one device; None means unknown, hence absent."""
+
+    sn: str
+    name: str
+    product_name: str
+    source: str
+    online: bool | None = None
+    snapshot_at: float | None = None
+    changed_at: float | None = None
+    samples: Sequence[RawSample] = ()
+
+
+@dataclass(slots=True)
+class RunFacts:
+    """What a run says of itself; times in Unix seconds, durations in seconds."""
+
+    version: str
+    exit_status: int = 0
+    durations: dict[str, float] = field(default_factory=dict)
+    last_success_at: float | None = None
+    devices: Mapping[str, int] = field(default_factory=dict)
+    samples: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+class _Families(Collector):
+    """The one collector of a fresh registry."""
+
+    def __init__(self, metrics: Iterable[EcoflowMetric]) -> None:
+        self._metrics = list(metrics)
+
+    def collect(self) -> Iterator[Metric]:
+        return (metric.family for metric in self._metrics)
+
+
+class RegistryBuilder:
+    """Gathers facts into families; `registry()` hands them out once."""
+
+    def __init__(self, prefix: str, extra_labels: Mapping[str, str]) -> None:
+        self._prefix = prefix
+        self._extra_labels = extra_labels
+        self._metrics: dict[str, EcoflowMetric] = {}
+
+    def add_device(self, facts: DeviceFacts) -> None:
+        """Add everything that is known of one device."""
+        labels = {
+            **self._extra_labels,
+            "device": facts.sn,
+            "device_name": facts.name,
+            "product_name": facts.product_name,
+        }
+        if facts.online is not None:
+            self._own("online", labels, facts.online)
+        self._own("device_info", {**labels, "source": facts.source}, 1)
+        if facts.snapshot_at is not None:
+            self._own("snapshot_timestamp_seconds", labels, facts.snapshot_at)
+        if facts.changed_at is not None:
+            self._own("data_last_change_timestamp_seconds", labels, facts.changed_at)
+        for name, indices, value in facts.samples:
+            metric = self._metrics.get(name)
+            if metric is None:
+                metric = self._metrics[name] = EcoflowMetric(name, RAW_HELP)
+            if indices:
+                places = {f"index_{n}": str(index) for n, index in enumerate(indices)}
+                metric.add({**labels, **places}, value)
+            else:
+                metric.add(labels, value)
+
+    def add_run(self, facts: RunFacts) -> None:
+        """Add the run's own series; they carry no device labels."""
+        labels = self._extra_labels
+        self._own("push_success", labels, facts.exit_status == 0)
+        self._own("push_exit_status", labels, facts.exit_status)
+        for phase, seconds in facts.durations.items():
+            self._own("push_duration_seconds", {**labels, "phase": phase}, seconds)
+        if facts.last_success_at is not None:
+            self._own(
+                "push_last_success_timestamp_seconds", labels, facts.last_success_at
+            )
+        for state, count in facts.devices.items():
+            self._own("push_devices", {**labels, "state": state}, count)
+        self._own("push_samples", labels, facts.samples)
+        for reason in SKIP_REASONS:
+            count = facts.skipped.get(reason, 0)
+            self._own("push_skipped_values", {**labels, "reason": reason}, count)
+        self._own("push_build_info", {**labels, "version": facts.version}, 1)
+
+    def registry(self) -> CollectorRegistry:
+        """Return a fresh registry with all that was added."""
+        registry = CollectorRegistry()
+        registry.register(_Families(self._metrics.values()))
+        return registry
+
+    def _own(self, suffix: str, labels: Mapping[str, str], value: float) -> None:
+        name = f"{self._prefix}_{suffix}"
+        metric = self._metrics.get(name)
+        if metric is None:
+            text = DEVICE_METRICS.get(suffix) or RUN_METRICS[suffix]
+            metric = self._metrics[name] = EcoflowMetric(name, text)
+        metric.add(labels, float(value))

@@ -1,0 +1,32 @@
+"""A local EcoFlow cloud, for --demo, tests and benchmarks."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from ecoflow_push.simulator.cloud import SimulatedCloud
+from ecoflow_push.simulator.fleet import demo_fleet
+
+
+@contextmanager
+def demo_environ(environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Run a simulated cloud and yield the environment of a job that reads it.
+
+    The sinks are the user's; account, job and state are the demo's own, so that it
+    can touch nothing of a real installation.
+    """
+    with (
+        SimulatedCloud(demo_fleet()) as cloud,
+        tempfile.TemporaryDirectory(prefix="ecoflow-push-demo-") as state_dir,
+    ):
+        kept = {k: v for k, v in environ.items() if not k.startswith("ECOFLOW_")}
+        bypassed = environ.get("no_proxy") or environ.get("NO_PROXY", "")
+        yield {
+            **kept,
+            **cloud.environ(),
+            "PUSH_JOB": "ecoflow_demo",
+            "STATE_DIR": state_dir,
+            "no_proxy": f"{bypassed},127.0.0.1",
+        }

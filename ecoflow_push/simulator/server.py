@@ -1,0 +1,149 @@
+"""A small HTTP server that records requests and can be told to misbehave."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import repeat
+from typing import Any, NamedTuple, Self
+
+
+class Received(NamedTuple):
+    """One request as it came in; header names are lower-case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """A well-behaved answer."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+#: Misbehaviour: gets the handler, writes what it likes to `handler.wfile`.
+Fault = Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Takes any request to the server's `answer`, or to the fault that is due."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: RecordingServer
+
+    def handle_one_request(self) -> None:
+        """Serve one request; end quietly when the client hangs up."""
+        try:
+            super().handle_one_request()
+        except OSError:
+            self.close_connection = True
+
+    def _take(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        body = self.rfile.read(length)
+        received = Received(self.command, self.path, headers, body)
+        with self.server.lock:
+            self.server.received.append(received)
+            fault = self.server.next_fault(received.path)
+        if fault:
+            fault(self)
+        else:
+            self.send(self.server.answer(received))
+
+    do_GET = do_PUT = do_POST = do_DELETE = _take  # noqa: N815 - http.server's names
+
+    def send(self, answer: Answer) -> None:
+        """Send a complete answer in one piece."""
+        self.wfile.write(
+            self.head(answer.status, len(answer.body), answer.headers) + answer.body
+        )
+
+    def head(
+        self, status: int, length: int | None, headers: tuple[tuple[str, str], ...] = ()
+    ) -> bytes:
+        """Return the status line and the headers; `length` None leaves it open."""
+        lines = [f"HTTP/1.1 {status} {self.responses.get(status, ('',))[0]}"]
+        lines += [f"Date: {self.date_time_string()}"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        if length is None:
+            self.close_connection = True
+        else:
+            lines += [f"Content-Length: {length}"]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def log_message(self, *args: Any) -> None:
+        """Keep quiet: `received` is the log."""
+
+
+class RecordingServer(ThreadingHTTPServer):
+    """Listens on a free port of the loopback interface, as a context manager."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.lock = threading.Lock()
+        self.received: list[Received] = []
+        self.handshakes = 0
+        #: Set when the server stops: a fault that waits must wait for this.
+        self.stopping = threading.Event()
+        self._faults: list[tuple[str, Iterator[Fault]]] = []
+        self._tls = tls
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        """Return the address that a client is to use."""
+        scheme, host = ("https", "localhost") if self._tls else ("http", "127.0.0.1")
+        return f"{scheme}://{host}:{self.server_address[1]}"
+
+    def answer(self, received: Received) -> Answer:  # noqa: ARG002 - for subclasses
+        """Return the answer of a server in good health; to be overridden."""
+        return Answer(200)
+
+    def fail(self, part: str, fault: Fault, times: int | None = None) -> None:
+        """Answer the next `times` requests whose path contains `part` by `fault`.
+
+        None is all of them.
+        """
+        due = repeat(fault) if times is None else repeat(fault, times)
+        with self.lock:
+            self._faults.append((part, due))
+
+    def next_fault(self, path: str) -> Fault | None:
+        """Return the fault that is due for `path`, and count it."""
+        for part, due in self._faults:
+            if part in path and (fault := next(due, None)):
+                return fault
+        return None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in its own thread, so that it can stall only itself."""
+        if self._tls:
+            try:
+                request = self._tls.wrap_socket(request, server_side=True)
+            except OSError:
+                return
+            with self.lock:
+                self.handshakes += 1
+        super().finish_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep quiet about clients that hang up."""
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stopping.set()
+        self.shutdown()
+        self.server_close()

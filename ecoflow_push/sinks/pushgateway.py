@@ -1,0 +1,152 @@
+"""PushgatewaySink: one registry replaces one group of a Pushgateway."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client import generate_latest
+
+from ecoflow_push.errors import (
+    OutOfTime,
+    SinkError,
+    SinkRedirected,
+    SinkRejected,
+    SinkUnauthorized,
+    Unreachable,
+)
+from ecoflow_push.transport import Request, Transport
+
+if TYPE_CHECKING:
+    from prometheus_client.core import CollectorRegistry
+
+    from ecoflow_push.deadline import Deadline
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class PushgatewaySink:
+    """Replaces (PUT) and deletes groups; never adds to one (POST).
+
+    PUT alone leaves nothing behind of what is no longer reported. No client of
+    prometheus_client does it for us: they know no total deadline, follow redirects
+    and throw the gateway's explanation away (push-protocols.md 2).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        bearer_token: str | None = None,
+        ca_file: str | None = None,
+        cert_file: str | None = None,
+        key_file: str | None = None,
+        proxies: Mapping[str, str] | None = None,
+        attempts: int = 5,
+        longest_wait: float = 30.0,
+    ) -> None:
+        """Store what is needed; nothing is contacted.
+
+        Raises SettingsError when a certificate or key file cannot be used.
+        """
+        self._url = url
+        self._host = url.partition("://")[2].partition("/")[0]
+        self._headers: dict[str, str] = {}
+        if bearer_token is not None:
+            self._headers["Authorization"] = f"Bearer {bearer_token}"
+        elif username is not None:
+            pair = base64.b64encode(f"{username}:{password or ''}".encode()).decode()
+            self._headers["Authorization"] = f"Basic {pair}"
+        self._transport = Transport(
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+            proxies=proxies,
+            attempts=attempts,
+            longest_wait=longest_wait,
+            most_bytes=1024 * 1024,
+        )
+        if url.startswith("https:"):
+            self._transport.use_tls()
+
+    def push(
+        self, registry: CollectorRegistry, group: Mapping[str, str], deadline: Deadline
+    ) -> None:
+        """Make `registry` the whole content of the group; `group` has `job` first.
+
+        Raises SinkError or one of its kinds; the group is then what it was.
+        """
+        # gzip also guards against a connection cut at the end of a line, which old
+        # gateways store as a whole push (push-protocols.md 1.3).
+        body = gzip.compress(generate_latest(registry), compresslevel=1, mtime=0)
+        headers = {"Content-Type": CONTENT_TYPE, "Content-Encoding": "gzip"}
+        self._send("PUT", group, headers, body, deadline)
+
+    def delete(self, group: Mapping[str, str], deadline: Deadline) -> None:
+        """Remove the group; one that is not there is fine. Raises as `push` does."""
+        self._send("DELETE", group, {}, None, deadline)
+
+    def close(self) -> None:
+        """Close the kept connection."""
+        self._transport.close()
+
+    def _send(
+        self,
+        method: str,
+        group: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes | None,
+        deadline: Deadline,
+    ) -> None:
+        request = Request(
+            method, self._url + _path(group), {**self._headers, **headers}, body
+        )
+        what = f"pushgateway {self._host}"
+        try:
+            reply = self._transport.send(lambda: request, deadline)
+        except OutOfTime as exc:
+            raise SinkError(f"{what}: {exc} (out of time)") from exc
+        except Unreachable as exc:
+            raise SinkError(f"{what}: {exc}") from exc
+        said = _words(reply.body)
+        if reply.status in (200, 202):
+            if "<html" in said.lower():
+                raise SinkError(f"{what}: answered with a web page (a login portal?)")
+        elif reply.status in (401, 403):
+            raise SinkUnauthorized(
+                f"{what}: HTTP {reply.status}, credentials refused: check"
+                " PUSHGATEWAY_USERNAME and _PASSWORD, or _BEARER_TOKEN"
+            )
+        elif 300 <= reply.status < 400:
+            raise SinkRedirected(
+                f"{what}: HTTP {reply.status}, a redirect, not followed: check the"
+                " address and prefix in PUSHGATEWAY_URL"
+            )
+        elif reply.status >= 500 or reply.status in (408, 425, 429):
+            raise SinkError(f"{what}: HTTP {reply.status}: {said}")
+        else:
+            raise SinkRejected(f"{what}: HTTP {reply.status}: {said}")
+
+
+def _path(group: Mapping[str, str]) -> str:
+    """Return the URL path of a group: /metrics/job/ecoflow/device/R331..."""
+    path = "/metrics"
+    for name, value in group.items():
+        if re.fullmatch(r"[A-Za-z0-9_-]+", value):
+            path += f"/{name}/{value}"
+        else:
+            # Slashes, dots and the like: legal in this form for every value.
+            encoded = base64.urlsafe_b64encode(value.encode()).decode()
+            path += f"/{name}@base64/{encoded}"
+    return path
+
+
+def _words(body: bytes) -> str:
+    """Return the gateway's explanation as one short line."""
+    text = " ".join(body[:2000].decode("utf-8", "replace").split())
+    return re.sub(r"[^ -~]", "?", text)[:200] or "no explanation"

@@ -1,0 +1,232 @@
+"""The state folder: what one run tells the next, and the lock between them.
+
+One folder per account and job. Losing it costs names, times and a little politeness,
+never a run; everything read from it is checked, since disks lie. Imports stay light:
+a run that finds the lock taken has paid for little more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Mapping
+
+from ecoflow_push.errors import LockedError
+
+FILE_VERSION = 1
+MAX_FILE_BYTES = 4 * 1024 * 1024
+# Three refusals of the keys in a row: from then on at most one attempt in 5 minutes.
+MOST_REFUSALS = 3
+REFUSED_WAIT_SECONDS = 300.0
+# However long a Retry-After says: a wrong one must not silence us for a day.
+LONGEST_PAUSE_SECONDS = 900.0
+
+
+class DeviceRecord:
+    """What is remembered of one device; times in Unix seconds."""
+
+    __slots__ = (
+        "changed_at",
+        "digest",
+        "missing",
+        "name",
+        "named",
+        "product_name",
+        "snapshot_at",
+        "told_at",
+    )
+
+    def __init__(self, fields: Mapping[str, object] | None = None) -> None:
+        fields = fields or {}
+        self.name = _text(fields.get("name"))
+        self.product_name = _text(fields.get("product_name"))
+        #: The user named it once: it is never taken for gone.
+        self.named = fields.get("named") is True
+        #: Good device lists in a row that lacked it.
+        self.missing = int(_number(fields.get("missing")) or 0)
+        self.snapshot_at = _number(fields.get("snapshot_at"))
+        self.changed_at = _number(fields.get("changed_at"))
+        self.digest = _text(fields.get("digest"))
+        #: When the log last said that EcoFlow does not open it.
+        self.told_at = _number(fields.get("told_at"))
+
+    def fields(self) -> dict[str, object]:
+        """Return what goes into the file."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class State:
+    """The memory of one account and job; `trouble` says why there is none."""
+
+    def __init__(self) -> None:
+        self.trouble = ""
+        self.devices: dict[str, DeviceRecord] = {}
+        self.last_success_at: float | None = None
+        self.pause_until: float | None = None
+        self._refusals = 0
+        self._refused_at: float | None = None
+        self._refused_keys = ""
+        self._folder = ""
+        self._lock = -1
+
+    @classmethod
+    def open(cls, folder: str) -> State:
+        """Return the state of `folder`, which it creates (0700), with the lock held.
+
+        The lock is the kernel's (flock): a killed holder leaves none behind. The file
+        is never unlinked, or two runs could hold two files of one name.
+
+        Raises LockedError when another run holds it.
+        """
+        state = cls()
+        state._folder = folder
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            state._lock = _open_lock(os.path.join(folder, "lock"))
+            fcntl.flock(state._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(state._lock)
+            raise LockedError("another run is still at work; this one leaves") from exc
+        except OSError as exc:
+            state.trouble = f"cannot use the state folder {folder}: {exc.strerror}"
+            return state
+        state._load()
+        return state
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def save(self) -> None:
+        """Write the state file, whole or not at all (0600); sets `trouble` if not."""
+        if self.trouble:
+            return
+        import json
+
+        text = json.dumps(
+            {
+                "version": FILE_VERSION,
+                "devices": {sn: record.fields() for sn, record in self.devices.items()},
+                "last_success_at": self.last_success_at,
+                "pause_until": self.pause_until,
+                "refusals": self._refusals,
+                "refused_at": self._refused_at,
+                "refused_keys": self._refused_keys,
+            }
+        )
+        try:
+            replace_file(os.path.join(self._folder, "state.json"), text.encode(), 0o600)
+        except OSError as exc:
+            self.trouble = (
+                f"cannot write the state folder {self._folder}: {exc.strerror}"
+            )
+
+    def accepted(self) -> None:
+        """Note that EcoFlow took the keys."""
+        self._refusals, self._refused_at, self._refused_keys = 0, None, ""
+
+    def refused(self, keys: str, now: float) -> None:
+        """Note that EcoFlow refused the keys with this fingerprint."""
+        self._refusals = self._refusals + 1 if keys == self._refused_keys else 1
+        self._refused_at, self._refused_keys = now, keys
+
+    def refused_for(self, keys: str, now: float) -> float:
+        """Return for how many seconds these keys must not be tried again."""
+        if keys != self._refused_keys or self._refusals < MOST_REFUSALS:
+            return 0.0
+        return _wait(self._refused_at, now, REFUSED_WAIT_SECONDS)
+
+    def pause_for(self, now: float) -> float:
+        """Return for how many seconds EcoFlow still wants us to wait."""
+        if self.pause_until is None:
+            return 0.0
+        left = self.pause_until - now
+        return left if 0 < left <= LONGEST_PAUSE_SECONDS else 0.0
+
+    def _load(self) -> None:
+        import json
+
+        try:
+            path = os.path.join(self._folder, "state.json")
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with open(descriptor, "rb") as file:
+                data = json.loads(file.read(MAX_FILE_BYTES))
+        except (OSError, ValueError, RecursionError):
+            return
+        if not isinstance(data, dict) or data.get("version") != FILE_VERSION:
+            return
+        devices = data.get("devices")
+        for sn, fields in (devices if isinstance(devices, dict) else {}).items():
+            if isinstance(fields, dict):
+                self.devices[sn] = DeviceRecord(fields)
+        self.last_success_at = _number(data.get("last_success_at"))
+        self.pause_until = _number(data.get("pause_until"))
+        self._refusals = int(_number(data.get("refusals")) or 0)
+        self._refused_at = _number(data.get("refused_at"))
+        self._refused_keys = _text(data.get("refused_keys"))
+
+
+def state_folder(state_dir: str, *identity: str) -> str:
+    """Return the folder of one account and job: 12 hex of a hash, so no name leaks."""
+    return os.path.join(state_dir, fingerprint(*identity)[:12])
+
+
+def fingerprint(*texts: str) -> str:
+    """Return a hash that tells texts apart without holding them."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def replace_file(path: str, content: bytes, mode: int) -> None:
+    """Write `path` whole or not at all; raises OSError, and leaves no litter then.
+
+    The temporary name is fixed: the run holds the lock, and a killed run's leftover is
+    overwritten by the next.
+    """
+    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(temporary, flags, mode), "wb") as file:
+            # Against the umask, which is the caller's and not this file's matter.
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def _open_lock(path: str) -> int:
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+    except OSError:
+        # A read-only file system still locks.
+        return os.open(path, os.O_RDONLY | flags)
+
+
+def _wait(since: float | None, now: float, seconds: float) -> float:
+    """Return what is left of `seconds`; a clock that went back counts as over."""
+    if since is None or not 0 <= now - since < seconds:
+        return 0.0
+    return seconds - (now - since)
+
+
+def _number(value: object) -> float | None:
+    # 1e12 s: any time and count we write; keeps infinities of a damaged file out.
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and 0 <= value < 1e12
+    ):
+        return float(value)
+    return None
+
+
+def _text(value: object) -> str:
+    return value[:256] if isinstance(value, str) else ""

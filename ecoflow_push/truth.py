@@ -1,0 +1,163 @@
+"""What may be said of each device now: readings and memory in, facts out.
+
+A value is said only if the device reported it in this run. What a device said before
+is not repeated; that it is old, is. The table this follows is in docs/truth.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ecoflow_push.api.products import product_name
+from ecoflow_push.collect import Collection, Reading
+from ecoflow_push.metrics.names import RawSample, raw_samples
+from ecoflow_push.metrics.registry import RESERVED_NAMES, DeviceFacts
+from ecoflow_push.state import DeviceRecord, State
+
+GONE_AFTER_LISTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of one device's group.
+
+    `facts` None means: delete it. `fresh` is False where the group is only being
+    reduced because nothing was learnt for too long.
+    """
+
+    sn: str
+    facts: DeviceFacts | None
+    fresh: bool = True
+
+
+@dataclass(slots=True)
+class Truth:
+    """The verdicts of a run, and what was counted on the way."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    samples: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Turns a run's collection into verdicts and brings the state up to date.
+
+    `named` are the serials of the settings, `only` those of this run alone (which
+    change nothing that is remembered of others); `stale_after` is in seconds.
+    """
+
+    source: str
+    prefix: str
+    named: Sequence[str]
+    only: Sequence[str]
+    device_names: Mapping[str, str]
+    stale_after: float
+
+    def judge(self, collection: Collection, state: State) -> Truth:
+        """Return what may be said; `state` learns what the run learnt."""
+        truth = Truth()
+        listed = {device.sn for device in collection.listed or ()}
+        for sn, reading in collection.readings.items():
+            unheard_of = sn not in state.devices and sn not in listed
+            if unheard_of and collection.listed is not None and reading.state != "ok":
+                # Perhaps a mistyped serial: it must not leave a group behind.
+                continue
+            record = state.devices.setdefault(sn, DeviceRecord())
+            record.name = reading.device.name or record.name
+            record.product_name = reading.device.product_name or record.product_name
+            record.named = record.named or sn in self.named
+            record.missing = 0 if sn in listed else record.missing
+            verdict = self._verdict(sn, reading, record, state, truth)
+            if verdict:
+                truth.verdicts.append(verdict)
+        if collection.listed is not None and not self.only:
+            self._look_for_gone(listed, state, truth)
+        return truth
+
+    def describe(self, sn: str, reading: Reading, record: DeviceRecord) -> DeviceFacts:
+        """Return who a device is and whether it is online, without any value."""
+        online = False if reading.state == "offline" else reading.device.online
+        known = reading.state != "failed"
+        return self._facts(sn, record, online=online if known else None)
+
+    def _verdict(
+        self,
+        sn: str,
+        reading: Reading,
+        record: DeviceRecord,
+        state: State,
+        truth: Truth,
+    ) -> Verdict | None:
+        if reading.state == "failed":
+            return self._reduced(sn, record, state)
+        samples: list[RawSample] = []
+        if reading.snapshot:
+            samples, skipped = raw_samples(
+                reading.snapshot.quotas, self.prefix, RESERVED_NAMES
+            )
+            truth.samples += len(samples)
+            truth.skipped += skipped
+        if reading.snapshot and samples:
+            digest = hashlib.sha256(repr(samples).encode()).hexdigest()[:16]
+            if record.digest not in ("", digest):
+                record.changed_at = reading.snapshot.collected_at
+            record.digest = digest
+            record.snapshot_at = reading.snapshot.collected_at
+        facts = self.describe(sn, reading, record)
+        timed = reading.state != "refused"
+        return Verdict(sn, _with_values(facts, samples, record if timed else None))
+
+    def _reduced(self, sn: str, record: DeviceRecord, state: State) -> Verdict | None:
+        """Return the group without values once they are too old to stand."""
+        at = record.snapshot_at
+        # Without memory, or with a clock that went back, nobody knows how old they are.
+        young = at is not None and 0 <= time.time() - at <= self.stale_after
+        if young and not state.trouble:
+            return None
+        facts = _with_values(self._facts(sn, record, online=None), [], record)
+        return Verdict(sn, facts, fresh=False)
+
+    def _look_for_gone(self, listed: set[str], state: State, truth: Truth) -> None:
+        for sn, record in list(state.devices.items()):
+            if sn in listed or sn in self.named:
+                continue
+            if self.named or record.named:
+                # Not wanted any more, which is no reason to delete anything.
+                del state.devices[sn]
+                continue
+            record.missing += 1
+            if record.missing >= GONE_AFTER_LISTS:
+                truth.verdicts.append(Verdict(sn, None))
+            elif verdict := self._reduced(sn, record, state):
+                truth.verdicts.append(verdict)
+
+    def _facts(
+        self, sn: str, record: DeviceRecord, *, online: bool | None
+    ) -> DeviceFacts:
+        return DeviceFacts(
+            sn=sn,
+            name=self.device_names.get(sn) or record.name or sn,
+            product_name=record.product_name or product_name(sn),
+            source=self.source,
+            online=online,
+        )
+
+
+def _with_values(
+    facts: DeviceFacts, samples: Sequence[RawSample], record: DeviceRecord | None
+) -> DeviceFacts:
+    return DeviceFacts(
+        facts.sn,
+        facts.name,
+        facts.product_name,
+        facts.source,
+        facts.online,
+        record.snapshot_at if record else None,
+        record.changed_at if record else None,
+        samples,
+    )

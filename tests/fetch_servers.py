@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Fetch the real Prometheus servers for the tests; install nothing.
+
+The packages come from the archive that this Debian or Ubuntu uses itself, are checked
+by its apt and unpacked into .servers/SUITE. It works without root, and writes nowhere
+else. `find` tells the tests where the programs are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parent.parent / ".servers"
+# Each package, and the names of its program: Debian's, then upstream's.
+SERVERS = {
+    "prometheus-pushgateway": ("prometheus-pushgateway", "pushgateway"),
+    "prometheus": ("prometheus",),
+}
+# A third party may use the same suite and component names, but has its own keyring.
+KEYRINGS = ("debian-archive", "ubuntu-archive", "raspbian-archive")
+# The hooks of an `apt-get update` work on the system's folders, whatever Dir says.
+APT_CONF = """\
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::Retries "3";
+Dir::State "{apt}";
+Dir::State::status "{apt}/status";
+Dir::Cache "{apt}";
+Dir::Etc::sourcelist "{apt}/archive.sources";
+Dir::Etc::sourceparts "-";
+"""
+
+
+def release() -> str:
+    """Return the code name of the archive that this machine uses."""
+    file = Path("/etc/os-release")
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    fields = dict(re.findall(r'^(\w+)="?(.*?)"?$', text, re.MULTILINE))
+    # A derivative names its own release first and the archive's apart.
+    names = ("UBUNTU_CODENAME", "DEBIAN_CODENAME", "VERSION_CODENAME")
+    return next((fields[name] for name in names if fields.get(name)), "")
+
+
+def works(program: Path) -> bool:
+    """Return whether the program is there and starts."""
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def find(suite: str = "") -> dict[str, Path]:
+    """Return the servers that are here, those of `suite` alone if one is named."""
+    found = {}
+    for package, names in SERVERS.items():
+        places = [HOME / (suite or release()) / "usr/bin" / names[0]]
+        if not suite:
+            places += [Path(path) for path in map(shutil.which, names) if path]
+        if place := next(filter(works, places), None):
+            found[package] = place
+    return found
+
+
+def sources(text: str, *, deb822: bool) -> list[dict[str, str]]:
+    """Return the entries of one of apt's source files, of either format."""
+    if deb822:
+        text = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)
+        text = re.sub(r"\n[ \t]+(?=\S)", " ", text)  # a value may go on below
+        field = re.compile(r"^([\w-]+):[ \t]*(.*)$", re.MULTILINE)
+        stanzas = [dict(field.findall(part)) for part in re.split(r"\n\s*\n", text)]
+        return [
+            stanza
+            for stanza in stanzas
+            if "deb" in stanza.get("Types", "").split()
+            and stanza.get("Enabled") != "no"
+        ]
+    line = re.compile(
+        r"^deb\s+(?:\[(.*?)\]\s+)?(\S+)\s+(\S+)\s+([^#\n]+)", re.MULTILINE
+    )
+    entries = []
+    for options, uris, suites, components in line.findall(text):
+        entry = {"URIs": uris, "Suites": suites, "Components": components.strip()}
+        if key := re.search(r"signed-by=(\S+)", options):
+            entry["Signed-By"] = key[1]
+        entries.append(entry)
+    return entries
+
+
+def archive(suite: str) -> str:
+    """Return the machine's own archive as a source file for `suite`."""
+    etc = Path("/etc/apt")
+    files = [etc / "sources.list", *sorted(etc.glob("sources.list.d/*"))]
+    stanzas = []
+    for file in files:
+        if file.suffix not in {".list", ".sources"} or not file.is_file():
+            continue
+        text = file.read_text(encoding="utf-8")
+        for entry in sources(text, deb822=file.suffix == ".sources"):
+            key = entry.get("Signed-By", "")
+            own = not key or any(name in key for name in KEYRINGS)
+            if own and release() in entry.get("Suites", "").split():
+                kept = {"Types": "deb", **entry, "Suites": suite}
+                wanted = ("Types", "URIs", "Suites", "Components", "Signed-By")
+                lines = [f"{name}: {kept[name]}\n" for name in wanted if name in kept]
+                stanzas.append("".join(lines))
+    if not stanzas:
+        sys.exit(f"No archive of {release() or 'this system'} in {etc}'s source files.")
+    return "\n".join(stanzas)
+
+
+def fetch(suite: str) -> None:
+    """Download and unpack the servers of `suite`."""
+    HOME.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=HOME) as folder:
+        apt, tree = Path(folder, "apt"), Path(folder, "tree")
+        for part in ("lists/partial", "archives/partial"):
+            (apt / part).mkdir(parents=True)
+        (apt / "status").touch()
+        (apt / "archive.sources").write_text(archive(suite), encoding="utf-8")
+        (apt / "apt.conf").write_text(APT_CONF.format(apt=apt), encoding="utf-8")
+        apt_get = ["apt-get", "-qq", "-c", str(apt / "apt.conf")]
+        subprocess.run([*apt_get, "update"], check=True)
+        subprocess.run([*apt_get, "download", *SERVERS], check=True, cwd=apt)
+        for package in apt.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, tree], check=True)
+        shutil.rmtree(HOME / suite, ignore_errors=True)
+        tree.rename(HOME / suite)
+
+
+def main() -> int:
+    """Make sure that the servers are here, and say where."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--suite", default="", help="a release other than this one's")
+    suite = parser.parse_args().suite
+    if find(suite).keys() != SERVERS.keys():
+        if not shutil.which("apt-get"):
+            names = " and ".join("/".join(names) for names in SERVERS.values())
+            print(f"There is no apt-get here: put {names} on PATH.", file=sys.stderr)
+            return 1
+        try:
+            fetch(suite or release())
+        except subprocess.CalledProcessError as error:
+            print(error, file=sys.stderr)
+            return 1
+    found = find(suite)
+    for package, program in found.items():
+        print(f"{package}: {os.path.relpath(program)}")
+    return 0 if found.keys() == SERVERS.keys() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
