@@ -17,6 +17,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from http.client import RemoteDisconnected
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import certifi
@@ -306,11 +307,12 @@ _CAUSES: tuple[tuple[type[BaseException], str, bool], ...] = (
     (urllib3.exceptions.TimeoutError, "no complete answer in time", False),
     (ssl.SSLEOFError, "TLS: the connection was closed", False),
     (ssl.SSLError, "TLS: the handshake failed", False),
+    (RemoteDisconnected, "the connection was closed without an answer", False),
     (ConnectionResetError, "connection reset", False),
     (urllib3.exceptions.ProxyError, "the proxy failed", False),
     (urllib3.exceptions.IncompleteRead, "the answer was cut short", False),
     (urllib3.exceptions.InvalidChunkLength, "the answer was cut short", False),
-    (urllib3.exceptions.ProtocolError, "answered in broken HTTP, or not at all", False),
+    (urllib3.exceptions.ProtocolError, "answered in broken HTTP", False),
     (requests.exceptions.InvalidURL, "its address is not usable", True),
 )
 

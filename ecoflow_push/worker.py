@@ -240,8 +240,11 @@ class Worker:
     def _write_textfile(self) -> None:
         textfile = self._textfile
         if textfile:
-            outcome = self._outcomes["textfile"] = _Outcome()
-            self._attempt(outcome, lambda: textfile.push(self._everything()))
+            # Whoever reads the file knows that it was delivered; so may its status.
+            outcome = self._outcomes["textfile"] = _Outcome(delivered=1)
+            registry = self._everything()
+            outcome.delivered = 0
+            self._attempt(outcome, partial(textfile.push, registry))
 
     def _push_run(self) -> None:
         gateway = self._pushgateway
@@ -339,13 +342,13 @@ class Worker:
         return next((s for s in PRECEDENCE if s in found), ExitStatus.UNAVAILABLE)
 
     def _sink_status(self) -> ExitStatus:
-        outcomes = self._outcomes.values()
-        if not any(outcome.errors for outcome in outcomes):
+        failed = [outcome for outcome in self._outcomes.values() if outcome.errors]
+        if not failed:
             return ExitStatus.OK
-        if any(outcome.delivered for outcome in outcomes):
+        if any(outcome.delivered for outcome in self._outcomes.values()):
             return ExitStatus.PARTIAL
         found = set()
-        for outcome in outcomes:
+        for outcome in failed:
             statuses = {error.status for error in outcome.errors}
             found.add(next(s for s in PRECEDENCE if s in statuses))
         if found == {ExitStatus.IOERR} and not self._truth.verdicts:
