@@ -65,7 +65,7 @@ class _Formatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
         # Device names and server texts are other people's: one event stays one line.
-        line = super().formatMessage(record)
+        line = self._redact(super().formatMessage(record))
         return re.sub(
             r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
             lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(),

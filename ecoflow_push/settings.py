@@ -260,7 +260,7 @@ class _Reader:
     def seconds(self, name: str, default: float, least: float) -> float:
         # 1e6 s: longer than any wait that makes sense, short enough for any timer.
         value = self._number(name, float, least, 1e6, "seconds")
-        return default if value is None else value
+        return float(default) if value is None else value
 
     def count(
         self, name: str, default: int | None, least: int, most: int

@@ -22,10 +22,11 @@ from tests.fetch_servers import find
 
 ROOT = Path(__file__).resolve().parent.parent
 PUSH = ROOT / "push.py"
-# Names that only we make; everything else comes from a quota map.
+# Our own documented names and the gateway's two; everything else is a quota.
 OWN_NAMES = re.compile(
     r"ecoflow_(online|device_info|snapshot_timestamp_seconds"
     r"|data_last_change_timestamp_seconds|push_\w+)"
+    r"|push_(failure_)?time_seconds"
 )
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -89,18 +90,24 @@ class Gateway:
             and not re.match(r"push_(failure_)?time_seconds", key[0])
         }
 
+    def devices(self) -> dict[str, Series]:
+        """Return each device's series, the identity labels left out."""
+        found: dict[str, Series] = {}
+        for (name, labels), value in self.series().items():
+            if sn := dict(labels).get("device"):
+                found.setdefault(sn, {})[name, strip(labels)] = value
+        return found
+
     def device(self, sn: str) -> Series:
-        """Return one device's series, the identity labels left out."""
-        return {
-            (name, strip(labels)): value
-            for (name, labels), value in self.series().items()
-            if dict(labels).get("device") == sn
-        }
+        """Return one device's series, none if it has no group."""
+        return self.devices().get(sn, {})
 
     def run(self) -> dict[str, float]:
         """Return the run's own series, by name and their one further label."""
         return {
-            " ".join([name, *(v for k, v in labels if k not in ("job", "instance"))]): value
+            " ".join(
+                [name, *(v for k, v in labels if k not in ("job", "instance"))]
+            ): value
             for (name, labels), value in self.series().items()
             if "_push_" in name
         }

@@ -6,15 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from ecoflow_push import __version__
 from ecoflow_push.simulator import faults
-from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
+from ecoflow_push.simulator.cloud import SimulatedDevice
 from tests.conftest import DELTA, OFFLINE, STREAM
-from tests.support import PUSH, Gateway, parse, push, values
+from tests.support import PUSH, parse, push, values
 
 LIST = "device/list"
 QUOTA = "quota/all"
@@ -333,7 +332,9 @@ def test_version_and_wrong_options():
 def test_a_second_run_leaves_at_once(environ, cloud, pushgateway):
     """While one run works, another pushes nothing and ends with 75 in a second."""
     cloud.fail(LIST, faults.hang())
-    first = subprocess.Popen([sys.executable, PUSH], env=environ, stderr=subprocess.PIPE)
+    first = subprocess.Popen(
+        [sys.executable, PUSH], env=environ, stderr=subprocess.PIPE
+    )
     try:
         wait_for(lambda: cloud.received)
 
@@ -352,7 +353,9 @@ def test_a_second_run_leaves_at_once(environ, cloud, pushgateway):
 def test_a_killed_run_leaves_no_lock(environ, cloud):
     """A run that was killed does not lock out the next one."""
     cloud.fail(LIST, faults.hang(), times=1)
-    first = subprocess.Popen([sys.executable, PUSH], env=environ, stderr=subprocess.PIPE)
+    first = subprocess.Popen(
+        [sys.executable, PUSH], env=environ, stderr=subprocess.PIPE
+    )
     wait_for(lambda: cloud.received)
     first.kill()
     first.communicate()

@@ -63,8 +63,8 @@ ADVICE: dict[str, tuple[type[EcoflowApiException], str]] = {
     "8512": (
         DeviceRefused,
         (
-            "no permission: perhaps the serial of a battery inside another device; use the"
-            " main device's"
+            "no permission: perhaps the serial of a battery inside another device; use"
+            " the main device's"
         ),
     ),
     "1008": (
@@ -219,8 +219,8 @@ class RestApiClient(EcoflowApiClient):
         status, what = reply.status, f"{self._host}: HTTP {reply.status}"
         if status in (401, 403):
             return KeysRefused(
-                f"{what}: refused; EcoFlow blocks noisy clients for a while, so ask less"
-                " often and wait, or check the keys",
+                f"{what}: refused; EcoFlow blocks noisy clients for a while, so ask"
+                " less often and wait, or check the keys",
                 code=f"HTTP {status}",
             )
         asked = reply.retry_after()

@@ -1,0 +1,130 @@
+"""The import law, and what a run must not import."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import PUSH, ROOT
+
+PACKAGE = ROOT / "ecoflow_push"
+# What each part may import of ours: down this list only. `api`, `metrics` and `sinks`
+# stand beside each other and know nothing of one another.
+BASE = {"", "errors", "deadline"}
+LAW = {
+    "errors": set(),
+    "deadline": set(),
+    "settings": {"errors"},
+    "logs": set(),
+    "state": BASE,
+    "transport": BASE,
+    "metrics": BASE | {"metrics"},
+    "sinks": BASE | {"sinks", "transport", "state"},
+    "api": BASE | {"api", "transport"},
+    "collect": BASE | {"api"},
+    "truth": BASE | {"api", "collect", "metrics", "state"},
+    "worker": BASE
+    | {"api", "collect", "truth", "metrics", "sinks", "state", "settings"},
+    # A cloud of its own beside the road: it shares the signature with the client.
+    "simulator": BASE | {"simulator", "api"},
+    "push": BASE | {"settings", "logs", "state", "worker", "simulator"},
+}
+# Only these read Settings; everything else takes plain arguments.
+FACTORIES = {"create_client", "create_pushgateway", "create_textfile", "create_worker"}
+
+
+def modules() -> list[Path]:
+    return [PUSH, *sorted(PACKAGE.rglob("*.py"))]
+
+
+def part(path: Path) -> str:
+    if path == PUSH:
+        return "push"
+    inside = path.relative_to(PACKAGE).parts
+    return inside[0].removesuffix(".py") if inside[0] != "__init__.py" else ""
+
+
+def imported_parts(path: Path) -> set[str]:
+    """Return the parts of ours that a module imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "ecoflow_push":
+                names = [f"ecoflow_push.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.partition(".")[0] == "ecoflow_push":
+                found.add(name.split(".")[1].replace("__version__", ""))
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down_only(path):
+    """A module imports only what its place on the road allows."""
+    allowed = LAW.get(part(path), set())
+    # The factories of a part stand in its __init__.py.
+    allowed |= {"settings"} if path.name == "__init__.py" else set()
+    assert imported_parts(path) <= allowed
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_factories_read_the_settings(path):
+    """Outside push.py and the create_ functions nothing takes Settings."""
+    if part(path) in ("push", "settings"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            takes = ast.unparse(node.args)
+            assert "Settings" not in takes or node.name in FACTORIES
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_push_reads_the_environment(path):
+    """os.environ stands in push.py alone."""
+    if part(path) != "push":
+        assert "os.environ" not in path.read_text()
+        assert "getenv" not in path.read_text()
+
+
+def test_push_fits_on_a_screen():
+    """push.py is short enough to be read as one story."""
+    assert len(PUSH.read_text().splitlines()) <= 130
+
+
+def imported_by(code: str, environ: dict[str, str]) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", code + "; print(*sys.modules)"],
+        env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), **environ},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return set(done.stdout.split())
+
+
+def test_a_rest_run_imports_no_package_that_it_does_not_need(environ):
+    """A run over REST imports neither paho nor schedule, nor what is for later."""
+    code = "import os, sys, push; assert push.main([], os.environ) == 0"
+
+    loaded = imported_by(code, environ)
+
+    assert {"requests", "prometheus_client"} <= loaded
+    assert not {"paho", "schedule", "cramjam", "google.protobuf"} & loaded
+    assert "ecoflow_push.simulator" not in loaded
+
+
+def test_a_locked_out_run_imports_neither_requests_nor_prometheus():
+    """Before the lock is held, nothing dear is imported."""
+    loaded = imported_by("import sys, push", {})
+
+    assert not {"requests", "prometheus_client", "urllib3", "ssl"} & loaded

@@ -1,0 +1,72 @@
+"""Facts to a registry, compared as exposition."""
+
+from prometheus_client import REGISTRY, generate_latest
+
+from ecoflow_push.metrics.names import SKIP_REASONS, RawSample
+from ecoflow_push.metrics.registry import DeviceFacts, RegistryBuilder, RunFacts
+from tests.support import parse
+
+
+def device(sn, **facts):
+    return DeviceFacts(sn, "Garage", "DELTA 2", "rest", **facts)
+
+
+def test_one_family_per_name_over_devices():
+    """Two devices share each family; a name has one HELP and one TYPE line."""
+    builder = RegistryBuilder("ecoflow", {"site": "home"})
+    samples = [RawSample("ecoflow_a", (), 1), RawSample("ecoflow_b", (0, 7), 2.5)]
+    builder.add_device(device("SN1", online=True, snapshot_at=1.5, samples=samples))
+    builder.add_device(device("SN2", online=False, samples=samples))
+
+    text = generate_latest(builder.registry()).decode()
+
+    assert text.count("# TYPE ecoflow_a gauge\n") == 1
+    labels = 'device="SN1",device_name="Garage"'
+    rest = 'product_name="DELTA 2",site="home"'
+    assert f"ecoflow_a{{{labels},{rest}}} 1.0\n" in text
+    assert f'ecoflow_b{{{labels},index_0="0",index_1="7",{rest}}} 2.5\n' in text
+    assert f"ecoflow_snapshot_timestamp_seconds{{{labels},{rest}}} 1.5\n" in text
+    assert text.count("ecoflow_snapshot_timestamp_seconds{") == 1
+    assert text.count("ecoflow_online{") == 2
+
+
+def test_what_is_unknown_is_absent():
+    """No online flag, no time and no last success appear where none is known."""
+    builder = RegistryBuilder("ecoflow", {})
+    builder.add_device(device("SN1"))
+    builder.add_run(RunFacts("0"))
+
+    names = {name for name, _ in parse(generate_latest(builder.registry()).decode())}
+
+    assert "ecoflow_online" not in names
+    assert "ecoflow_snapshot_timestamp_seconds" not in names
+    assert "ecoflow_push_last_success_timestamp_seconds" not in names
+
+
+def test_every_skip_reason_is_always_there():
+    """The reasons are a fixed set, so that a series does not come and go."""
+    builder = RegistryBuilder("x", {})
+    builder.add_run(RunFacts("0", skipped={"null": 3}))
+
+    series = parse(generate_latest(builder.registry()).decode())
+
+    counts = {dict(k[1])["reason"]: v for k, v in series.items() if "skipped" in k[0]}
+    assert counts == dict.fromkeys(SKIP_REASONS, 0.0) | {"null": 3}
+
+
+def test_label_values_stay_one_label_value():
+    """A name full of quotes, backslashes and newlines is read back as it was."""
+    name = 'a"b\\c\nd} 1'
+    builder = RegistryBuilder("ecoflow", {})
+    builder.add_device(DeviceFacts("SN1", name, "", "rest", online=True))
+
+    series = parse(generate_latest(builder.registry()).decode())
+
+    assert {dict(labels)["device_name"] for _, labels in series} == {name}
+
+
+def test_the_global_registry_stays_untouched():
+    """Nothing of ours is in the process-wide registry."""
+    RegistryBuilder("ecoflow", {}).registry()
+
+    assert not [m.name for m in REGISTRY.collect() if m.name.startswith("ecoflow")]

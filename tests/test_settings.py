@@ -1,0 +1,251 @@
+"""The environment, read from a dict."""
+
+import pytest
+
+from ecoflow_push.errors import CredentialsConflictError, SettingsError
+from ecoflow_push.settings import Secret, Settings
+
+KEYS = {"ECOFLOW_ACCESS_KEY": "AK1", "ECOFLOW_SECRET_KEY": "SK2"}
+BASE = {**KEYS, "PUSHGATEWAY_URL": "http://gateway:9091", "HOME": "/home/me"}
+ACCOUNT = {"ECOFLOW_ACCOUNT_USER": "me@example.org", "ECOFLOW_ACCOUNT_PASSWORD": "pw3"}
+
+
+def test_the_defaults():
+    """What is not set has the documented default."""
+    settings = Settings.from_environ(BASE)
+
+    assert settings.source == "rest"
+    assert settings.api_url == "https://api.ecoflow.com"
+    assert settings.device_sns == ()
+    assert settings.interval == 10
+    assert settings.attempts == 5
+    assert settings.longest_wait == 30
+    assert settings.mqtt_timeout == 60
+    assert settings.exporter_port is None
+    assert settings.run_deadline == 50
+    assert settings.stale_after == 300
+    assert settings.job == "ecoflow"
+    assert settings.prefix == "ecoflow"
+    assert settings.log_level == "INFO"
+    assert settings.log_format == "text"
+    assert settings.state_dir == "/home/me/.local/state/ecoflow-push"
+    assert settings.proxies == {}
+
+
+def test_the_state_folder_follows_xdg():
+    """XDG_STATE_HOME moves the state, STATE_DIR names it."""
+    xdg = {**BASE, "XDG_STATE_HOME": "/state"}
+
+    assert Settings.from_environ(xdg).state_dir == "/state/ecoflow-push"
+    assert Settings.from_environ({**xdg, "STATE_DIR": "/mine"}).state_dir == "/mine"
+
+
+def test_white_space_is_stripped_and_empty_is_unset():
+    """Values are stripped, as pasted and mounted ones need, and empty ones ignored."""
+    settings = Settings.from_environ(
+        {**BASE, "ECOFLOW_ACCESS_KEY": " AK1\n", "PUSH_JOB": " ", "LOG_LEVEL": "debug"}
+    )
+
+    assert settings.access_key
+    assert settings.access_key.reveal() == "AK1"
+    assert settings.job == "ecoflow"
+    assert settings.log_level == "DEBUG"
+
+
+def test_a_value_from_a_file(tmp_path):
+    """X_FILE gives the value of X, a byte order mark and line ends left out."""
+    file = tmp_path / "secret"
+    file.write_bytes(b"\xef\xbb\xbfSK-from-file\r\n")
+    environ = {**BASE, "ECOFLOW_SECRET_KEY_FILE": str(file)}
+    del environ["ECOFLOW_SECRET_KEY"]
+
+    settings = Settings.from_environ(environ)
+
+    assert settings.secret_key
+    assert settings.secret_key.reveal() == "SK-from-file"
+
+
+def test_secrets_do_not_print():
+    """Neither a secret nor the settings that hold it print it."""
+    settings = Settings.from_environ(BASE)
+
+    assert "SK2" not in repr(settings.secret_key)
+    assert "SK2" not in str(settings.secret_key)
+    assert "SK2" not in f"{vars(settings)}"
+    assert set(settings.secrets()) >= {"AK1", "SK2"}
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("api-e.ecoflow.com", "https://api-e.ecoflow.com"),
+        ("api-e.ecoflow.com:8443", "https://api-e.ecoflow.com:8443"),
+        ("https://api-a.ecoflow.com/", "https://api-a.ecoflow.com"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://localhost:1", "http://localhost:1"),
+    ],
+)
+def test_the_api_host(given, url):
+    """The API host may be a host, host:port or a URL; http only for loopback."""
+    assert Settings.from_environ({**BASE, "ECOFLOW_API_HOST": given}).api_url == url
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("http://gateway:9091", "http://gateway:9091"),
+        ("https://gateway/prefix/", "https://gateway/prefix"),
+        ("http://gateway:9091/metrics", "http://gateway:9091"),
+        ("http://gateway:9091/a/metrics/", "http://gateway:9091/a"),
+        ("http://user:p%40ss@gateway:9091", "http://gateway:9091"),
+    ],
+)
+def test_the_gateway_url(given, url):
+    """A prefix stays, a trailing /metrics goes, credentials leave the URL."""
+    settings = Settings.from_environ({**BASE, "PUSHGATEWAY_URL": given})
+
+    assert settings.pushgateway_url == url
+    if "@" in given:
+        assert settings.pushgateway_username == "user"
+        assert settings.pushgateway_password
+        assert settings.pushgateway_password.reveal() == "p@ss"
+
+
+def test_names_labels_and_proxies():
+    """Maps are read, and the usual proxy variables in either case."""
+    settings = Settings.from_environ(
+        {
+            **BASE,
+            "ECOFLOW_DEVICE_SN": "R331A, R601B ,R331A,",
+            "ECOFLOW_DEVICE_NAME": "R331A=Garage, R601B=The shed",
+            "EXTRA_LABELS": "site=home,owner=me",
+            "HTTPS_PROXY": "proxy:3128",
+            "no_proxy": "gateway",
+        }
+    )
+
+    assert settings.device_sns == ("R331A", "R601B")
+    assert settings.device_names == {"R331A": "Garage", "R601B": "The shed"}
+    assert settings.extra_labels == {"site": "home", "owner": "me"}
+    assert settings.proxies == {"https": "http://proxy:3128", "no": "gateway"}
+
+
+def test_a_plain_name_for_the_one_device():
+    """A plain name belongs to the one serial that is named."""
+    environ = {**BASE, "ECOFLOW_DEVICE_SN": "R331A", "ECOFLOW_DEVICE_NAME": "Garage"}
+
+    assert Settings.from_environ(environ).device_names == {"R331A": "Garage"}
+
+
+def test_the_instance_in_a_container():
+    """In a pod, whose name changes, the job names the installation."""
+    pod = {**BASE, "KUBERNETES_SERVICE_HOST": "10.0.0.1", "PUSH_JOB": "home"}
+
+    assert Settings.from_environ(pod).instance == "home"
+    assert Settings.from_environ({**pod, "PUSH_INSTANCE": "pi"}).instance == "pi"
+
+
+def test_both_credential_pairs_conflict():
+    """Both pairs at once are a conflict until ECOFLOW_SOURCE chooses."""
+    with pytest.raises(CredentialsConflictError):
+        Settings.from_environ({**BASE, **ACCOUNT})
+
+    for source in ("rest", "mqtt", "auto"):
+        chosen = Settings.from_environ({**BASE, **ACCOUNT, "ECOFLOW_SOURCE": source})
+        assert chosen.source == source
+
+
+def test_an_app_account_alone_is_the_other_source():
+    """Without developer keys the source is MQTT."""
+    environ = {**ACCOUNT, "TEXTFILE_PATH": "/tmp/x.prom"}
+
+    assert Settings.from_environ(environ).source == "mqtt"
+
+
+FAULTS = [
+    ({"ECOFLOW_ACCESS_KEY": ""}, "ECOFLOW_ACCESS_KEY: missing"),
+    ({"ECOFLOW_SECRET_KEY": ""}, "ECOFLOW_SECRET_KEY: missing"),
+    ({"ECOFLOW_ACCESS_KEY": "a b"}, "ECOFLOW_ACCESS_KEY: expected ASCII"),
+    ({"ECOFLOW_SECRET_KEY": "a\x07b"}, "ECOFLOW_SECRET_KEY: expected one line"),
+    ({"ECOFLOW_ACCESS_KEY": "", "ECOFLOW_SECRET_KEY": ""}, "no credentials"),
+    ({"ECOFLOW_SOURCE": "mqtt"}, "needs ECOFLOW_ACCOUNT_USER"),
+    ({"ECOFLOW_SOURCE": "bluetooth"}, "ECOFLOW_SOURCE: expected one of rest, mqtt"),
+    (
+        {"ECOFLOW_API_HOST": "http://api.ecoflow.com"},
+        "ECOFLOW_API_HOST: expected https",
+    ),
+    ({"ECOFLOW_API_HOST": "https://a/b"}, "ECOFLOW_API_HOST: expected a host"),
+    ({"ECOFLOW_API_HOST": "ftp://a"}, "ECOFLOW_API_HOST: expected a host"),
+    ({"ECOFLOW_CA_FILE": "/nonexistent"}, "ECOFLOW_CA_FILE: no such file"),
+    ({"ECOFLOW_DEVICE_SN": "R331/../x"}, "ECOFLOW_DEVICE_SN: expected serial"),
+    ({"ECOFLOW_DEVICE_NAME": "Garage"}, "ECOFLOW_DEVICE_NAME: a plain name"),
+    ({"ECOFLOW_DEVICE_NAME": "R331A=x,R331A=y"}, "ECOFLOW_DEVICE_NAME: expected SN="),
+    ({"ESTABLISH_ATTEMPTS": "0"}, "ESTABLISH_ATTEMPTS: expected a whole number from 1"),
+    ({"ESTABLISH_ATTEMPTS": "2.5"}, "ESTABLISH_ATTEMPTS: expected a whole number"),
+    ({"RETRY_TIMEOUT": "-1"}, "RETRY_TIMEOUT: expected seconds from 0"),
+    ({"MQTT_TIMEOUT": "soon"}, "MQTT_TIMEOUT: expected seconds from 1"),
+    ({"COLLECTING_INTERVAL": "0.5"}, "COLLECTING_INTERVAL: expected seconds from 1"),
+    ({"EXPORTER_PORT": "70000"}, "EXPORTER_PORT: expected a whole number from 1 to"),
+    ({"RUN_DEADLINE": "nan"}, "RUN_DEADLINE: expected seconds from 1"),
+    ({"STALE_AFTER": "inf"}, "STALE_AFTER: expected seconds from 0"),
+    ({"METRICS_PREFIX": "9x"}, "METRICS_PREFIX: expected letters"),
+    ({"EXTRA_LABELS": "device=x"}, "EXTRA_LABELS: the label device is used"),
+    ({"EXTRA_LABELS": "index_0=x"}, "EXTRA_LABELS: the label index_0 is used"),
+    ({"EXTRA_LABELS": "__x=x"}, "EXTRA_LABELS: the label __x is used"),
+    ({"EXTRA_LABELS": "a=1,a=2"}, "EXTRA_LABELS: expected name=value"),
+    ({"EXTRA_LABELS": "a="}, "EXTRA_LABELS: expected name=value"),
+    ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: expected one of DEBUG, INFO"),
+    ({"LOG_FORMAT": "xml"}, "LOG_FORMAT: expected one of text, json"),
+    ({"PUSHGATEWAY_URL": "gateway:9091"}, "PUSHGATEWAY_URL: expected http(s)://host"),
+    ({"PUSHGATEWAY_URL": "http://a/?x=1"}, "PUSHGATEWAY_URL: expected http(s)://host"),
+    ({"PUSHGATEWAY_URL": "http://h:99999"}, "PUSHGATEWAY_URL: expected http(s)://host"),
+    ({"PUSHGATEWAY_URL": ""}, "no sink"),
+    ({"PUSHGATEWAY_USERNAME": "u"}, "PUSHGATEWAY_PASSWORD: missing"),
+    ({"PUSHGATEWAY_KEY_FILE": __file__}, "PUSHGATEWAY_KEY_FILE: needs"),
+    ({"TEXTFILE_PATH": "/tmp"}, "TEXTFILE_PATH: expected a file"),
+    ({"HTTPS_PROXY": "socks5://x:1"}, "HTTPS_PROXY: expected http(s)://host:port"),
+    ({"ECOFLOW_SECRET_KEY_FILE": "/nonexistent"}, "set only one of them"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), FAULTS, ids=lambda value: str(value)[:50])
+def test_a_fault_is_named(change, words):
+    """A faulty variable is named, with what was expected."""
+    with pytest.raises(SettingsError, match=r"^settings: ") as caught:
+        Settings.from_environ({**BASE, **change})
+
+    assert words in str(caught.value)
+
+
+def test_all_faults_come_together_without_any_secret():
+    """All faults stand in one line, and no secret's value with them."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ(
+            {
+                "ECOFLOW_SECRET_KEY": "tops3cret with spaces",
+                "PUSHGATEWAY_BEARER_TOKEN": "t0ken",
+                "PUSHGATEWAY_USERNAME": "u",
+                "PUSHGATEWAY_PASSWORD": "passw0rd",
+                "RUN_DEADLINE": "x",
+                "LOG_LEVEL": "x",
+            }
+        )
+
+    text = str(caught.value)
+    for name in (
+        "ECOFLOW_ACCESS_KEY",
+        "ECOFLOW_SECRET_KEY",
+        "RUN_DEADLINE",
+        "LOG_LEVEL",
+    ):
+        assert name in text
+    for name in ("PUSHGATEWAY_BEARER_TOKEN", "no sink"):
+        assert name in text
+    for secret in ("tops3cret", "t0ken", "passw0rd"):
+        assert secret not in text
+    assert "\n" not in text
+
+
+def test_a_secret_is_not_its_text():
+    """A secret cannot slip into a string by accident."""
+    assert f"{Secret('x1y2')}" == "***"
