@@ -20,11 +20,11 @@ DOCS = ROOT / "docs"
 
 def table_rows(name: str) -> list[list[str]]:
     """Return the cells of every table row of a document, headers left out."""
-    rows = []
-    for line in (DOCS / name).read_text().splitlines():
-        if line.startswith("|") and not line.startswith("|---"):
-            rows.append([cell.strip() for cell in line.strip("|").split("|")])
-    return rows
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (DOCS / name).read_text().splitlines()
+        if line.startswith("|") and not line.startswith("|---")
+    ]
 
 
 def setting_rows() -> dict[str, list[str]]:
