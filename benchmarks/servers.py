@@ -4,6 +4,7 @@ run.py starts it. Its first line of output says where they are; each line of inp
 then answered by one more; it ends when the input ends. All lines are JSON.
 """
 
+import gzip
 import json
 import os
 import signal
@@ -14,12 +15,13 @@ from contextlib import ExitStack
 from itertools import cycle, product
 from tempfile import TemporaryDirectory
 
+import certifi
 import trustme
 
 from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
 from ecoflow_push.simulator.server import RecordingServer
 from tests.fetch_servers import find
-from tests.support import gateway, values
+from tests.support import gateway, parse, values
 
 GATEWAY = "prometheus-pushgateway"
 FETCH = "tests/fetch_servers.py"
@@ -33,11 +35,11 @@ VALUES = (0, 1, 230579, 24, -3, 53355, 86.53, 1440, True, 0, 99, 213052, "1.0.2.
 
 def quotas(seed: int) -> dict[str, object]:
     """Return 306 quotas in the shapes of real ones, under invented names."""
-    drawn = cycle(VALUES[seed % len(VALUES) :] + VALUES[: seed % len(VALUES)])
+    start = seed % len(VALUES)
     keys = (
         f"{part}.{thing}{kind}" for part, thing, kind in product(PARTS, THINGS, KINDS)
     )
-    return dict(zip(keys, drawn, strict=False)) | {
+    return dict(zip(keys, cycle(VALUES[start:] + VALUES[:start]), strict=False)) | {
         "pack_packStatus.cellVols": [3320 + n for n in range(16)],
         "pack_packStatus.cellTemps": [20 + n for n in range(4)],
         "pack_kitInfo.kits": [{"sn": "", "curPower": 0, "f32Soc": 0.5}] * 2,
@@ -63,12 +65,10 @@ def main() -> None:
     if GATEWAY not in find():
         sys.exit(f"{GATEWAY} is missing: run ./dev servers, or put it on PATH")
     with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="ecoflow-push-bench-"))
         authority = trustme.CA()
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost", "127.0.0.1").configure_cert(tls)
-        folder = stack.enter_context(TemporaryDirectory(prefix="ecoflow-push-bench-"))
-        ca_file = os.path.join(folder, "ca.pem")
-        authority.cert_pem.write_to_path(ca_file)
         clouds = {
             name: stack.enter_context(SimulatedCloud(fleet(size), tls=context))
             for name, size, context in (
@@ -79,34 +79,43 @@ def main() -> None:
             )
         }
         recorder = stack.enter_context(RecordingServer())
-        pushgateway = stack.enter_context(gateway())
         places = {
             "clouds": {name: cloud.environ() for name, cloud in clouds.items()},
-            "ca_file": ca_file,
             "recorder": recorder.url,
-            "gateway": pushgateway.url,
+            "gateway": stack.enter_context(gateway()).url,
+            "ca_file": os.path.join(folder, "ca.pem"),
+            "ca_bundle": os.path.join(folder, "bundle.pem"),
         }
+        authority.cert_pem.write_to_path(places["ca_file"])
+        authority.cert_pem.write_to_path(places["ca_bundle"])
+        with open(places["ca_bundle"], "a", encoding="ascii") as file:
+            file.write(certifi.contents())
         print(json.dumps(places), flush=True)
         for line in sys.stdin:
             asked = json.loads(line)
-            if asked == "series":
-                answer = sorted(map(repr, values(pushgateway.series()).items()))
-            else:
-                answer = counts(clouds[asked], recorder)
+            answer = series(recorder) if asked == "series" else seen(clouds[asked])
+            answer["gateway"] = [f"{r.method} {r.path}" for r in recorder.received]
+            recorder.received.clear()
             print(json.dumps(answer), flush=True)
 
 
-def counts(cloud: SimulatedCloud, recorder: RecordingServer) -> dict[str, object]:
-    """Return what both servers saw since they were asked last."""
-    seen = {
-        "handshakes": cloud.handshakes,
-        "cloud": sorted(f"{r.method} {r.path}" for r in cloud.received),
-        "gateway": sorted(f"{r.method} {r.path}" for r in recorder.received),
-    }
+def series(recorder: RecordingServer) -> dict[str, object]:
+    """Return the quota series of the device that was pushed to the recorder."""
+    (received,) = (r for r in recorder.received if "/device/" in r.path)
+    body = received.body
+    if received.headers.get("content-encoding") == "gzip":
+        body = gzip.decompress(body)
+    found = values(parse(body.decode())).items()
+    return {"series": [repr((key, float(value))) for key, value in found]}
+
+
+def seen(cloud: SimulatedCloud) -> dict[str, object]:
+    """Return what the cloud saw since it was asked last."""
+    requests = [f"{r.method} {r.path}" for r in cloud.received]
+    answer: dict[str, object] = {"handshakes": cloud.handshakes, "cloud": requests}
     cloud.handshakes = 0
     cloud.received.clear()
-    recorder.received.clear()
-    return seen
+    return answer
 
 
 if __name__ == "__main__":
