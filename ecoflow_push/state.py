@@ -109,7 +109,8 @@ class State:
         text = json.dumps(
             {
                 "version": FILE_VERSION,
-                "devices": {sn: record.fields() for sn, record in self.devices.items()},
+                # A copy: an abandoned push may still take a device out.
+                "devices": {sn: r.fields() for sn, r in self.devices.copy().items()},
                 "last_success_at": self.last_success_at,
                 "pause_until": self.pause_until,
                 "refusals": self._refusals,

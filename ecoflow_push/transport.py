@@ -1,16 +1,15 @@
 """HTTP under one deadline: sockets that obey it, retries inside it, bounded bodies.
 
 A timeout in requests, urllib3 and http.client bounds one socket call; a server that
-drips a byte a second can hold such a client for ever. Here the timeout that urllib3
-gives to a socket is its budget for everything that follows, so the time of an
-exchange is bounded. Name resolution alone is not: its caller has to be abandoned.
+drips a byte a second can hold such a client for ever. Our sockets take a timeout as
+the budget of the whole exchange. Name resolution alone is not bounded by it: whoever
+waits for that must be ready to leave.
 """
 
 from __future__ import annotations
 
 import email.utils
 import logging
-import os
 import random
 import re
 import socket
@@ -18,17 +17,15 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from http.client import RemoteDisconnected
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import certifi
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.utils import should_bypass_proxies
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ecoflow_push import __version__
-from ecoflow_push.errors import OutOfTime, SettingsError, Unreachable
+from ecoflow_push.errors import OutOfTime, Unreachable
+from ecoflow_push.sockets import DeadlineAdapter, tls_context
 
 if TYPE_CHECKING:
     from ecoflow_push.deadline import Deadline
@@ -84,6 +81,7 @@ class Transport:
 
     def __init__(
         self,
+        url: str,
         *,
         ca_file: str | None = None,
         cert_file: str | None = None,
@@ -95,7 +93,7 @@ class Transport:
         most_bytes: int = 8 * 1024 * 1024,
         lanes: int = 1,
     ) -> None:
-        """Prepare the session; nothing is contacted.
+        """Prepare the session with the server at `url`; nothing is contacted.
 
         `attempts` is the most tries of one request, `longest_wait` the longest pause
         between two of them, `longest_try` the longest single try (seconds). `lanes`
@@ -115,20 +113,10 @@ class Transport:
         self._session.headers["User-Agent"] = f"ecoflow-push/{__version__}"
         # A compressed body could inflate to anything; ours are small.
         self._session.headers["Accept-Encoding"] = "identity"
-        self._tls = (ca_file, cert_file, key_file)
-        self._session.mount("http://", _Adapter(None, lanes))
-        self._lanes = lanes
-        self._has_tls = False
-
-    def use_tls(self) -> None:
-        """Read the trust store; called once, before the first https request.
-
-        Raises SettingsError when a certificate or key file cannot be used.
-        """
-        if not self._has_tls:
-            context = tls_context(*self._tls)
-            self._session.mount("https://", _Adapter(context, self._lanes))
-            self._has_tls = True
+        # One context for all connections: reading a trust store is the dear part.
+        tls = url.startswith("https:")
+        context = tls_context(ca_file, cert_file, key_file) if tls else None
+        self._session.mount(url, DeadlineAdapter(context, lanes))
 
     def send(self, build: Callable[[], Request], deadline: Deadline) -> Reply:
         """Return the answer to what `build` makes, after retries where they help.
@@ -227,55 +215,6 @@ class Transport:
         return proxies
 
 
-def tls_context(
-    ca_file: str | None, cert_file: str | None = None, key_file: str | None = None
-) -> ssl.SSLContext:
-    """Return a verifying client context whose sockets obey their deadline.
-
-    Raises SettingsError when a file cannot be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.sslsocket_class = _DeadlineSSLSocket
-    try:
-        if ca_file:
-            context.load_verify_locations(cafile=ca_file)
-        else:
-            _trust_system(context)
-    except (OSError, ssl.SSLError) as exc:
-        raise SettingsError(
-            f"settings: {ca_file}: not a CA bundle in PEM form"
-        ) from exc
-    if cert_file:
-        try:
-            # An encrypted key must fail, not ask for its passphrase at a terminal.
-            context.load_cert_chain(cert_file, key_file, password=b"")
-        except (OSError, ssl.SSLError, ValueError) as exc:
-            raise SettingsError(
-                f"settings: {cert_file}: not a certificate with its unencrypted key"
-            ) from exc
-    return context
-
-
-def _trust_system(context: ssl.SSLContext) -> None:
-    """Trust what the system trusts, as cheaply as it allows.
-
-    A hashed directory is read certificate by certificate when one is needed; parsing
-    a whole bundle costs more than all the rest of a run's TLS.
-    """
-    paths = ssl.get_default_verify_paths()
-    folder = paths.openssl_capath
-    if os.path.isdir(folder):
-        with os.scandir(folder) as entries:
-            if any(re.fullmatch(r"[0-9a-f]{8}\.\d+", entry.name) for entry in entries):
-                context.load_verify_locations(capath=folder)
-                return
-    bundle = paths.openssl_cafile
-    context.load_verify_locations(
-        cafile=bundle if os.path.isfile(bundle) else certifi.where()
-    )
-
-
 def explain(exc: BaseException) -> tuple[str, bool]:
     """Return a failure's root cause in plain words, and whether it will last.
 
@@ -315,101 +254,3 @@ _CAUSES: tuple[tuple[type[BaseException], str, bool], ...] = (
     (urllib3.exceptions.ProtocolError, "answered in broken HTTP", False),
     (requests.exceptions.InvalidURL, "its address is not usable", True),
 )
-
-
-class _Rearmed:
-    """A socket whose timeout is the budget of all that follows, not of one call."""
-
-    _until: float | None = None
-
-    def settimeout(self, value: float | None) -> None:
-        self._until = None if value is None else time.monotonic() + value
-        super().settimeout(value)  # type: ignore[misc]  # of the socket beside us
-
-    def _rearm(self) -> None:
-        if self._until is not None:
-            left = self._until - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("the deadline passed")
-            super().settimeout(left)  # type: ignore[misc]
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self._rearm()
-        return super().recv_into(*args, **kwargs)  # type: ignore[misc, no-any-return]
-
-    def recv(self, *args: Any, **kwargs: Any) -> bytes:
-        self._rearm()
-        return super().recv(*args, **kwargs)  # type: ignore[misc, no-any-return]
-
-    def send(self, *args: Any, **kwargs: Any) -> int:
-        self._rearm()
-        return super().send(*args, **kwargs)  # type: ignore[misc, no-any-return]
-
-    def sendall(self, *args: Any, **kwargs: Any) -> None:
-        self._rearm()
-        super().sendall(*args, **kwargs)  # type: ignore[misc]
-
-    def do_handshake(self, *args: Any, **kwargs: Any) -> None:
-        self._rearm()
-        super().do_handshake(*args, **kwargs)  # type: ignore[misc]
-
-
-class _DeadlineSocket(_Rearmed, socket.socket):
-    pass
-
-
-class _DeadlineSSLSocket(_Rearmed, ssl.SSLSocket):
-    pass
-
-
-class _DeadlineConnection:
-    """What urllib3's connections need to hand out sockets that obey a deadline."""
-
-    timeout: Any
-
-    def _new_conn(self) -> socket.socket:
-        plain: socket.socket = super()._new_conn()  # type: ignore[misc]
-        obedient = _DeadlineSocket(
-            plain.family, plain.type, plain.proto, fileno=plain.detach()
-        )
-        obedient.settimeout(self.timeout)
-        return obedient
-
-
-class _HTTPConnection(_DeadlineConnection, HTTPConnection):
-    pass
-
-
-class _HTTPSConnection(_DeadlineConnection, HTTPSConnection):
-    pass
-
-
-class _HTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _HTTPConnection
-
-
-class _HTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection
-
-
-class _Adapter(HTTPAdapter):
-    """requests' adapter over those connections, with one TLS context for all."""
-
-    def __init__(self, context: ssl.SSLContext | None, lanes: int) -> None:
-        self._context = context
-        super().__init__(pool_connections=2, pool_maxsize=lanes, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
-        self._obey(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
-        return self._obey(manager)
-
-    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
-        """Leave the trust store to our context, or it is read per connection."""
-
-    def _obey(self, manager: Any) -> Any:
-        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-        return manager

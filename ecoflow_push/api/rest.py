@@ -105,6 +105,7 @@ class RestApiClient(EcoflowApiClient):
         self._longest_wait = longest_wait
         self._signature_tries = min(SIGNATURE_TRIES, attempts)
         self._transport = Transport(
+            api_url,
             ca_file=ca_file,
             proxies=proxies,
             attempts=attempts,
@@ -112,8 +113,6 @@ class RestApiClient(EcoflowApiClient):
             longest_try=10.0,
             lanes=lanes,
         )
-        if api_url.startswith("https:"):
-            self._transport.use_tls()
 
     def connect(self, deadline: Deadline) -> None:
         """Do nothing: the first request opens the connection."""

@@ -63,6 +63,7 @@ class PushgatewaySink:
             pair = base64.b64encode(f"{username}:{password or ''}".encode()).decode()
             self._headers["Authorization"] = f"Basic {pair}"
         self._transport = Transport(
+            url,
             ca_file=ca_file,
             cert_file=cert_file,
             key_file=key_file,
@@ -71,8 +72,6 @@ class PushgatewaySink:
             longest_wait=longest_wait,
             most_bytes=1024 * 1024,
         )
-        if url.startswith("https:"):
-            self._transport.use_tls()
 
     def push(
         self, registry: CollectorRegistry, group: Mapping[str, str], deadline: Deadline

@@ -1,0 +1,170 @@
+"""Sockets that obey a deadline, and the TLS context and urllib3 pools that use them.
+
+The timeout that such a socket is given is its budget for everything that follows, not
+for one call: a server that drips a byte a second gains nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+import time
+from typing import Any
+
+import certifi
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from ecoflow_push.errors import SettingsError
+
+
+def tls_context(
+    ca_file: str | None, cert_file: str | None = None, key_file: str | None = None
+) -> ssl.SSLContext:
+    """Return a verifying client context whose sockets obey their deadline.
+
+    Raises SettingsError when a file cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = _DeadlineSSLSocket
+    try:
+        if ca_file:
+            context.load_verify_locations(cafile=ca_file)
+        else:
+            _trust_system(context)
+    except (OSError, ssl.SSLError) as exc:
+        raise SettingsError(
+            f"settings: {ca_file}: not a CA bundle in PEM form"
+        ) from exc
+    if cert_file:
+        try:
+            # An encrypted key must fail, not ask for its passphrase at a terminal.
+            context.load_cert_chain(cert_file, key_file, password=b"")
+        except (OSError, ssl.SSLError, ValueError) as exc:
+            raise SettingsError(
+                f"settings: {cert_file}: not a certificate with its unencrypted key"
+            ) from exc
+    return context
+
+
+def _trust_system(context: ssl.SSLContext) -> None:
+    """Trust what the system trusts, as cheaply as it allows.
+
+    A hashed directory is read certificate by certificate when one is needed; parsing
+    a whole bundle costs more than all the rest of a run's TLS.
+    """
+    paths = ssl.get_default_verify_paths()
+    folder = paths.openssl_capath
+    if os.path.isdir(folder):
+        with os.scandir(folder) as entries:
+            if any(re.fullmatch(r"[0-9a-f]{8}\.\d+", entry.name) for entry in entries):
+                context.load_verify_locations(capath=folder)
+                return
+    bundle = paths.openssl_cafile
+    context.load_verify_locations(
+        cafile=bundle if os.path.isfile(bundle) else certifi.where()
+    )
+
+
+class _Rearmed:
+    """A socket whose timeout is the budget of all that follows, not of one call."""
+
+    _until: float | None = None
+
+    def settimeout(self, value: float | None) -> None:
+        self._until = None if value is None else time.monotonic() + value
+        super().settimeout(value)  # type: ignore[misc]  # of the socket beside us
+
+    def _rearm(self) -> None:
+        if self._until is not None:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the deadline passed")
+            super().settimeout(left)  # type: ignore[misc]
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self._rearm()
+        return super().recv_into(*args, **kwargs)  # type: ignore[misc, no-any-return]
+
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:
+        self._rearm()
+        return super().recv(*args, **kwargs)  # type: ignore[misc, no-any-return]
+
+    def send(self, *args: Any, **kwargs: Any) -> int:
+        self._rearm()
+        return super().send(*args, **kwargs)  # type: ignore[misc, no-any-return]
+
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
+        self._rearm()
+        super().sendall(*args, **kwargs)  # type: ignore[misc]
+
+    def do_handshake(self, *args: Any, **kwargs: Any) -> None:
+        self._rearm()
+        super().do_handshake(*args, **kwargs)  # type: ignore[misc]
+
+
+class _DeadlineSocket(_Rearmed, socket.socket):
+    pass
+
+
+class _DeadlineSSLSocket(_Rearmed, ssl.SSLSocket):
+    pass
+
+
+class _DeadlineConnection:
+    """What urllib3's connections need to hand out sockets that obey a deadline."""
+
+    timeout: Any
+
+    def _new_conn(self) -> socket.socket:
+        plain: socket.socket = super()._new_conn()  # type: ignore[misc]
+        obedient = _DeadlineSocket(
+            plain.family, plain.type, plain.proto, fileno=plain.detach()
+        )
+        obedient.settimeout(self.timeout)
+        return obedient
+
+
+class _HTTPConnection(_DeadlineConnection, HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_DeadlineConnection, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+class DeadlineAdapter(HTTPAdapter):
+    """requests' adapter over those connections, with one TLS context for all."""
+
+    def __init__(self, context: ssl.SSLContext | None, lanes: int) -> None:
+        self._context = context
+        super().__init__(pool_connections=2, pool_maxsize=lanes, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools; requests calls this once."""
+        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+        self._obey(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """Return the pools that go through `proxy`."""
+        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
+        return self._obey(manager)
+
+    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the trust store to our context, or it is read per connection."""
+
+    def _obey(self, manager: Any) -> Any:
+        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        return manager
