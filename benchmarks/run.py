@@ -150,7 +150,8 @@ def ratios(these: list[Cost], those: list[Cost], what: str) -> list[float]:
 
 def print_table(costs: dict[str, list[Cost]]) -> None:
     """Print a row for each command."""
-    columns = [(n, w) for n in (A, B) if n in costs for w in ("cpu", "wall", "peak")]
+    columns = [(A, "cpu"), (A, "wall"), (A, "peak"), (B, "cpu"), (B, "wall")]
+    columns = [(name, what) for name, what in columns if name in costs]
     heads = "".join(f"{what} /{name[0]}".rjust(9) for name, what in columns)
     print(f"{'':44}{'cpu ms':>8}{'wall ms':>9}{'peak MiB':>10}{heads}")
     for name, own in costs.items():
