@@ -6,8 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ecoflow_push.api.models import DeviceInfo, Snapshot
 from ecoflow_push.errors import (
@@ -31,8 +30,7 @@ MOST_LANES = 4
 LARGEST_SHARE = 1 / 6
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a run learnt of one device; a `snapshot` only if it is "ok"."""
 
     device: DeviceInfo
@@ -41,28 +39,31 @@ class Reading:
     error: EcoflowApiException | None = None
 
 
-@dataclass(slots=True)
 class Collection:
     """What has been collected so far; safe to look at while it grows."""
 
-    #: The device list, once it was answered.
-    listed: list[DeviceInfo] | None = None
-    #: Those to read, once they are known.
-    wanted: list[DeviceInfo] = field(default_factory=list)
-    readings: dict[str, Reading] = field(default_factory=dict)
-    #: What ended collecting for all devices not yet read.
-    error: EcoflowApiException | None = None
-    connect_seconds: float = 0.0
+    def __init__(self) -> None:
+        #: The device list, once it was answered.
+        self.listed: list[DeviceInfo] | None = None
+        #: Those to read, once they are known.
+        self.wanted: list[DeviceInfo] = []
+        self.readings: dict[str, Reading] = {}
+        #: What ended collecting for all devices not yet read.
+        self.error: EcoflowApiException | None = None
+        self.connect_seconds = 0.0
 
     def finished(self, error: EcoflowApiException | None) -> Collection:
         """Return a copy that no longer grows, every wanted device with a reading."""
-        readings = dict(self.readings)
-        error = self.error or error
-        for device in self.wanted:
-            readings.setdefault(device.sn, Reading(device, "failed", error=error))
-        return Collection(
-            self.listed, list(self.wanted), readings, error, self.connect_seconds
-        )
+        final = Collection()
+        final.listed = self.listed
+        final.wanted = list(self.wanted)
+        final.readings = self.readings.copy()
+        final.error = self.error or error
+        final.connect_seconds = self.connect_seconds
+        for device in final.wanted:
+            unread = Reading(device, "failed", error=final.error)
+            final.readings.setdefault(device.sn, unread)
+        return final
 
 
 def collect(

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from ecoflow_push.errors import ExitStatus
+
 
 class Deadline:
     """An instant on the monotonic clock that work must not outlast."""
@@ -53,10 +55,8 @@ def within(deadline: Deadline, work: Callable[[], object]) -> bool:
 class Watchdog:
     """The last ring: ends a process that outlives its deadline, whatever the cause."""
 
-    def __init__(self, seconds: float, status: int, last_words: str) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._status = status
-        self._last_words = last_words
         self._over = threading.Event()
 
     def __enter__(self) -> None:
@@ -67,5 +67,6 @@ class Watchdog:
 
     def _watch(self) -> None:
         if not self._over.wait(self._seconds):
-            os.write(2, self._last_words.encode() + b"\n")
-            os._exit(self._status)
+            # Past the log, which may be what hangs.
+            os.write(2, b"exit 75 TEMPFAIL: hung beyond RUN_DEADLINE\n")
+            os._exit(ExitStatus.TEMPFAIL)

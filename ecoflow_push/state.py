@@ -94,6 +94,12 @@ class State:
         state._load()
         return state
 
+    def __enter__(self) -> State:  # noqa: PYI034 - typing.Self would import typing
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Release the lock."""
         if self._lock >= 0:

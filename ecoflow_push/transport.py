@@ -37,6 +37,11 @@ FIRST_WAIT_SECONDS = 0.5
 # Against one dead address among several: the next one still gets its chance.
 CONNECT_SECONDS = 8.0
 CHUNK_BYTES = 64 * 1024
+OWN_HEADERS = {
+    "User-Agent": f"ecoflow-push/{__version__}",
+    # A compressed body could inflate to anything; ours are small.
+    "Accept-Encoding": "identity",
+}
 
 
 class Request(NamedTuple):
@@ -77,7 +82,7 @@ class Reply(NamedTuple):
 
 
 class Transport:
-    """A kept-alive session that ends every exchange within its deadline."""
+    """Kept-alive connections to one server; every exchange ends within its deadline."""
 
     def __init__(
         self,
@@ -93,7 +98,7 @@ class Transport:
         most_bytes: int = 8 * 1024 * 1024,
         lanes: int = 1,
     ) -> None:
-        """Prepare the session with the server at `url`; nothing is contacted.
+        """Prepare for the server at `url`; nothing is contacted.
 
         `attempts` is the most tries of one request, `longest_wait` the longest pause
         between two of them, `longest_try` the longest single try (seconds). `lanes`
@@ -106,17 +111,11 @@ class Transport:
         self._longest_try = longest_try
         self._most_bytes = most_bytes
         self._proxies = dict(proxies or {})
-        self._session = requests.Session()
-        # Else a .netrc entry would replace our own Authorization header.
-        self._session.trust_env = False
-        self._session.headers.clear()
-        self._session.headers["User-Agent"] = f"ecoflow-push/{__version__}"
-        # A compressed body could inflate to anything; ours are small.
-        self._session.headers["Accept-Encoding"] = "identity"
         # One context for all connections: reading a trust store is the dear part.
         tls = url.startswith("https:")
         context = tls_context(ca_file, cert_file, key_file) if tls else None
-        self._session.mount(url, DeadlineAdapter(context, lanes))
+        # The adapter alone: a session would add cookies, redirects and .netrc.
+        self._adapter = DeadlineAdapter(context, lanes)
 
     def send(self, build: Callable[[], Request], deadline: Deadline) -> Reply:
         """Return the answer to what `build` makes, after retries where they help.
@@ -159,7 +158,7 @@ class Transport:
 
     def close(self) -> None:
         """Close the kept connections."""
-        self._session.close()
+        self._adapter.close()
 
     def _try_once(self, request: Request, deadline: Deadline) -> Reply:
         budget = min(deadline.left(), self._longest_try)
@@ -167,15 +166,18 @@ class Transport:
             raise OutOfTime("no time left")
         timeout = urllib3.Timeout(connect=min(budget, CONNECT_SECONDS), total=budget)
         try:
-            response = self._session.request(
+            prepared = requests.PreparedRequest()
+            prepared.prepare(
                 request.method,
                 request.url,
-                headers=dict(request.headers),
+                headers={**OWN_HEADERS, **request.headers},
                 data=request.body,
+            )
+            response = self._adapter.send(
+                prepared,
+                stream=True,
                 timeout=timeout,  # type: ignore[arg-type]  # requests takes urllib3's
                 proxies=self._proxies_for(request.url),
-                allow_redirects=False,
-                stream=True,
             )
             with response:
                 body = self._read(response)

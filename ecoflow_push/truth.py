@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ecoflow_push.api.products import product_name
 from ecoflow_push.collect import Collection, Reading
@@ -21,8 +21,7 @@ from ecoflow_push.state import DeviceRecord, State
 GONE_AFTER_LISTS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What becomes of one device's group.
 
     `facts` None means: delete it. `fresh` is False where the group is only being
@@ -34,17 +33,16 @@ class Verdict:
     fresh: bool = True
 
 
-@dataclass(slots=True)
 class Truth:
     """The verdicts of a run, and what was counted on the way."""
 
-    verdicts: list[Verdict] = field(default_factory=list)
-    samples: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
+    def __init__(self) -> None:
+        self.verdicts: list[Verdict] = []
+        self.samples = 0
+        self.skipped: Counter[str] = Counter()
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
+class Judge(NamedTuple):
     """Turns a run's collection into verdicts and brings the state up to date.
 
     `named` are the serials of the settings, `only` those of this run alone (which
@@ -151,13 +149,8 @@ class Judge:
 def _with_values(
     facts: DeviceFacts, samples: Sequence[RawSample], record: DeviceRecord | None
 ) -> DeviceFacts:
-    return DeviceFacts(
-        facts.sn,
-        facts.name,
-        facts.product_name,
-        facts.source,
-        facts.online,
-        record.snapshot_at if record else None,
-        record.changed_at if record else None,
-        samples,
+    return facts._replace(
+        snapshot_at=record.snapshot_at if record else None,
+        changed_at=record.changed_at if record else None,
+        samples=samples,
     )

@@ -8,7 +8,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -65,14 +64,14 @@ MANY_GROUPS = 50
 TELL_REFUSED_SECONDS = 86_400.0
 
 
-@dataclass(slots=True)
 class _Outcome:
     """How one sink fared."""
 
-    delivered: int = 0
-    errors: list[SinkError] = field(default_factory=list)
-    #: Nothing more is sent: it is down, redirects, or refuses the credentials.
-    closed: bool = False
+    def __init__(self) -> None:
+        self.delivered = 0
+        self.errors: list[SinkError] = []
+        #: Nothing more is sent: it is down, redirects, or refuses the credentials.
+        self.closed = False
 
 
 class Worker:
@@ -241,7 +240,8 @@ class Worker:
         textfile = self._textfile
         if textfile:
             # Whoever reads the file knows that it was delivered; so may its status.
-            outcome = self._outcomes["textfile"] = _Outcome(delivered=1)
+            outcome = self._outcomes["textfile"] = _Outcome()
+            outcome.delivered = 1
             registry = self._everything()
             outcome.delivered = 0
             self._attempt(outcome, partial(textfile.push, registry))

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -137,10 +138,12 @@ def server(program: str, *args: str, ready: str, url: str) -> Iterator[str]:
     binary = find().get(program)
     # Never skipped: a suite that ran without its servers would prove nothing.
     assert binary, f"{program} is missing: run ./dev servers, or put it on PATH"
-    process = subprocess.Popen([binary, *args], stderr=subprocess.PIPE)
+    # Not a pipe: a server that logs into one that nobody reads stops.
+    said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+    process = subprocess.Popen([binary, *args], stderr=said)
     try:
         for _ in range(500):
-            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert process.poll() is None, (said.seek(0), said.read())[1]
             try:
                 fetch(url + ready)
                 break
@@ -154,7 +157,8 @@ def server(program: str, *args: str, ready: str, url: str) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.wait(timeout=10)
+        said.close()
 
 
 @contextmanager

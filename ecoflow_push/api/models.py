@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DeviceInfo:
     """One device of the account.
 
@@ -21,7 +21,7 @@ class DeviceInfo:
     online: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """All quotas of one device at one moment; `collected_at` in Unix seconds.
 

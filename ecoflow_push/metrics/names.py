@@ -31,6 +31,12 @@ MOST_LEVELS = 32
 MOST_SAMPLES = 10_000
 
 
+_SEPARATORS = re.compile(r"[.\[\]_]+")
+# Before a capital that follows a small letter or digit, or that starts a word.
+_BOUNDARY = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_FOREIGN = re.compile(r"[^a-z0-9_]")
+
+
 class RawSample(NamedTuple):
     """One number of a quota map; `indices` are its places in opened lists."""
 
@@ -53,10 +59,8 @@ def metric_name(key: str) -> str:
     The spelling is that of `inflection.underscore`, which existing dashboards for
     EcoFlow rely on (ecoflow-protocol.md 6.1).
     """
-    name = re.sub(r"[.\[\]_]+", "_", key).strip("_")
-    name = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
-    name = re.sub(r"([a-z\d])([A-Z])", r"\1_\2", name)
-    return re.sub(r"[^a-z0-9_]", "_", name.lower())
+    name = _BOUNDARY.sub("_", _SEPARATORS.sub("_", key).strip("_")).lower()
+    return _FOREIGN.sub("_", name)
 
 
 def raw_samples(

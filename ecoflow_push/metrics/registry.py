@@ -8,7 +8,8 @@ ecoflow_pd_soc{device="R331ZFAKE0000001",device_name="Garage",product_name="…"
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from prometheus_client.core import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
@@ -38,6 +39,7 @@ RUN_METRICS = {
     "push_build_info": "The version of ecoflow_push; always 1.",
 }
 RESERVED_NAMES = frozenset((*DEVICE_METRICS, *RUN_METRICS))
+NONE: Mapping[str, float] = MappingProxyType({})
 
 
 class EcoflowMetric:
@@ -54,8 +56,7 @@ class EcoflowMetric:
         self.family.samples.append(Sample(name, dict(labels), value))
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceFacts:
+class DeviceFacts(NamedTuple):
     """What goes on the wire about one device; None means unknown, hence absent."""
 
     sn: str
@@ -68,17 +69,16 @@ class DeviceFacts:
     samples: Sequence[RawSample] = ()
 
 
-@dataclass(slots=True)
-class RunFacts:
+class RunFacts(NamedTuple):
     """What a run says of itself; times in Unix seconds, durations in seconds."""
 
     version: str
     exit_status: int = 0
-    durations: dict[str, float] = field(default_factory=dict)
+    durations: Mapping[str, float] = NONE
     last_success_at: float | None = None
-    devices: Mapping[str, int] = field(default_factory=dict)
+    devices: Mapping[str, float] = NONE
     samples: int = 0
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, float] = NONE
 
 
 class _Families(Collector):

@@ -1,0 +1,55 @@
+"""The command line: a few switches; everything else is a setting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ecoflow_push import __version__
+from ecoflow_push.errors import ExitStatus
+from ecoflow_push.settings import is_serial
+
+
+class Options:
+    """What the arguments say; cron gives none."""
+
+    def __init__(self) -> None:
+        self.demo = False
+        self.dry_run = False
+        self.list_devices = False
+        self.devices: list[str] = []
+
+
+def parse_args(argv: Sequence[str]) -> Options:
+    """Return the options.
+
+    A wrong one ends the process with 64; its value, perhaps a secret, is not echoed.
+    """
+    options = Options()
+    if not argv:
+        return options
+    # Not at the top: the run that cron starts every minute does without.
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="ecoflow-push",
+        description="Take one snapshot of EcoFlow devices and push it to Prometheus.",
+        epilog="Settings are environment variables: see docs/settings.md.",
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    switch = parser.add_argument
+    switch("--dry-run", action="store_true", help="print what would be pushed")
+    switch("--demo", action="store_true", help="read a simulated cloud")
+    switch("--list-devices", action="store_true", help="print the account's devices")
+    switch("--device", action="append", dest="devices", metavar="SN", default=[])
+    switch("--version", action="version", version=__version__)
+    try:
+        _, unknown = parser.parse_known_args(argv, options)
+    except argparse.ArgumentError as exc:
+        parser.exit(ExitStatus.USAGE, f"ecoflow-push: {exc}\n")
+    wrong = [argument.partition("=")[0] for argument in unknown]
+    wrong += ["--device" for sn in options.devices if not is_serial(sn)]
+    if wrong:
+        name = wrong[0] if wrong[0].startswith("-") else "an argument"
+        parser.exit(ExitStatus.USAGE, f"ecoflow-push: {name} is wrong; see --help\n")
+    return options
