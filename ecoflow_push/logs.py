@@ -31,12 +31,13 @@ class Redactor:
                 raw.hex(),
             }
         # Longest first: a secret may contain another one.
-        longest_first = sorted((f for f in forms if f), key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._forms = sorted(filter(None, forms), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
         """Return `text` without any secret."""
-        return self._pattern.sub("***", text)
+        for form in self._forms:
+            text = text.replace(form, "***")
+        return text
 
 
 class _Formatter(logging.Formatter):
@@ -64,8 +65,10 @@ class _Formatter(logging.Formatter):
         return self._redact(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
-        # Device names and server texts are other people's: one event stays one line.
         line = self._redact(super().formatMessage(record))
+        if line.isprintable():
+            return line
+        # Device names and server texts are other people's: one event stays one line.
         return re.sub(
             r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
             lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(),

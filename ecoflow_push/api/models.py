@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class DeviceInfo:
+class DeviceInfo(NamedTuple):
     """One device of the account.
 
     `name` and `product_name` are empty when the cloud does not tell them (it often
@@ -21,8 +20,7 @@ class DeviceInfo:
     online: bool | None = None
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """All quotas of one device at one moment; `collected_at` in Unix seconds.
 
     Empty `quotas` are an answer too: EcoFlow has no telemetry of this device.
@@ -41,8 +39,10 @@ def clean_text(value: object) -> str:
     """
     if not isinstance(value, str):
         return ""
-    text = value.encode("utf-8", "replace").decode("utf-8")
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()[:256]
+    if not value.isprintable():
+        value = value.encode("utf-8", "replace").decode("utf-8")
+        value = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", value)
+    return value.strip()[:256]
 
 
 def short_sn(sn: str) -> str:

@@ -18,7 +18,7 @@ from ecoflow_push.errors import (
     SinkUnauthorized,
     Unreachable,
 )
-from ecoflow_push.transport import Request, Transport
+from ecoflow_push.transport import Reply, Request, Transport
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
@@ -112,9 +112,8 @@ class PushgatewaySink:
             raise SinkError(f"{what}: {exc} (out of time)") from exc
         except Unreachable as exc:
             raise SinkError(f"{what}: {exc}") from exc
-        said = _words(reply.body)
         if reply.status in (200, 202):
-            if "<html" in said.lower():
+            if b"<html" in reply.body.lower():
                 raise SinkError(f"{what}: answered with a web page (a login portal?)")
         elif reply.status in (401, 403):
             raise SinkUnauthorized(
@@ -127,16 +126,16 @@ class PushgatewaySink:
                 " address and prefix in PUSHGATEWAY_URL"
             )
         elif reply.status >= 500 or reply.status in (408, 425, 429):
-            raise SinkError(f"{what}: HTTP {reply.status}: {said}")
+            raise SinkError(f"{what}: HTTP {reply.status}: {_words(reply)}")
         else:
-            raise SinkRejected(f"{what}: HTTP {reply.status}: {said}")
+            raise SinkRejected(f"{what}: HTTP {reply.status}: {_words(reply)}")
 
 
 def _path(group: Mapping[str, str]) -> str:
     """Return the URL path of a group: /metrics/job/ecoflow/device/R331..."""
     path = "/metrics"
     for name, value in group.items():
-        if re.fullmatch(r"[A-Za-z0-9_-]+", value):
+        if value.isascii() and value.replace("_", "").replace("-", "").isalnum():
             path += f"/{name}/{value}"
         else:
             # Slashes, dots and the like: legal in this form for every value.
@@ -145,7 +144,7 @@ def _path(group: Mapping[str, str]) -> str:
     return path
 
 
-def _words(body: bytes) -> str:
+def _words(reply: Reply) -> str:
     """Return the gateway's explanation as one short line."""
-    text = " ".join(body[:2000].decode("utf-8", "replace").split())
+    text = " ".join(reply.body[:2000].decode("utf-8", "replace").split())
     return re.sub(r"[^ -~]", "?", text)[:200] or "no explanation"
