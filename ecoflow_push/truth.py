@@ -7,6 +7,7 @@ is not repeated; that it is old, is. The table this follows is in docs/truth.md.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -101,7 +102,7 @@ class Judge(NamedTuple):
             truth.samples += len(samples)
             truth.skipped += skipped
         if reading.snapshot and samples:
-            digest = hashlib.sha256(repr(samples).encode()).hexdigest()[:16]
+            digest = hashlib.sha256(json.dumps(samples).encode()).hexdigest()[:16]
             if record.digest not in ("", digest):
                 record.changed_at = reading.snapshot.collected_at
             record.digest = digest
