@@ -1,4 +1,4 @@
-"""Sockets that obey a deadline, and the TLS context and urllib3 pools that use them.
+"""Sockets that obey a deadline, and the TLS context that makes more of them.
 
 The timeout that such a socket is given is its budget for everything that follows, not
 for one call: a server that drips a byte a second gains nothing.
@@ -12,12 +12,9 @@ import ssl
 import time
 from typing import Any
 
-import certifi
-import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-
 from ecoflow_push.errors import SettingsError
+
+CONNECT_SECONDS = 8.0
 
 
 def tls_context(
@@ -29,7 +26,7 @@ def tls_context(
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.sslsocket_class = _DeadlineSSLSocket
+    context.sslsocket_class = DeadlineSSLSocket
     try:
         if ca_file:
             context.load_verify_locations(cafile=ca_file)
@@ -65,9 +62,11 @@ def _trust_system(context: ssl.SSLContext) -> None:
                 context.load_verify_locations(capath=folder)
                 return
     bundle = paths.openssl_cafile
-    context.load_verify_locations(
-        cafile=bundle if os.path.isfile(bundle) else certifi.where()
-    )
+    if not os.path.isfile(bundle):
+        import certifi
+
+        bundle = certifi.where()
+    context.load_verify_locations(cafile=bundle)
 
 
 class _Rearmed:
@@ -107,64 +106,28 @@ class _Rearmed:
         super().do_handshake(*args, **kwargs)  # type: ignore[misc]
 
 
-class _DeadlineSocket(_Rearmed, socket.socket):
-    pass
+class DeadlineSocket(_Rearmed, socket.socket):
+    """A plain socket that obeys."""
 
 
-class _DeadlineSSLSocket(_Rearmed, ssl.SSLSocket):
-    pass
+class DeadlineSSLSocket(_Rearmed, ssl.SSLSocket):
+    """A TLS socket that obeys."""
 
 
-class _DeadlineConnection:
-    """What urllib3's connections need to hand out sockets that obey a deadline."""
+def dial(host: str, port: int, seconds: float) -> DeadlineSocket:
+    """Return a connected socket with what is left of `seconds` as its budget.
 
-    timeout: Any
-
-    def _new_conn(self) -> socket.socket:
-        plain: socket.socket = super()._new_conn()  # type: ignore[misc]
-        obedient = _DeadlineSocket(
-            plain.family, plain.type, plain.proto, fileno=plain.detach()
-        )
-        obedient.settimeout(self.timeout)
-        return obedient
+    Raises OSError.
+    """
+    until = time.monotonic() + seconds
+    # Against one dead address among several: the next one still gets its chance.
+    plain = socket.create_connection((host, port), min(seconds, CONNECT_SECONDS))
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return obedient(plain, max(0.001, until - time.monotonic()))
 
 
-class _HTTPConnection(_DeadlineConnection, HTTPConnection):
-    pass
-
-
-class _HTTPSConnection(_DeadlineConnection, HTTPSConnection):
-    pass
-
-
-class _HTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _HTTPConnection
-
-
-class _HTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection
-
-
-class DeadlineAdapter(HTTPAdapter):
-    """requests' adapter over those connections, with one TLS context for all."""
-
-    def __init__(self, context: ssl.SSLContext | None, lanes: int) -> None:
-        self._context = context
-        super().__init__(pool_connections=2, pool_maxsize=lanes, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools; requests calls this once."""
-        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
-        self._obey(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """Return the pools that go through `proxy`."""
-        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
-        return self._obey(manager)
-
-    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
-        """Leave the trust store to our context, or it is read per connection."""
-
-    def _obey(self, manager: Any) -> Any:
-        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-        return manager
+def obedient(plain: socket.socket, seconds: float | None) -> DeadlineSocket:
+    """Return the same connection as a socket that obeys."""
+    sock = DeadlineSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
+    sock.settimeout(seconds)
+    return sock

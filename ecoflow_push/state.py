@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 
 from ecoflow_push.errors import LockedError
+from ecoflow_push.files import replace_file
 
 FILE_VERSION = 1
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -184,28 +185,6 @@ def state_folder(state_dir: str, *identity: str) -> str:
 def fingerprint(*texts: str) -> str:
     """Return a hash that tells texts apart without holding them."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
-
-
-def replace_file(path: str, content: bytes, mode: int) -> None:
-    """Write `path` whole or not at all; raises OSError, and leaves no litter then.
-
-    The temporary name is fixed: the run holds the lock, and a killed run's leftover is
-    overwritten by the next.
-    """
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with open(os.open(temporary, flags, mode), "wb") as file:
-            # Against the umask, which is the caller's and not this file's matter.
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
-        raise
 
 
 def _open_lock(path: str) -> int:

@@ -16,16 +16,18 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from http.client import RemoteDisconnected
-from typing import TYPE_CHECKING, NamedTuple
-
-import requests
-import urllib3
-from requests.utils import should_bypass_proxies
+from http.client import (
+    HTTPException,
+    HTTPMessage,
+    IncompleteRead,
+    RemoteDisconnected,
+)
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+from urllib.parse import urlsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 from ecoflow_push import __version__
 from ecoflow_push.errors import OutOfTime, Unreachable
-from ecoflow_push.sockets import DeadlineAdapter, tls_context
 
 if TYPE_CHECKING:
     from ecoflow_push.deadline import Deadline
@@ -34,8 +36,6 @@ log = logging.getLogger(__name__)
 
 RETRIED_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 FIRST_WAIT_SECONDS = 0.5
-# Against one dead address among several: the next one still gets its chance.
-CONNECT_SECONDS = 8.0
 CHUNK_BYTES = 64 * 1024
 OWN_HEADERS = {
     "User-Agent": f"ecoflow-push/{__version__}",
@@ -57,7 +57,7 @@ class Reply(NamedTuple):
     """A complete answer; `headers` are case-insensitive."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] | HTTPMessage
     body: bytes
 
     def retry_after(self) -> float | None:
@@ -81,47 +81,46 @@ class Reply(NamedTuple):
             return None
 
 
+class Exchange(Protocol):
+    """One way to send a request and get its answer, within a time."""
+
+    def __call__(self, request: Request, seconds: float) -> Reply:
+        """Return the complete answer; `seconds` bound all but name resolution.
+
+        Raises Unreachable for an answer that is refused, else whatever OSError,
+        HTTPException or ValueError its library raises.
+        """
+
+    def close(self) -> None:
+        """Close the kept connections."""
+
+
 class Transport:
-    """Kept-alive connections to one server; every exchange ends within its deadline."""
+    """An exchange with retries, and an end to it all."""
 
     def __init__(
         self,
-        url: str,
+        exchange: Exchange,
         *,
-        ca_file: str | None = None,
-        cert_file: str | None = None,
-        key_file: str | None = None,
-        proxies: Mapping[str, str] | None = None,
         attempts: int = 5,
         longest_wait: float = 30.0,
         longest_try: float = 15.0,
-        most_bytes: int = 8 * 1024 * 1024,
-        lanes: int = 1,
     ) -> None:
-        """Prepare for the server at `url`; nothing is contacted.
+        """Store what is needed.
 
         `attempts` is the most tries of one request, `longest_wait` the longest pause
-        between two of them, `longest_try` the longest single try (seconds). `lanes`
-        is how many threads may send at once.
-
-        Raises SettingsError when a certificate or key file cannot be used.
+        between two of them, `longest_try` the longest single try (seconds).
         """
+        self._exchange = exchange
         self._attempts = attempts
         self._longest_wait = longest_wait
         self._longest_try = longest_try
-        self._most_bytes = most_bytes
-        self._proxies = dict(proxies or {})
-        # One context for all connections: reading a trust store is the dear part.
-        tls = url.startswith("https:")
-        context = tls_context(ca_file, cert_file, key_file) if tls else None
-        # The adapter alone: a session would add cookies, redirects and .netrc.
-        self._adapter = DeadlineAdapter(context, lanes)
 
     def send(self, build: Callable[[], Request], deadline: Deadline) -> Reply:
         """Return the answer to what `build` makes, after retries where they help.
 
         Connection errors and the statuses 408, 425, 429, 500, 502, 503 and 504 are
-        tried again with full jitter, honouring Retry-After. An answer whose
+        tried again, doubling, with jitter, honouring Retry-After. An answer whose
         Retry-After is longer than we may wait is returned as it is.
 
         Raises OutOfTime when the deadline passed first, else Unreachable.
@@ -158,34 +157,15 @@ class Transport:
 
     def close(self) -> None:
         """Close the kept connections."""
-        self._adapter.close()
+        self._exchange.close()
 
     def _try_once(self, request: Request, deadline: Deadline) -> Reply:
         budget = min(deadline.left(), self._longest_try)
         if budget <= 0:
             raise OutOfTime("no time left")
-        timeout = urllib3.Timeout(connect=min(budget, CONNECT_SECONDS), total=budget)
         try:
-            prepared = requests.PreparedRequest()
-            prepared.prepare(
-                request.method,
-                request.url,
-                headers={**OWN_HEADERS, **request.headers},
-                data=request.body,
-            )
-            response = self._adapter.send(
-                prepared,
-                stream=True,
-                timeout=timeout,  # type: ignore[arg-type]  # requests takes urllib3's
-                proxies=self._proxies_for(request.url),
-            )
-            with response:
-                body = self._read(response)
-        except (
-            requests.RequestException,
-            urllib3.exceptions.HTTPError,
-            OSError,
-        ) as exc:
+            return self._exchange(request, budget)
+        except (OSError, HTTPException) as exc:
             reason, lasting = explain(exc)
             if deadline.left() <= 0:
                 raise OutOfTime(reason) from exc
@@ -193,28 +173,38 @@ class Transport:
         except (ValueError, LookupError) as exc:
             # http.client lets through what a hostile status or header line breaks.
             raise Unreachable("answered in broken HTTP") from exc
-        return Reply(response.status_code, response.headers, body)
 
-    def _read(self, response: requests.Response) -> bytes:
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise Unreachable("answered with a compressed body", lasting=True)
-        chunks: list[bytes] = []
-        size = 0
-        while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > self._most_bytes:
-                raise Unreachable(
-                    f"answered with more than {self._most_bytes >> 20} MiB",
-                    lasting=True,
-                )
-        return b"".join(chunks)
 
-    def _proxies_for(self, url: str) -> dict[str, str]:
-        proxies = {k: v for k, v in self._proxies.items() if k in ("http", "https")}
-        if proxies and should_bypass_proxies(url, no_proxy=self._proxies.get("no", "")):
-            return {}
-        return proxies
+def read_body(
+    headers: Mapping[str, str] | HTTPMessage,
+    read: Callable[[int], bytes],
+    most_bytes: int,
+) -> bytes:
+    """Return a whole body; raises Unreachable if it is compressed or too long."""
+    if headers.get("Content-Encoding", "identity") != "identity":
+        raise Unreachable("answered with a compressed body", lasting=True)
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := read(CHUNK_BYTES):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > most_bytes:
+            raise Unreachable(
+                f"answered with more than {most_bytes >> 20} MiB", lasting=True
+            )
+    return b"".join(chunks)
+
+
+def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
+    """Return the proxy through which `url` is reached, None for none.
+
+    `proxies` has the keys http, https and no, as the usual variables.
+    """
+    parts = urlsplit(url)
+    proxy = proxies.get(parts.scheme)
+    if proxy and proxy_bypass_environment(parts.netloc, {"no": proxies.get("no", "")}):
+        return None
+    return proxy
 
 
 def explain(exc: BaseException) -> tuple[str, bool]:
@@ -232,6 +222,8 @@ def explain(exc: BaseException) -> tuple[str, bool]:
             (a for a in cause.args if isinstance(a, BaseException)), None
         )
         cause = inner or cause.__cause__ or cause.__context__
+    if any("unnel connection failed" in str(link) for link in chain):
+        return "the proxy refused", False
     for kind, words, lasting in _CAUSES:
         for link in chain:
             if isinstance(link, kind):
@@ -245,14 +237,10 @@ _CAUSES: tuple[tuple[type[BaseException], str, bool], ...] = (
     (socket.gaierror, "its name could not be resolved", False),
     (ConnectionRefusedError, "connection refused", False),
     (TimeoutError, "no complete answer in time", False),
-    (urllib3.exceptions.TimeoutError, "no complete answer in time", False),
     (ssl.SSLEOFError, "TLS: the connection was closed", False),
     (ssl.SSLError, "TLS: the handshake failed", False),
     (RemoteDisconnected, "the connection was closed without an answer", False),
     (ConnectionResetError, "connection reset", False),
-    (urllib3.exceptions.ProxyError, "the proxy failed", False),
-    (urllib3.exceptions.IncompleteRead, "the answer was cut short", False),
-    (urllib3.exceptions.InvalidChunkLength, "the answer was cut short", False),
-    (urllib3.exceptions.ProtocolError, "answered in broken HTTP", False),
-    (requests.exceptions.InvalidURL, "its address is not usable", True),
+    (IncompleteRead, "the answer was cut short", False),
+    (HTTPException, "answered in broken HTTP", False),
 )

@@ -6,12 +6,12 @@ import threading
 import pytest
 
 from ecoflow_push.errors import LockedError
+from ecoflow_push.files import replace_file
 from ecoflow_push.state import (
     MOST_REFUSALS,
     REFUSED_WAIT_SECONDS,
     DeviceRecord,
     State,
-    replace_file,
     state_folder,
 )
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from ecoflow_push.api.base import EcoflowApiClient
 from ecoflow_push.api.models import DeviceInfo, Snapshot, clean_text
+from ecoflow_push.api.session import RequestsExchange
 from ecoflow_push.api.signing import signed_headers
 from ecoflow_push.errors import (
     ApiOutOfTime,
@@ -105,13 +106,10 @@ class RestApiClient(EcoflowApiClient):
         self._longest_wait = longest_wait
         self._signature_tries = min(SIGNATURE_TRIES, attempts)
         self._transport = Transport(
-            api_url,
-            ca_file=ca_file,
-            proxies=proxies,
+            RequestsExchange(api_url, ca_file=ca_file, proxies=proxies, lanes=lanes),
             attempts=attempts,
             longest_wait=longest_wait,
             longest_try=10.0,
-            lanes=lanes,
         )
 
     def connect(self, deadline: Deadline) -> None:

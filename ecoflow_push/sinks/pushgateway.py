@@ -18,6 +18,7 @@ from ecoflow_push.errors import (
     SinkUnauthorized,
     Unreachable,
 )
+from ecoflow_push.sinks.http import PlainExchange
 from ecoflow_push.transport import Reply, Request, Transport
 
 if TYPE_CHECKING:
@@ -63,14 +64,15 @@ class PushgatewaySink:
             pair = base64.b64encode(f"{username}:{password or ''}".encode()).decode()
             self._headers["Authorization"] = f"Basic {pair}"
         self._transport = Transport(
-            url,
-            ca_file=ca_file,
-            cert_file=cert_file,
-            key_file=key_file,
-            proxies=proxies,
+            PlainExchange(
+                url,
+                ca_file=ca_file,
+                cert_file=cert_file,
+                key_file=key_file,
+                proxies=proxies,
+            ),
             attempts=attempts,
             longest_wait=longest_wait,
-            most_bytes=1024 * 1024,
         )
 
     def push(

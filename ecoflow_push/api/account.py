@@ -1,0 +1,394 @@
+"""The app account: one login, the broker's credentials, both kept for the next runs.
+
+A process that starts anew every minute must not log in every minute (the service
+throttles logins: ecoflow-protocol.md 2.4), nor repeat a refused password.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from ecoflow_push.api.models import DeviceInfo, clean_text
+from ecoflow_push.errors import (
+    ApiOutOfTime,
+    AskedToWait,
+    EcoflowApiException,
+    KeysRefused,
+    OutOfTime,
+    Unreachable,
+)
+from ecoflow_push.files import replace_file
+from ecoflow_push.transport import Request, Transport
+
+if TYPE_CHECKING:
+    from ecoflow_push.deadline import Deadline
+    from ecoflow_push.transport import Exchange, Reply
+
+log = logging.getLogger(__name__)
+
+LOGIN = "/auth/login"
+CERTIFICATION = "/iot-auth/app/certification"
+DEVICES = "/iot-service/user/device"
+
+FILE_VERSION = 1
+MAX_FILE_BYTES = 1024 * 1024
+# Peers renew after 6 to 20 hours; the token's real life is not known (2.3).
+CACHE_SECONDS = 12 * 3600.0
+# A device is bought more seldom than once an hour.
+LIST_SECONDS = 3600.0
+REFUSED_SECONDS = 3600.0
+BUSY_SECONDS = 120.0
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Certification(NamedTuple):
+    """What the broker wants to see, and the login that it came from."""
+
+    user_id: str
+    token: str
+    host: str
+    port: int
+    username: str
+    password: str
+    tls: bool
+    obtained_at: float
+
+
+class Account:
+    """An e-mail and a password, and what they have earned so far."""
+
+    def __init__(
+        self,
+        api_url: str,
+        user: str,
+        password: str,
+        *,
+        cache_file: str | None,
+        exchange: Callable[[], Exchange],
+        attempts: int = 5,
+        longest_wait: float = 30.0,
+    ) -> None:
+        """Store what is needed; `exchange` is called when the cache does not serve.
+
+        `cache_file` (0600) is the only place that ever holds the token and the
+        broker's password; None keeps them in memory alone.
+        """
+        self._api_url = api_url
+        self._host = api_url.partition("://")[2]
+        self._user = user
+        self._password = password
+        self._cache_file = cache_file
+        self._make_exchange = exchange
+        self._attempts = attempts
+        self._longest_wait = longest_wait
+        self._transport: Transport | None = None
+        self._certification: Certification | None = None
+        self._refused: dict[str, object] = {}
+        self._names: dict[str, dict[str, str]] = {}
+        self._listed_at = 0.0
+        self._loaded = False
+
+    def certification(self, deadline: Deadline, *, fresh: bool = False) -> Certification:
+        """Return the broker's credentials, from the cache unless `fresh`.
+
+        Raises KeysRefused for a refused (or lately refused) password, AskedToWait,
+        ApiOutOfTime or EcoflowApiException.
+        """
+        self._load()
+        if self._certification and not fresh:
+            return self._certification
+        if wait := self._still_refused():
+            raise KeysRefused(
+                f"{self._host}: the app account was refused: not tried again for"
+                f" {wait:.0f} s, or until ECOFLOW_ACCOUNT_PASSWORD changes"
+            )
+        self._certification = None
+        token, user_id = self._log_in(deadline)
+        self._certification = self._fetch_certification(token, user_id, deadline)
+        self._refused = {}
+        try:
+            self._fetch_devices(deadline)
+        except EcoflowApiException as exc:
+            # Names and discovery only; whoever named the serials does without.
+            log.debug("no device list: %s", exc)
+        self._save()
+        return self._certification
+
+    def devices(self, deadline: Deadline) -> tuple[list[DeviceInfo], bool]:
+        """Return the account's devices, and whether EcoFlow has just listed them.
+
+        A list younger than an hour serves, its online flags left out; after a failed
+        request any list does.
+        """
+        certification = self.certification(deadline)
+        now = time.time()
+        fresh = certification.obtained_at == self._listed_at
+        if not 0 <= now - self._listed_at < LIST_SECONDS or not self._names:
+            try:
+                devices = self._fetch_devices(deadline)
+            except EcoflowApiException:
+                if not self._names:
+                    raise
+            else:
+                self._save()
+                return devices, True
+        del fresh
+        return [self.known(sn) for sn in self._names], False
+
+    def known(self, sn: str) -> DeviceInfo:
+        """Return what the last list said of a device, its online flag left out."""
+        names = self._names.get(sn, {})
+        return DeviceInfo(sn, names.get("name", ""), names.get("product_name", ""))
+
+    def close(self) -> None:
+        """Close the kept connection, if there was one."""
+        if self._transport:
+            self._transport.close()
+
+    # -- EcoFlow's side -------------------------------------------------------------
+
+    def _log_in(self, deadline: Deadline) -> tuple[str, str]:
+        body = {
+            "email": self._user,
+            "password": base64.b64encode(self._password.encode()).decode(),
+            "scene": "IOT_APP",
+            "userType": "ECOFLOW",
+        }
+        # One try: a login that was perhaps heard is not repeated within a run.
+        transport = Transport(self._exchange(), attempts=1)
+        headers = {"Content-Type": "application/json", "lang": "en_US"}
+        request = Request(
+            "POST", self._api_url + LOGIN, headers, json.dumps(body).encode()
+        )
+        reply = self._send(transport, request, deadline)
+        if reply.status in (401, 403):
+            self._remember_refusal()
+            raise KeysRefused(
+                f"{self._host}: HTTP {reply.status} to the login: refused, or blocked"
+                " for a while after too many logins"
+            )
+        envelope = self._envelope(reply)
+        code = str(envelope.get("code"))
+        said = clean_text(envelope.get("message"))[:100]
+        if "too busy" in said.lower():
+            raise AskedToWait(f"{self._host}: {said}", BUSY_SECONDS, code)
+        if code != "0":
+            # Any code of the login means refused credentials; no code is an outage.
+            self._remember_refusal()
+            raise KeysRefused(
+                f"{self._host}: the app account was refused (code {clean_text(code)[:20]}):"
+                " check ECOFLOW_ACCOUNT_USER and ECOFLOW_ACCOUNT_PASSWORD, and that"
+                " ECOFLOW_API_HOST is the account's region",
+                code,
+            )
+        data = envelope.get("data")
+        user = data.get("user") if isinstance(data, dict) else None
+        token = data.get("token") if isinstance(data, dict) else None
+        user_id = user.get("userId") if isinstance(user, dict) else None
+        if not token or not user_id:
+            raise EcoflowApiException(f"{self._host}: a login without token or user")
+        return str(token), str(user_id)
+
+    def _fetch_certification(
+        self, token: str, user_id: str, deadline: Deadline
+    ) -> Certification:
+        data = self._get(f"{CERTIFICATION}?userId={user_id}", token, deadline)
+        if not isinstance(data, dict):
+            data = {}
+        host = clean_text(data.get("url"))
+        port = clean_text(str(data.get("port", "")))
+        tls = data.get("protocol", "mqtts") != "mqtt"
+        local = host in LOOPBACK and self._api_url.split("/")[2].startswith(LOOPBACK)
+        if not host.endswith(".ecoflow.com") and not local:
+            raise EcoflowApiException(
+                f"{self._host}: named a broker outside ecoflow.com, not trusted"
+            )
+        if not tls and not local:
+            raise EcoflowApiException(f"{self._host}: named a broker without TLS")
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            raise EcoflowApiException(f"{self._host}: named a broker without a port")
+        return Certification(
+            user_id,
+            token,
+            host,
+            int(port),
+            str(data.get("certificateAccount", "")),
+            str(data.get("certificatePassword", "")),
+            tls,
+            time.time(),
+        )
+
+    def _fetch_devices(self, deadline: Deadline) -> list[DeviceInfo]:
+        """Ask for the device list; bound ones and those shared to the account."""
+        assert self._certification
+        data = self._get(DEVICES, self._certification.token, deadline)
+        devices: dict[str, DeviceInfo] = {}
+        for part in ("bound", "share"):
+            rows = data.get(part) if isinstance(data, dict) else None
+            # An object by serial, or a list (ecoflow-protocol.md 2.5).
+            if isinstance(rows, list):
+                rows = {str(r.get("sn", "")): r for r in rows if isinstance(r, dict)}
+            for key, row in (rows if isinstance(rows, dict) else {}).items():
+                sn = clean_text(key)
+                if sn and isinstance(row, dict) and sn not in devices:
+                    online = str(row.get("online")).lower()
+                    devices[sn] = DeviceInfo(
+                        sn,
+                        clean_text(row.get("deviceName")),
+                        clean_text(row.get("productName")),
+                        {"0": False, "1": True, "true": True, "false": False}.get(online),
+                    )
+        self._names = {
+            device.sn: {"name": device.name, "product_name": device.product_name}
+            for device in devices.values()
+        }
+        self._listed_at = time.time()
+        return list(devices.values())
+
+    def _get(self, path: str, token: str, deadline: Deadline) -> object:
+        if self._transport is None:
+            self._transport = Transport(
+                self._exchange(),
+                attempts=self._attempts,
+                longest_wait=self._longest_wait,
+                longest_try=10.0,
+            )
+        headers = {"Authorization": f"Bearer {token}", "lang": "en_US"}
+        request = Request("GET", self._api_url + path, headers)
+        envelope = self._envelope(self._send(self._transport, request, deadline))
+        code = clean_text(str(envelope.get("code")))[:20]
+        if code != "0":
+            said = clean_text(envelope.get("message"))[:100]
+            raise EcoflowApiException(f"{self._host}: code {code}: {said}", code)
+        return envelope.get("data")
+
+    def _exchange(self) -> Exchange:
+        exchange = self._make_exchange()
+        # One connection serves login, certification and list alike.
+        self._make_exchange = lambda: exchange
+        return exchange
+
+    def _send(self, transport: Transport, request: Request, deadline: Deadline) -> Reply:
+        try:
+            return transport.send(lambda: request, deadline)
+        except OutOfTime as exc:
+            raise ApiOutOfTime(f"{self._host}: {exc} (out of time)") from exc
+        except Unreachable as exc:
+            raise EcoflowApiException(f"{self._host}: {exc}") from exc
+
+    def _envelope(self, reply: Reply) -> Mapping[str, object]:
+        asked = reply.retry_after()
+        if reply.status == 429 or (reply.status != 200 and asked is not None):
+            asked = BUSY_SECONDS if asked is None else asked
+            raise AskedToWait(
+                f"{self._host}: HTTP {reply.status}: asked us to wait {asked:.0f} s", asked
+            )
+        if reply.status != 200:
+            raise EcoflowApiException(f"{self._host}: HTTP {reply.status}")
+        try:
+            envelope = json.loads(reply.body)
+        except (ValueError, RecursionError):
+            envelope = None
+        if not isinstance(envelope, dict) or "code" not in envelope:
+            raise EcoflowApiException(f"{self._host}: answered no JSON of EcoFlow's")
+        return envelope
+
+    # -- memory ---------------------------------------------------------------------
+
+    def _still_refused(self) -> float:
+        """Return for how many seconds this very password must not be tried again."""
+        at, salt = self._refused.get("at"), self._refused.get("salt")
+        if not isinstance(at, (int, float)) or not isinstance(salt, str):
+            return 0.0
+        age = time.time() - at
+        if not 0 <= age < REFUSED_SECONDS or self._hash(salt) != self._refused.get("hash"):
+            return 0.0
+        return REFUSED_SECONDS - age
+
+    def _remember_refusal(self) -> None:
+        salt = os.urandom(16).hex()
+        self._certification = None
+        self._refused = {"salt": salt, "hash": self._hash(salt), "at": time.time()}
+        self._save()
+
+    def _hash(self, salt: str) -> str:
+        import hashlib
+
+        # Slow on purpose: a password can be guessed, and this file may be copied.
+        secret = f"{self._user}\0{self._password}".encode()
+        return hashlib.scrypt(
+            secret, salt=salt.encode(), n=2**14, r=8, p=1, dklen=32
+        ).hex()
+
+    def _load(self) -> None:
+        if self._loaded or self._cache_file is None:
+            return
+        self._loaded = True
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(self._cache_file, flags), "rb") as file:
+                found = os.fstat(file.fileno())
+                if found.st_mode & 0o077 or found.st_uid != os.geteuid():
+                    log.warning(
+                        "%s is readable by others, so it is not used: chmod 600",
+                        self._cache_file,
+                    )
+                    return
+                data = json.loads(file.read(MAX_FILE_BYTES))
+        except (OSError, ValueError, RecursionError):
+            return
+        bound = [FILE_VERSION, self._host, self._user]
+        if not isinstance(data, dict) or data.get("bound") != bound:
+            return
+        refused, names = data.get("refused"), data.get("names")
+        self._refused = refused if isinstance(refused, dict) else {}
+        if isinstance(names, dict) and _is_map_of_texts(names):
+            self._names = names
+        listed_at = data.get("listed_at")
+        self._listed_at = listed_at if isinstance(listed_at, float) else 0.0
+        self._certification = _certification(data.get("certification"))
+
+    def _save(self) -> None:
+        if self._cache_file is None:
+            return
+        text = json.dumps(
+            {
+                "bound": [FILE_VERSION, self._host, self._user],
+                "certification": self._certification,
+                "refused": self._refused,
+                "names": self._names,
+                "listed_at": self._listed_at,
+            }
+        )
+        try:
+            replace_file(self._cache_file, text.encode(), 0o600)
+        except OSError as exc:
+            log.warning(
+                "cannot keep the login in %s (%s): the next run must log in again",
+                self._cache_file,
+                exc.strerror,
+            )
+
+
+def _certification(fields: object) -> Certification | None:
+    """Return a cached certification, None if it is damaged or too old."""
+    kinds = (str, str, str, int, str, str, bool, float)
+    if not isinstance(fields, list) or len(fields) != len(kinds):
+        return None
+    if any(type(f) is not kind for f, kind in zip(fields, kinds, strict=True)):
+        return None
+    found = Certification(*fields)
+    return found if 0 <= time.time() - found.obtained_at < CACHE_SECONDS else None
+
+
+def _is_map_of_texts(value: dict[object, object]) -> bool:
+    return all(
+        isinstance(inner, dict) and all(isinstance(text, str) for text in inner.values())
+        for inner in value.values()
+    )

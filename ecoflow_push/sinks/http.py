@@ -1,0 +1,117 @@
+"""PlainExchange: the exchange of the sinks, over http.client.
+
+requests would double the imports of a run that reads over MQTT, and prometheus_client
+has http.client with it already.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import ssl
+from collections.abc import Mapping
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from ecoflow_push.sockets import dial, tls_context
+from ecoflow_push.transport import OWN_HEADERS, Reply, Request, proxy_for, read_body
+
+MOST_BYTES = 1024 * 1024
+
+
+class PlainExchange:
+    """One kept-alive connection to one server, for one thread."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca_file: str | None = None,
+        cert_file: str | None = None,
+        key_file: str | None = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare for the server at `url`; nothing is contacted.
+
+        Raises SettingsError when a certificate or key file cannot be used.
+        """
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        context = tls_context(ca_file, cert_file, key_file) if tls else None
+        proxy = proxy_for(url, proxies or {})
+        self._proxy_headers: dict[str, str] = {}
+        self._through_proxy = proxy is not None and not tls
+        if proxy is None:
+            self._connection = _Connection(parts, context)
+            return
+        proxy_parts = urlsplit(proxy)
+        if proxy_parts.username is not None:
+            self._proxy_headers["Proxy-Authorization"] = _basic(proxy_parts)
+        proxy_tls = tls_context(None) if proxy_parts.scheme == "https" else None
+        self._connection = _Connection(proxy_parts, context, proxy_tls)
+        if tls:
+            self._connection.set_tunnel(
+                parts.hostname or "", parts.port or 443, self._proxy_headers
+            )
+
+    def __call__(self, request: Request, seconds: float) -> Reply:
+        """Return the complete answer (see Exchange)."""
+        parts = urlsplit(request.url)
+        headers = {**OWN_HEADERS, **request.headers}
+        target = parts.path
+        if self._through_proxy:
+            target = request.url
+            headers |= {**self._proxy_headers, "Host": parts.netloc}
+        connection = self._connection
+        try:
+            connection.allow(seconds)
+            connection.request(request.method, target, request.body, headers)
+            response = connection.getresponse()
+            body = read_body(response.headers, response.read, MOST_BYTES)
+        except BaseException:
+            connection.close()
+            raise
+        return Reply(response.status, response.headers, body)
+
+    def close(self) -> None:
+        """Close the kept connection."""
+        self._connection.close()
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection whose socket has a budget for the whole exchange."""
+
+    def __init__(
+        self,
+        server: SplitResult,
+        context: ssl.SSLContext | None,
+        proxy_context: ssl.SSLContext | None = None,
+    ) -> None:
+        port = server.port or (443 if server.scheme == "https" else 80)
+        super().__init__(server.hostname or "", port)
+        self._context = context
+        self._proxy_context = proxy_context
+        self._seconds = 0.0
+
+    def allow(self, seconds: float) -> None:
+        """Give the next exchange this much time."""
+        self._seconds = seconds
+        if self.sock is not None:
+            self.sock.settimeout(seconds)
+
+    def connect(self) -> None:
+        """Dial, through a tunnel if there is one, and speak TLS if it is asked for."""
+        self.sock = dial(self.host, self.port, self._seconds)
+        name = self.host
+        if self._proxy_context:
+            self.sock = self._proxy_context.wrap_socket(self.sock, server_hostname=name)
+        tunnel = getattr(self, "_tunnel_host", None)
+        if tunnel:
+            self._tunnel()  # type: ignore[attr-defined]  # as http.client's own connect
+            name = tunnel
+        if self._context:
+            self.sock = self._context.wrap_socket(self.sock, server_hostname=name)
+
+
+def _basic(parts: SplitResult) -> str:
+    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return "Basic " + base64.b64encode(pair.encode()).decode()
