@@ -60,7 +60,7 @@ def run(options: Options, settings: Settings) -> int:
         # With the lock in hand, not before: these imports are most of a run's cost.
         from ecoflow_push.worker import create_worker
 
-        worker = create_worker(settings, state, options.devices)
+        worker = create_worker(settings, state, folder, options.devices)
         if options.list_devices:
             return worker.list_devices()
         if options.dry_run or not (settings.pushgateway_url or settings.textfile_path):

@@ -35,6 +35,7 @@ class Reading(NamedTuple):
 
     device: DeviceInfo
     state: DeviceState
+    source: str
     snapshot: Snapshot | None = None
     error: EcoflowApiException | None = None
 
@@ -52,6 +53,12 @@ class Collection:
         self.error: EcoflowApiException | None = None
         self.connect_seconds = 0.0
 
+    def note(self, reading: Reading) -> None:
+        """Keep a reading; no answer does not undo what another source knew."""
+        earlier = self.readings.get(reading.device.sn)
+        if earlier is None or reading.state != "failed" or earlier.state == "refused":
+            self.readings[reading.device.sn] = reading
+
     def finished(self, error: EcoflowApiException | None) -> Collection:
         """Return a copy that no longer grows, every wanted device with a reading."""
         final = Collection()
@@ -61,54 +68,86 @@ class Collection:
         final.error = self.error or error
         final.connect_seconds = self.connect_seconds
         for device in final.wanted:
-            unread = Reading(device, "failed", error=final.error)
+            unread = Reading(device, "failed", "", error=final.error)
             final.readings.setdefault(device.sn, unread)
         return final
 
 
 def collect(
-    client: EcoflowApiClient, named: Sequence[str], into: Collection, deadline: Deadline
+    clients: Sequence[EcoflowApiClient],
+    named: Sequence[str],
+    into: Collection,
+    deadline: Deadline,
 ) -> None:
     """Read the devices named, else all of the account, into `into`.
 
-    Nothing is raised for what EcoFlow can do: it becomes the reading's error, or the
-    collection's where it concerns them all.
+    The first client lists and reads them; a further one reads those that the clients
+    before it were refused, or have no telemetry of. Nothing is raised for what EcoFlow
+    can do: it becomes the reading's error, or the collection's where it concerns all.
     """
+    first, *others = clients
     into.wanted = [DeviceInfo(sn) for sn in named]
-    began = time.monotonic()
     try:
-        client.connect(deadline)
-        into.connect_seconds = time.monotonic() - began
-        devices = client.get_devices(deadline)
+        _connect(first, into, deadline)
+        devices = first.get_devices(deadline)
         if not devices:
             into.error = EcoflowApiException(
-                "EcoFlow lists no device: the keys belong to another account than the"
-                " devices, or the devices are only shared with it"
+                "EcoFlow lists no device: the credentials belong to another account than"
+                " the devices, or the devices are only shared with it"
             )
             return
-        into.listed = devices
+        if first.lists_afresh:
+            into.listed = devices
         by_sn = {device.sn: device for device in devices}
         into.wanted = [by_sn.get(sn, DeviceInfo(sn)) for sn in named] or devices
-        _Round(client, into, deadline).read()
+        _Round(first, into.wanted, into, deadline).read()
     except EcoflowApiException as exc:
         into.error = exc
+    for client in others:
+        lacking = [r.device for r in into.readings.values() if _lacks(r)]
+        if not lacking or into.error:
+            return
+        try:
+            _connect(client, into, deadline)
+            _Round(client, lacking, into, deadline).read()
+        except EcoflowApiException as exc:
+            for device in lacking:
+                into.note(Reading(device, "failed", client.source, error=exc))
+
+
+def _connect(client: EcoflowApiClient, into: Collection, deadline: Deadline) -> None:
+    began = time.monotonic()
+    client.connect(deadline)
+    into.connect_seconds += time.monotonic() - began
+
+
+def _lacks(reading: Reading) -> bool:
+    no_data = reading.snapshot is not None and not reading.snapshot.quotas
+    return reading.state == "refused" or no_data
 
 
 class _Round:
     """One pass over the wanted devices, in one lane or in several at once."""
 
     def __init__(
-        self, client: EcoflowApiClient, into: Collection, deadline: Deadline
+        self,
+        client: EcoflowApiClient,
+        devices: Sequence[DeviceInfo],
+        into: Collection,
+        deadline: Deadline,
     ) -> None:
         self._client = client
         self._into = into
         self._deadline = deadline
-        many = len(into.wanted) > ONE_LANE_DEVICES
+        many = len(devices) > ONE_LANE_DEVICES and not client.asks_at_once
         self._lanes = MOST_LANES if many else 1
-        self._queue = deque(into.wanted)
+        self._queue = deque(devices)
         self._bugs: list[Exception] = []
 
     def read(self) -> None:
+        online = [d.sn for d in self._queue if d.online is not False]
+        if online:
+            self._client.ask(online, self._deadline)
         threads = [
             threading.Thread(target=self._side_lane, daemon=True)
             for _ in range(1, self._lanes)
@@ -124,13 +163,14 @@ class _Round:
     def _lane(self, *, may_stay: bool) -> None:
         while self._into.error is None and (may_stay or not self._client.throttled):
             share = max(LARGEST_SHARE, self._lanes / max(1, len(self._queue)))
+            # Whoever asked them all at once waits for them all at once.
+            share = 1.0 if self._client.asks_at_once else min(1.0, share)
             try:
                 device = self._queue.popleft()
             except IndexError:
                 return
-            share_deadline = self._deadline.share(min(1.0, share))
-            reading = _read(self._client, device, share_deadline)
-            self._into.readings[device.sn] = reading
+            reading = _read(self._client, device, self._deadline.share(share))
+            self._into.note(reading)
             if _ends_collecting(reading.error):
                 self._into.error = reading.error
 
@@ -142,18 +182,21 @@ class _Round:
 
 
 def _read(client: EcoflowApiClient, device: DeviceInfo, deadline: Deadline) -> Reading:
+    source = client.source
     if device.online is False:
         # Its cached values would be answered all the same, however old they are.
-        return Reading(device, "offline")
+        return Reading(device, "offline", source)
     try:
         snapshot = client.get_device_quota(device.sn, deadline)
     except DeviceOffline as exc:
-        return Reading(device, "offline", error=exc)
+        return Reading(device, "offline", source, error=exc)
     except DeviceRefused as exc:
-        return Reading(device, "refused", error=exc)
+        return Reading(device, "refused", source, error=exc)
     except EcoflowApiException as exc:
-        return Reading(device, "failed", error=exc)
-    return Reading(device, "ok", snapshot)
+        return Reading(device, "failed", source, error=exc)
+    if snapshot.online is not None:
+        device = device._replace(online=snapshot.online)
+    return Reading(device, "ok", source, snapshot)
 
 
 def _ends_collecting(error: EcoflowApiException | None) -> bool:

@@ -42,7 +42,8 @@ class Secret:
 class Settings:
     """Everything the environment decides, checked; durations are seconds."""
 
-    source: str
+    #: Which ways to read, in their order: rest, mqtt or both.
+    sources: tuple[str, ...]
     access_key: Secret | None
     secret_key: Secret | None
     account_user: Secret | None
@@ -142,7 +143,8 @@ class Settings:
             read.fault(
                 f"ECOFLOW_SOURCE={source} needs ECOFLOW_ACCOUNT_USER and _PASSWORD"
             )
-        self.source = source or ("rest" if keys else "mqtt")
+        source = source or ("rest" if keys else "mqtt")
+        self.sources = ("rest", "mqtt") if source == "auto" else (source,)
         self.api_url = read.api_url("ECOFLOW_API_HOST", "api.ecoflow.com")
         self.api_ca_file = read.existing_file("ECOFLOW_CA_FILE")
         self.device_sns = read.serials("ECOFLOW_DEVICE_SN")

@@ -18,15 +18,20 @@ CONNECT_SECONDS = 8.0
 
 
 def tls_context(
-    ca_file: str | None, cert_file: str | None = None, key_file: str | None = None
+    ca_file: str | None,
+    cert_file: str | None = None,
+    key_file: str | None = None,
+    *,
+    obedient: bool = True,
 ) -> ssl.SSLContext:
-    """Return a verifying client context whose sockets obey their deadline.
+    """Return a verifying client context, by default for sockets that obey.
 
     Raises SettingsError when a file cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.sslsocket_class = DeadlineSSLSocket
+    if obedient:
+        context.sslsocket_class = DeadlineSSLSocket
     try:
         if ca_file:
             context.load_verify_locations(cafile=ca_file)

@@ -35,6 +35,7 @@ class DeviceRecord:
         "named",
         "product_name",
         "snapshot_at",
+        "source",
         "told_at",
     )
 
@@ -42,6 +43,8 @@ class DeviceRecord:
         fields = fields or {}
         self.name = _text(fields.get("name"))
         self.product_name = _text(fields.get("product_name"))
+        #: How it was last read.
+        self.source = _text(fields.get("source"))
         #: The user named it once: it is never taken for gone.
         self.named = fields.get("named") is True
         #: Good device lists in a row that lacked it.

@@ -50,7 +50,6 @@ class Judge(NamedTuple):
     change nothing that is remembered of others); `stale_after` is in seconds.
     """
 
-    source: str
     prefix: str
     named: Sequence[str]
     only: Sequence[str]
@@ -70,6 +69,7 @@ class Judge(NamedTuple):
             record.name = reading.device.name or record.name
             record.product_name = reading.device.product_name or record.product_name
             record.named = record.named or sn in self.named
+            record.source = reading.source or record.source
             record.missing = 0 if sn in listed else record.missing
             verdict = self._verdict(sn, reading, record, state, truth)
             if verdict:
@@ -142,7 +142,7 @@ class Judge(NamedTuple):
             sn=sn,
             name=self.device_names.get(sn) or record.name or sn,
             product_name=record.product_name or product_name(sn),
-            source=self.source,
+            source=record.source,
             online=online,
         )
 

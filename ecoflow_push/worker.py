@@ -79,7 +79,7 @@ class Worker:
 
     def __init__(
         self,
-        client: EcoflowApiClient,
+        clients: Sequence[EcoflowApiClient],
         state: State,
         judge: Judge,
         *,
@@ -96,7 +96,7 @@ class Worker:
         `deadline` (seconds) starts now. `keys_fingerprint` tells whether the keys are
         still those that EcoFlow refused before.
         """
-        self._client = client
+        self._clients = clients
         self._state = state
         self._judge = judge
         self._job = job
@@ -126,7 +126,7 @@ class Worker:
             log.exception("a bug in ecoflow_push, please report it")
             self._bug = True
         finally:
-            self._client.close()
+            self._leave()
         self._write_textfile()
         try:
             self._push_run()
@@ -140,7 +140,7 @@ class Worker:
     def dry_run(self) -> ExitStatus:
         """Collect, and print the exposition instead of pushing it; remember nothing."""
         self._collect()
-        self._client.close()
+        self._leave()
         _print(generate_latest(self._everything()).decode())
         self._tell()
         return self._status()
@@ -148,7 +148,7 @@ class Worker:
     def list_devices(self) -> ExitStatus:
         """Print a table of the devices and how each can be read."""
         self._collect()
-        self._client.close()
+        self._leave()
         rows = [("SERIAL", "NAME", "PRODUCT", "ONLINE", "READ BY")]
         for sn, reading in sorted(self._collection.readings.items()):
             record = self._state.devices.get(sn) or DeviceRecord()
@@ -169,11 +169,11 @@ class Worker:
         error = self._standing_refusal()
         if error is None:
             share = self._deadline.share(COLLECT_SHARE)
-            if not within(share, lambda: collect(self._client, named, growing, share)):
+            if not within(share, lambda: collect(self._clients, named, growing, share)):
                 error = ApiOutOfTime("EcoFlow: no answer in time")
         else:
             growing.wanted = [DeviceInfo(sn) for sn in named]
-        if growing.listed is None and not named:
+        if not growing.wanted:
             # Nobody listed them: those we knew are still the ones to speak of.
             growing.wanted = [DeviceInfo(sn) for sn in self._state.devices]
         self._collection = growing.finished(error)
@@ -181,6 +181,10 @@ class Worker:
         self._truth = self._judge.judge(self._collection, self._state)
         self._durations["connect"] = growing.connect_seconds
         self._durations["collect"] = time.monotonic() - began - growing.connect_seconds
+
+    def _leave(self) -> None:
+        for client in self._clients:
+            client.close()
 
     def _standing_refusal(self) -> EcoflowApiException | None:
         """Return why EcoFlow is not to be asked now, if there is a reason."""
@@ -408,14 +412,17 @@ class Worker:
         return True
 
 
-def create_worker(settings: Settings, state: State, only: Sequence[str]) -> Worker:
+def create_worker(
+    settings: Settings, state: State, folder: str, only: Sequence[str]
+) -> Worker:
     """Return the worker of the settings; `only` narrows this run to some serials.
+
+    `folder` is the state's, where a login is kept.
 
     Raises SettingsError for what cannot be built as they say.
     """
-    client = create_client(settings)
+    clients = [create_client(settings, source, folder) for source in settings.sources]
     judge = Judge(
-        source=client.source,
         prefix=settings.prefix,
         named=settings.device_sns,
         only=only,
@@ -424,7 +431,7 @@ def create_worker(settings: Settings, state: State, only: Sequence[str]) -> Work
     )
     keys = (settings.api_url, settings.access_key, settings.secret_key)
     return Worker(
-        client,
+        clients,
         state,
         judge,
         job=settings.job,
@@ -453,9 +460,8 @@ def _print(text: str) -> None:
 def _read_by(reading: Reading) -> str:
     """Return how a device can be read, for the table of --list-devices."""
     if reading.snapshot:
-        return (
-            "developer keys" if reading.snapshot.quotas else "developer keys (no data)"
-        )
+        way = {"rest": "developer keys", "mqtt": "app account"}[reading.source]
+        return way if reading.snapshot.quotas else f"{way} (no data)"
     if reading.state == "offline":
         return "not asked (offline)"
     if reading.state == "refused":

@@ -22,7 +22,10 @@ HOME = Path(__file__).resolve().parent.parent / ".servers"
 SERVERS = {
     "prometheus-pushgateway": ("prometheus-pushgateway", "pushgateway"),
     "prometheus": ("prometheus",),
+    "mosquitto": ("mosquitto",),
 }
+# It needs libraries of its own release; the others run on any.
+NEEDS_LIBRARIES = "mosquitto"
 # A third party may use the same suite and component names, but has its own keyring.
 KEYRINGS = ("debian-archive", "ubuntu-archive", "raspbian-archive")
 # The hooks of an `apt-get update` work on the system's folders, whatever Dir says.
@@ -54,19 +57,42 @@ def release() -> str:
 def works(program: Path) -> bool:
     """Return whether the program is there and starts."""
     try:
-        done = subprocess.run([program, "--version"], capture_output=True, check=False)
+        done = subprocess.run(
+            [program, "--version"],
+            capture_output=True,
+            check=False,
+            env=environ(program),
+        )
     except OSError:
         return False
-    return done.returncode == 0
+    # 127: a library is missing. mosquitto knows no such option, and says so.
+    return done.returncode != 127
+
+
+def environ(program: Path) -> dict[str, str]:
+    """Return the environment in which a program finds the libraries beside it."""
+    if program.name != NEEDS_LIBRARIES:
+        return dict(os.environ)
+    folders = program.parent.parent.glob("lib/*-linux-gnu*")
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, folders))}
+
+
+def wanted(suite: str) -> set[str]:
+    """Return the packages whose programs can run here."""
+    here = suite in {"", release()}
+    return {name for name in SERVERS if here or name != NEEDS_LIBRARIES}
 
 
 def find(suite: str = "") -> dict[str, Path]:
     """Return the servers that are here, those of `suite` alone if one is named."""
     found = {}
     for package, names in SERVERS.items():
-        places = [HOME / (suite or release()) / "usr/bin" / names[0]]
+        tree = HOME / (suite or release()) / "usr"
+        places = [tree / "bin" / names[0], tree / "sbin" / names[0]]
         if not suite:
-            places += [Path(path) for path in map(shutil.which, names) if path]
+            path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+            found_here = (shutil.which(name, path=path) for name in names)
+            places += [Path(place) for place in found_here if place]
         if place := next(filter(works, places), None):
             found[package] = place
     return found
@@ -131,7 +157,19 @@ def fetch(suite: str) -> None:
         (apt / "apt.conf").write_text(APT_CONF.format(apt=apt), encoding="utf-8")
         apt_get = ["apt-get", "-qq", "-c", str(apt / "apt.conf")]
         subprocess.run([*apt_get, "update"], check=True)
-        subprocess.run([*apt_get, "download", *SERVERS], check=True, cwd=apt)
+        packages = wanted(suite)
+        if NEEDS_LIBRARIES in packages:
+            # Only the libraries that the system, by its own account, lacks.
+            status = "Dir::State::status=/var/lib/dpkg/status"
+            plan = ["--print-uris", "--no-install-recommends", "install"]
+            lacking = subprocess.run(
+                [*apt_get, "-o", status, *plan, NEEDS_LIBRARIES],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+            packages |= set(re.findall(r"^'\S+' ([^_]+)_", lacking, re.MULTILINE))
+        subprocess.run([*apt_get, "download", *sorted(packages)], check=True, cwd=apt)
         for package in apt.glob("*.deb"):
             subprocess.run(["dpkg-deb", "-x", package, tree], check=True)
         shutil.rmtree(HOME / suite, ignore_errors=True)
@@ -143,7 +181,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--suite", default="", help="a release other than this one's")
     suite = parser.parse_args().suite
-    if find(suite).keys() != SERVERS.keys():
+    if find(suite).keys() != wanted(suite):
         if not shutil.which("apt-get"):
             names = " and ".join("/".join(names) for names in SERVERS.values())
             print(f"There is no apt-get here: put {names} on PATH.", file=sys.stderr)
@@ -156,7 +194,7 @@ def main() -> int:
     found = find(suite)
     for package, program in found.items():
         print(f"{package}: {os.path.relpath(program)}")
-    return 0 if found.keys() == SERVERS.keys() else 1
+    return 0 if found.keys() == wanted(suite) else 1
 
 
 if __name__ == "__main__":

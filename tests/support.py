@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.fetch_servers import find
+from tests.fetch_servers import environ, find
 
 ROOT = Path(__file__).resolve().parent.parent
 PUSH = ROOT / "push.py"
@@ -140,7 +140,7 @@ def server(program: str, *args: str, ready: str, url: str) -> Iterator[str]:
     assert binary, f"{program} is missing: run ./dev servers, or put it on PATH"
     # Not a pipe: a server that logs into one that nobody reads stops.
     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-    process = subprocess.Popen([binary, *args], stderr=said)
+    process = subprocess.Popen([binary, *args], stderr=said, env=environ(binary))
     try:
         for _ in range(500):
             assert process.poll() is None, (said.seek(0), said.read())[1]

@@ -14,7 +14,7 @@ def test_the_defaults():
     """What is not set has the documented default."""
     settings = Settings.from_environ(BASE)
 
-    assert settings.source == "rest"
+    assert settings.sources == ("rest",)
     assert settings.api_url == "https://api.ecoflow.com"
     assert settings.device_sns == ()
     assert settings.interval == 10
@@ -150,16 +150,20 @@ def test_both_credential_pairs_conflict():
     with pytest.raises(CredentialsConflictError):
         Settings.from_environ({**BASE, **ACCOUNT})
 
-    for source in ("rest", "mqtt", "auto"):
+    for source, sources in {
+        "rest": ("rest",),
+        "mqtt": ("mqtt",),
+        "auto": ("rest", "mqtt"),
+    }.items():
         chosen = Settings.from_environ({**BASE, **ACCOUNT, "ECOFLOW_SOURCE": source})
-        assert chosen.source == source
+        assert chosen.sources == sources
 
 
 def test_an_app_account_alone_is_the_other_source():
     """Without developer keys the source is MQTT."""
     environ = {**ACCOUNT, "TEXTFILE_PATH": "/tmp/x.prom"}
 
-    assert Settings.from_environ(environ).source == "mqtt"
+    assert Settings.from_environ(environ).sources == ("mqtt",)
 
 
 FAULTS = [

@@ -92,9 +92,12 @@ class Account:
         self._refused: dict[str, object] = {}
         self._names: dict[str, dict[str, str]] = {}
         self._listed_at = 0.0
+        self._listed: list[DeviceInfo] | None = None
         self._loaded = False
 
-    def certification(self, deadline: Deadline, *, fresh: bool = False) -> Certification:
+    def certification(
+        self, deadline: Deadline, *, fresh: bool = False
+    ) -> Certification:
         """Return the broker's credentials, from the cache unless `fresh`.
 
         Raises KeysRefused for a refused (or lately refused) password, AskedToWait,
@@ -126,19 +129,17 @@ class Account:
         A list younger than an hour serves, its online flags left out; after a failed
         request any list does.
         """
-        certification = self.certification(deadline)
-        now = time.time()
-        fresh = certification.obtained_at == self._listed_at
-        if not 0 <= now - self._listed_at < LIST_SECONDS or not self._names:
+        self.certification(deadline)
+        old = not 0 <= time.time() - self._listed_at < LIST_SECONDS
+        if self._listed is None and (old or not self._names):
             try:
-                devices = self._fetch_devices(deadline)
+                self._fetch_devices(deadline)
+                self._save()
             except EcoflowApiException:
                 if not self._names:
                     raise
-            else:
-                self._save()
-                return devices, True
-        del fresh
+        if self._listed is not None:
+            return self._listed, True
         return [self.known(sn) for sn in self._names], False
 
     def known(self, sn: str) -> DeviceInfo:
@@ -224,7 +225,7 @@ class Account:
             time.time(),
         )
 
-    def _fetch_devices(self, deadline: Deadline) -> list[DeviceInfo]:
+    def _fetch_devices(self, deadline: Deadline) -> None:
         """Ask for the device list; bound ones and those shared to the account."""
         assert self._certification
         data = self._get(DEVICES, self._certification.token, deadline)
@@ -242,14 +243,16 @@ class Account:
                         sn,
                         clean_text(row.get("deviceName")),
                         clean_text(row.get("productName")),
-                        {"0": False, "1": True, "true": True, "false": False}.get(online),
+                        {"0": False, "1": True, "true": True, "false": False}.get(
+                            online
+                        ),
                     )
         self._names = {
             device.sn: {"name": device.name, "product_name": device.product_name}
             for device in devices.values()
         }
+        self._listed = list(devices.values())
         self._listed_at = time.time()
-        return list(devices.values())
 
     def _get(self, path: str, token: str, deadline: Deadline) -> object:
         if self._transport is None:
@@ -274,7 +277,9 @@ class Account:
         self._make_exchange = lambda: exchange
         return exchange
 
-    def _send(self, transport: Transport, request: Request, deadline: Deadline) -> Reply:
+    def _send(
+        self, transport: Transport, request: Request, deadline: Deadline
+    ) -> Reply:
         try:
             return transport.send(lambda: request, deadline)
         except OutOfTime as exc:
@@ -287,7 +292,8 @@ class Account:
         if reply.status == 429 or (reply.status != 200 and asked is not None):
             asked = BUSY_SECONDS if asked is None else asked
             raise AskedToWait(
-                f"{self._host}: HTTP {reply.status}: asked us to wait {asked:.0f} s", asked
+                f"{self._host}: HTTP {reply.status}: asked us to wait {asked:.0f} s",
+                asked,
             )
         if reply.status != 200:
             raise EcoflowApiException(f"{self._host}: HTTP {reply.status}")
@@ -307,7 +313,9 @@ class Account:
         if not isinstance(at, (int, float)) or not isinstance(salt, str):
             return 0.0
         age = time.time() - at
-        if not 0 <= age < REFUSED_SECONDS or self._hash(salt) != self._refused.get("hash"):
+        if not 0 <= age < REFUSED_SECONDS or self._hash(salt) != self._refused.get(
+            "hash"
+        ):
             return 0.0
         return REFUSED_SECONDS - age
 
@@ -389,6 +397,7 @@ def _certification(fields: object) -> Certification | None:
 
 def _is_map_of_texts(value: dict[object, object]) -> bool:
     return all(
-        isinstance(inner, dict) and all(isinstance(text, str) for text in inner.values())
+        isinstance(inner, dict)
+        and all(isinstance(text, str) for text in inner.values())
         for inner in value.values()
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ class EcoflowApiClient(ABC):
     #: True once the service asked for a slower pace: one request at a time from then.
     throttled: bool = False
 
+    #: True if `ask` puts the question to all devices, and one wait serves them all.
+    asks_at_once: bool = False
+    #: True if the last `get_devices` was the service's own word, not a remembered one.
+    lists_afresh: bool = True
+
     @abstractmethod
     def connect(self, deadline: Deadline) -> None:
         """Prepare the connection; cheap, and nothing is asked yet."""
@@ -33,6 +39,9 @@ class EcoflowApiClient(ABC):
     def get_device(self, sn: str, deadline: Deadline) -> DeviceInfo | None:
         """Return one device of the account, None if it is not listed."""
         return next((d for d in self.get_devices(deadline) if d.sn == sn), None)
+
+    def ask(self, sns: Sequence[str], deadline: Deadline) -> None:
+        """Announce which devices will be read, for clients that ask all at once."""
 
     @abstractmethod
     def get_device_quota(self, sn: str, deadline: Deadline) -> Snapshot:

@@ -23,12 +23,14 @@ class DeviceInfo(NamedTuple):
 class Snapshot(NamedTuple):
     """All quotas of one device at one moment; `collected_at` in Unix seconds.
 
-    Empty `quotas` are an answer too: EcoFlow has no telemetry of this device.
+    Empty `quotas` are an answer too: EcoFlow has no telemetry of this device. `online`
+    is the answer's own word, None where it has none.
     """
 
     sn: str
     quotas: Mapping[str, object]
     collected_at: float
+    online: bool | None = None
 
 
 def clean_text(value: object) -> str:

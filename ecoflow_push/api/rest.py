@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 from ecoflow_push.api.base import EcoflowApiClient
 from ecoflow_push.api.models import DeviceInfo, Snapshot, clean_text
-from ecoflow_push.api.session import RequestsExchange
 from ecoflow_push.api.signing import signed_headers
 from ecoflow_push.errors import (
     ApiOutOfTime,
@@ -23,7 +22,7 @@ from ecoflow_push.errors import (
     OutOfTime,
     Unreachable,
 )
-from ecoflow_push.transport import Reply, Request, Transport
+from ecoflow_push.transport import Exchange, Reply, Request, Transport
 
 if TYPE_CHECKING:
     from ecoflow_push.deadline import Deadline
@@ -88,17 +87,12 @@ class RestApiClient(EcoflowApiClient):
         api_url: str,
         access_key: str,
         secret_key: str,
+        exchange: Exchange,
         *,
-        ca_file: str | None = None,
-        proxies: Mapping[str, str] | None = None,
         attempts: int = 5,
         longest_wait: float = 30.0,
-        lanes: int = 4,
     ) -> None:
-        """Store what is needed; `lanes` is how many threads may ask at once.
-
-        Raises SettingsError when the CA file cannot be used.
-        """
+        """Store what is needed; nothing is contacted."""
         self._api_url = api_url
         self._host = api_url.partition("://")[2]
         self._access_key = access_key
@@ -106,10 +100,7 @@ class RestApiClient(EcoflowApiClient):
         self._longest_wait = longest_wait
         self._signature_tries = min(SIGNATURE_TRIES, attempts)
         self._transport = Transport(
-            RequestsExchange(api_url, ca_file=ca_file, proxies=proxies, lanes=lanes),
-            attempts=attempts,
-            longest_wait=longest_wait,
-            longest_try=10.0,
+            exchange, attempts=attempts, longest_wait=longest_wait, longest_try=10.0
         )
 
     def connect(self, deadline: Deadline) -> None:

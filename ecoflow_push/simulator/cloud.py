@@ -1,11 +1,13 @@
-"""SimulatedCloud: the REST part of EcoFlow's cloud, as ecoflow-protocol.md 1 has it."""
+"""SimulatedCloud: the REST part of EcoFlow's cloud, as ecoflow-protocol.md 1 and 2 have it."""
 
 from __future__ import annotations
 
+import base64
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from ecoflow_push.api.signing import signature
@@ -13,6 +15,10 @@ from ecoflow_push.simulator.server import Answer, Received, RecordingServer
 
 ACCESS_KEY = "AKsimulated000000000000000000001"
 SECRET_KEY = "SKsimulated000000000000000000002"  # noqa: S105 - opens nothing real
+ACCOUNT_USER = "someone@example.org"
+ACCOUNT_PASSWORD = "correct horse pässword"  # noqa: S105 - opens nothing real
+USER_ID = "1500000000000000001"
+TOKEN = "simulated.login.token"  # noqa: S105 - opens nothing real
 
 
 @dataclass(slots=True)
@@ -28,6 +34,22 @@ class SimulatedDevice:
     product_name: str | None = None
     online: object = 1
     code: str = "0"
+    #: Answers the app's binary request with these bytes, given its sequence number.
+    frame: Callable[[int], bytes] | None = None
+    #: What it sends on its property topic as soon as it is asked anything.
+    pushes: list[bytes] = field(default_factory=list)
+    #: How many requests it sleeps through before it answers.
+    deaf_to: int = 0
+
+
+class SimulatedBroker(NamedTuple):
+    """The broker whose credentials the cloud hands out."""
+
+    host: str
+    port: int
+    username: str
+    password: str
+    protocol: str = "mqtts"
 
 
 class SimulatedCloud(RecordingServer):
@@ -46,6 +68,15 @@ class SimulatedCloud(RecordingServer):
         self._access_key = access_key
         self._secret_key = secret_key
         self._seen: set[tuple[str, str]] = set()
+        self.broker: SimulatedBroker | None = None
+
+    def account_environ(self) -> dict[str, str]:
+        """Return the settings of a job that reads it with the app account."""
+        return {
+            "ECOFLOW_API_HOST": self.url,
+            "ECOFLOW_ACCOUNT_USER": ACCOUNT_USER,
+            "ECOFLOW_ACCOUNT_PASSWORD": ACCOUNT_PASSWORD,
+        }
 
     def environ(self) -> dict[str, str]:
         """Return the settings of a job that reads this cloud."""
@@ -59,6 +90,15 @@ class SimulatedCloud(RecordingServer):
         """Return what the service would answer."""
         url = urlsplit(received.path)
         query = dict(parse_qsl(url.query))
+        if (received.method, url.path) == ("POST", "/auth/login"):
+            return _log_in(json.loads(received.body))
+        if url.path in ("/iot-auth/app/certification", "/iot-service/user/device"):
+            if received.headers.get("authorization") != f"Bearer {TOKEN}":
+                return Answer(401)
+            if url.path.endswith("device"):
+                bound = {device.sn: _row(device) for device in self.devices}
+                return _envelope("0", "Success", {"bound": bound, "share": {}})
+            return self._certification()
         refusal = self._refusal(received, query)
         if refusal:
             return _envelope(*refusal)
@@ -92,6 +132,14 @@ class SimulatedCloud(RecordingServer):
             return "8521", "signature is wrong"
         return None
 
+    def _certification(self) -> Answer:
+        if self.broker is None:
+            return _envelope("1", "no broker in this simulation")
+        host, port, username, password, protocol = self.broker
+        data = {"url": host, "port": str(port), "protocol": protocol}
+        data |= {"certificateAccount": username, "certificatePassword": password}
+        return _envelope("0", "Success", data)
+
     def _quotas(self, sn: str | None) -> Answer:
         device = next((d for d in self.devices if d.sn == sn), None)
         if device is None or device.code == "1006":
@@ -102,6 +150,13 @@ class SimulatedCloud(RecordingServer):
             return _envelope("0", "Success")
         # Offline devices are answered too, from the cache.
         return _envelope("0", "Success", device.quotas)
+
+
+def _log_in(body: Mapping[str, object]) -> Answer:
+    password = base64.b64encode(ACCOUNT_PASSWORD.encode()).decode()
+    if (body.get("email"), body.get("password")) != (ACCOUNT_USER, password):
+        return _envelope("1002", "The account does not exist or the password is wrong")
+    return _envelope("0", "Success", {"user": {"userId": USER_ID}, "token": TOKEN})
 
 
 def _row(device: SimulatedDevice) -> dict[str, object]:

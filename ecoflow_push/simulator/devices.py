@@ -1,0 +1,107 @@
+"""SimulatedDevices: what answers on EcoFlow's MQTT broker (ecoflow-protocol.md 3)."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from typing import Any, Self
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
+
+from ecoflow_push.simulator.cloud import SimulatedDevice
+
+
+class SimulatedDevices:
+    """A fleet behind a real broker, as a context manager.
+
+    It answers `latestQuotas` as devices of the JSON kind do, and the binary request of
+    those that have a `frame`; `asked` records every message that reached any topic of
+    a user, as topic and payload.
+    """
+
+    def __init__(
+        self,
+        devices: list[SimulatedDevice],
+        host: str,
+        port: int,
+        *,
+        username: str,
+        password: str,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.devices = devices
+        self.asked: list[tuple[str, bytes]] = []
+        self._ready = threading.Event()
+        self._deaf: dict[str, int] = {}
+        self._client = Client(
+            CallbackAPIVersion.VERSION2, client_id="simulated-devices"
+        )
+        self._client.username_pw_set(username, password)
+        if tls:
+            self._client.tls_set_context(tls)
+        self._client.on_connect = lambda client, *_: client.subscribe("/app/#", 1)
+        self._client.on_subscribe = lambda *_: self._ready.set()
+        self._client.on_message = self._hear
+        self._where = (host, port)
+
+    def __enter__(self) -> Self:
+        self._client.connect(*self._where)
+        self._client.loop_start()
+        if not self._ready.wait(10):
+            raise TimeoutError("the broker does not take the simulated devices")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def say(self, topic: str, payload: bytes) -> None:
+        """Publish anything, as the cloud or a device would."""
+        self._client.publish(topic, payload, 1)
+
+    def _hear(self, _client: Any, _userdata: Any, message: Any) -> None:
+        parts = message.topic.split("/")
+        if parts[-1] == "get_reply" or parts[2] == "device":
+            return
+        self.asked.append((message.topic, message.payload))
+        sn = parts[3]
+        device = next((d for d in self.devices if d.sn == sn), None)
+        if device is None or parts[-1] != "get":
+            return
+        for push in device.pushes:
+            self.say(f"/app/device/property/{sn}", push)
+        is_json = message.payload.startswith(b"{")
+        # Both languages of one request count as one.
+        self._deaf[sn] = self._deaf.get(sn, 0) + is_json
+        if self._deaf[sn] <= device.deaf_to:
+            return
+        if is_json and device.frame is None:
+            self.say(f"{message.topic}_reply", _reply(device, message.payload))
+        elif device.frame is not None and not is_json:
+            self.say(f"{message.topic}_reply", device.frame(_sequence(message.payload)))
+
+
+def _reply(device: SimulatedDevice, request: bytes) -> bytes:
+    number = int(json.loads(request)["id"])
+    data: dict[str, object] = {"productType": 80, "model": 1, "online": device.online}
+    document: dict[str, object] = {"code": "0", "id": number, "version": "1.1"}
+    if device.online:
+        data |= {"sn": device.sn, "quotaMap": device.quotas or {}}
+    else:
+        # The service says so in Chinese, whatever the language asked for.
+        document["message"] = "\u8bbe\u5907\u4e0d\u5728\u7ebf"
+    document |= {"operateType": "latestQuotas", "moduleType": 0, "data": data}
+    return json.dumps(document).encode()
+
+
+def _sequence(request: bytes) -> int:
+    """Return the sequence number of the binary request (field 14, a varint)."""
+    number = shift = 0
+    for byte in request[request.index(b"\x70") + 1 :]:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    return number
