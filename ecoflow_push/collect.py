@@ -92,8 +92,8 @@ def collect(
         devices = first.get_devices(deadline)
         if not devices:
             into.error = EcoflowApiException(
-                "EcoFlow lists no device: the credentials belong to another account than"
-                " the devices, or the devices are only shared with it"
+                "EcoFlow lists no device: the credentials belong to another account"
+                " than the devices, or the devices are only shared with it"
             )
             return
         if first.lists_afresh:

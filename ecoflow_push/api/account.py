@@ -183,7 +183,7 @@ class Account:
             # Any code of the login means refused credentials; no code is an outage.
             self._remember_refusal()
             raise KeysRefused(
-                f"{self._host}: the app account was refused (code {clean_text(code)[:20]}):"
+                f"{self._host}: the app account was refused (code {clean_text(code)}):"
                 " check ECOFLOW_ACCOUNT_USER and ECOFLOW_ACCOUNT_PASSWORD, and that"
                 " ECOFLOW_API_HOST is the account's region",
                 code,

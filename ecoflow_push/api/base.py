@@ -40,8 +40,8 @@ class EcoflowApiClient(ABC):
         """Return one device of the account, None if it is not listed."""
         return next((d for d in self.get_devices(deadline) if d.sn == sn), None)
 
-    def ask(self, sns: Sequence[str], deadline: Deadline) -> None:
-        """Announce which devices will be read, for clients that ask all at once."""
+    def ask(self, sns: Sequence[str], deadline: Deadline) -> None:  # noqa: B027
+        """Announce which devices will be read; for clients that ask all at once."""
 
     @abstractmethod
     def get_device_quota(self, sn: str, deadline: Deadline) -> Snapshot:

@@ -44,6 +44,8 @@ ASK_AGAIN_SECONDS = 5.0
 SILENCE_SECONDS = 8.0
 KEEPALIVE_SECONDS = 60
 QOS = 1
+# Free text (ecoflow-protocol.md 3.6).
+SENDER = "ecoflow_push"
 # CONNACK: 4 bad user name or password, 5 not authorised; 134 and 135 as MQTT 5 and
 # paho's second callback interface call them (ecoflow-protocol.md 3.1).
 REFUSAL_CODES = frozenset((4, 5, 134, 135))
@@ -170,7 +172,7 @@ class MqttApiClient(EcoflowApiClient):
         if deadline.left() <= 0:
             raise ApiOutOfTime("no answer from the device (out of time)")
         raise EcoflowApiException(
-            "no answer to two requests: asleep, offline, or not a device of this account"
+            "no answer: asleep, offline, or not a device of this account"
         )
 
     def close(self) -> None:
@@ -265,8 +267,8 @@ class MqttApiClient(EcoflowApiClient):
             self._take_message(event.topic, event.payload)
         elif event.kind == "connected" and event.code in REFUSAL_CODES:
             raise KeysRefused(
-                f"refused the credentials (code {event.code}): they are out of date, or"
-                " this client id is in use or one too many today",
+                f"refused the credentials (code {event.code}): out of date,"
+                " or this client id is in use, or one too many today",
                 f"CONNACK {event.code}",
             )
         elif event.kind == "connected" and event.code != 0:
@@ -295,15 +297,13 @@ class MqttApiClient(EcoflowApiClient):
 
     def _publish(self, sns: Sequence[str]) -> None:
         """Ask in both languages: no table knows which one every model speaks."""
-        from ecoflow_push.api.frames import get_all_request
-
         client = self._connected()
         for sn in sns:
             topic = f"/app/{self._user_id}/{sn}/thing/property/get"
             number = int.from_bytes(os.urandom(4)) >> 1
             self._visits[sn].asked.add(number)
             request = {
-                "from": "ecoflow_push",
+                "from": SENDER,
                 "id": str(number),
                 "version": "1.1",
                 "moduleType": 0,
@@ -316,12 +316,14 @@ class MqttApiClient(EcoflowApiClient):
     def _patience(self) -> float:
         """Return how long to wait on, 0 when silence has lasted; asks once more."""
         waited = time.monotonic() - self._asked_at
-        silent = [sn for sn, visit in self._visits.items() if not visit.complete]
-        if not self._asked_again and waited >= ASK_AGAIN_SECONDS:
-            self._asked_again = True
-            self._publish(silent)
         end = min(ASK_AGAIN_SECONDS + SILENCE_SECONDS, self._longest_visit)
-        return end - waited if self._asked_again else ASK_AGAIN_SECONDS - waited
+        if self._asked_again:
+            return end - waited
+        if ASK_AGAIN_SECONDS <= waited < end:
+            self._asked_again = True
+            self._publish([sn for sn, v in self._visits.items() if not v.complete])
+            return end - waited
+        return min(ASK_AGAIN_SECONDS, end) - waited
 
     def _take_message(self, topic: str, payload: bytes) -> None:
         parts = topic.split("/")
@@ -387,6 +389,19 @@ def client_id(user_id: str, instance: str) -> str:
     return f"ANDROID_{digest[:32].upper()}_{user_id}"
 
 
+def get_all_request(number: int) -> bytes:
+    """Return the binary request for everything (ecoflow-protobuf.md 5).
+
+    One header in an envelope: src (2) and dest (3) 32, seq (14) `number`, from (23).
+    """
+    header = b"\x10\x20\x18\x20\x70"
+    while number > 0x7F:
+        header += bytes((number & 0x7F | 0x80,))
+        number >>= 7
+    header += bytes((number,)) + b"\xba\x01" + bytes((len(SENDER),)) + SENDER.encode()
+    return b"\x0a" + bytes((len(header),)) + header
+
+
 def _quick_acknowledge(client: Client) -> None:
     """Ask for acknowledgements without delay, where the system can (Linux).
 
@@ -394,5 +409,5 @@ def _quick_acknowledge(client: Client) -> None:
     """
     sock = client.socket()
     option = getattr(socket, "TCP_QUICKACK", None)
-    if sock is not None and option is not None:
+    if isinstance(sock, socket.socket) and option is not None:
         sock.setsockopt(socket.IPPROTO_TCP, option, 1)

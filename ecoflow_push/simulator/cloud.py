@@ -1,4 +1,4 @@
-"""SimulatedCloud: the REST part of EcoFlow's cloud, as ecoflow-protocol.md 1 and 2 have it."""
+"""SimulatedCloud: EcoFlow's REST services, as ecoflow-protocol.md 1 and 2 have them."""
 
 from __future__ import annotations
 
@@ -92,13 +92,8 @@ class SimulatedCloud(RecordingServer):
         query = dict(parse_qsl(url.query))
         if (received.method, url.path) == ("POST", "/auth/login"):
             return _log_in(json.loads(received.body))
-        if url.path in ("/iot-auth/app/certification", "/iot-service/user/device"):
-            if received.headers.get("authorization") != f"Bearer {TOKEN}":
-                return Answer(401)
-            if url.path.endswith("device"):
-                bound = {device.sn: _row(device) for device in self.devices}
-                return _envelope("0", "Success", {"bound": bound, "share": {}})
-            return self._certification()
+        if not url.path.startswith("/iot-open/"):
+            return self._app_answer(url.path, received.headers)
         refusal = self._refusal(received, query)
         if refusal:
             return _envelope(*refusal)
@@ -131,6 +126,16 @@ class SimulatedCloud(RecordingServer):
         if headers.get("sign") != expected or reused:
             return "8521", "signature is wrong"
         return None
+
+    def _app_answer(self, path: str, headers: Mapping[str, str]) -> Answer:
+        if headers.get("authorization") != f"Bearer {TOKEN}":
+            return Answer(401)
+        if path == "/iot-auth/app/certification":
+            return self._certification()
+        if path == "/iot-service/user/device":
+            bound = {device.sn: _row(device) for device in self.devices}
+            return _envelope("0", "Success", {"bound": bound, "share": {}})
+        return Answer(404)
 
     def _certification(self) -> Answer:
         if self.broker is None:

@@ -36,7 +36,7 @@ class SimulatedDevices:
         self._ready = threading.Event()
         self._deaf: dict[str, int] = {}
         self._client = Client(
-            CallbackAPIVersion.VERSION2, client_id="simulated-devices"
+            CallbackAPIVersion.VERSION2, client_id="ANDROID_simulated_devices"
         )
         self._client.username_pw_set(username, password)
         if tls:
