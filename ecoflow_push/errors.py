@@ -4,8 +4,8 @@ EcoflowPushError
 ├── SettingsError               78  the settings do not describe a runnable job
 │   └── CredentialsConflictError    both credential pairs, and no ECOFLOW_SOURCE
 ├── LockedError                 75  another run holds the state folder
-├── Unreachable                 69  a server did not answer properly, or at all
-│   └── OutOfTime               75  the deadline passed while waiting for it
+├── Unreachable                     a server did not answer properly, or at all;
+│   └── OutOfTime                   both become one of those below
 ├── EcoflowApiException         69  EcoFlow gave no usable answer
 │   ├── KeysRefused             77  EcoFlow refused the credentials
 │   ├── DeviceRefused           77  EcoFlow does not open this device to these keys
@@ -13,6 +13,7 @@ EcoflowPushError
 │   ├── AskedToWait             75  EcoFlow asked for a pause longer than we have
 │   └── ApiOutOfTime            75  collecting used up its share of the deadline
 ├── SinkError                   74  a sink did not take what was collected
+│   ├── SinkDown                74  ... because it is not there at all
 │   ├── SinkRejected            76  ... and never will take this content
 │   ├── SinkRedirected          76  ... because the address is another one
 │   └── SinkUnauthorized        77  ... because it refused our credentials
@@ -69,20 +70,23 @@ class LockedError(EcoflowPushError):
 class Unreachable(EcoflowPushError):
     """A server could not be reached or broke the protocol.
 
-    `lasting` is true where another try in this run cannot help (a bad certificate).
+    `lasting` is true where another try in this run cannot help (a bad certificate),
+    `down` where no other request to this server can fare better.
     """
 
-    status = ExitStatus.UNAVAILABLE
-
-    def __init__(self, reason: str, *, lasting: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, lasting: bool = False, down: bool = False
+    ) -> None:
         super().__init__(reason)
         self.lasting = lasting
+        self.down = down
 
 
 class OutOfTime(Unreachable):
     """The deadline passed before the server had answered in full."""
 
-    status = ExitStatus.TEMPFAIL
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, lasting=True, down=True)
 
 
 class EcoflowApiException(EcoflowPushError):
@@ -133,6 +137,10 @@ class SinkError(EcoflowPushError):
     """A sink did not take what was collected."""
 
     status = ExitStatus.IOERR
+
+
+class SinkDown(SinkError):
+    """A sink is not there: nothing else that is sent to it will fare better."""
 
 
 class SinkRejected(SinkError):

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable
 from urllib.parse import quote
 
+# Masking less would garble every line, and hide nothing that is worth it.
+SHORTEST_SECRET = 4
 LINE = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -20,6 +22,8 @@ class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = set()
         for secret in secrets:
+            if len(secret) < SHORTEST_SECRET:
+                continue
             raw = secret.encode()
             forms |= {
                 secret,

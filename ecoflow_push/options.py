@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ecoflow_push import __version__
+from ecoflow_push.environ import is_serial
 from ecoflow_push.errors import ExitStatus
-from ecoflow_push.settings import is_serial
 
 
 class Options:
@@ -46,10 +46,10 @@ def parse_args(argv: Sequence[str]) -> Options:
     try:
         _, unknown = parser.parse_known_args(argv, options)
     except argparse.ArgumentError as exc:
-        parser.exit(ExitStatus.USAGE, f"ecoflow-push: {exc}\n")
+        unknown = [exc.argument_name or ""]
     wrong = [argument.partition("=")[0] for argument in unknown]
     wrong += ["--device" for sn in options.devices if not is_serial(sn)]
     if wrong:
-        name = wrong[0] if wrong[0].startswith("-") else "an argument"
+        name = wrong[0] if wrong[0].startswith("--") else "an argument"
         parser.exit(ExitStatus.USAGE, f"ecoflow-push: {name} is wrong; see --help\n")
     return options

@@ -102,8 +102,8 @@ class Transport:
         self,
         exchange: Exchange,
         *,
-        attempts: int = 5,
-        longest_wait: float = 30.0,
+        attempts: int,
+        longest_wait: float,
         longest_try: float = 15.0,
     ) -> None:
         """Store what is needed.
@@ -115,16 +115,22 @@ class Transport:
         self._attempts = attempts
         self._longest_wait = longest_wait
         self._longest_try = longest_try
+        #: The server asked for a slower pace.
+        self.throttled = False
 
-    def send(self, build: Callable[[], Request], deadline: Deadline) -> Reply:
+    def send(
+        self, build: Callable[[], Request], deadline: Deadline, tries: int | None = None
+    ) -> Reply:
         """Return the answer to what `build` makes, after retries where they help.
 
         Connection errors and the statuses 408, 425, 429, 500, 502, 503 and 504 are
         tried again, doubling, with jitter, honouring Retry-After. An answer whose
         Retry-After is longer than we may wait is returned as it is.
 
-        Raises OutOfTime when the deadline passed first, else Unreachable.
+        `tries` overrides how often. Raises OutOfTime when the deadline passed first,
+        else Unreachable.
         """
+        tries = tries or self._attempts
         attempt = 0
         while True:
             attempt += 1
@@ -136,13 +142,14 @@ class Transport:
             except OutOfTime:
                 raise
             except Unreachable as exc:
-                if exc.lasting or attempt >= self._attempts:
+                if exc.lasting or attempt >= tries:
                     raise
                 if wait >= deadline.left():
                     raise OutOfTime(str(exc)) from exc
                 log.debug("try %d: %s; again in %.1f s", attempt, exc, wait)
             else:
-                if reply.status not in RETRIED_STATUSES or attempt >= self._attempts:
+                self.throttled |= reply.status in (403, 429)
+                if reply.status not in RETRIED_STATUSES or attempt >= tries:
                     return reply
                 asked = reply.retry_after()
                 if asked is not None and asked > self._longest_wait:
@@ -166,10 +173,10 @@ class Transport:
         try:
             return self._exchange(request, budget)
         except (OSError, HTTPException) as exc:
-            reason, lasting = explain(exc)
+            reason, lasting, down = explain(exc)
             if deadline.left() <= 0:
                 raise OutOfTime(reason) from exc
-            raise Unreachable(reason, lasting=lasting) from exc
+            raise Unreachable(reason, lasting=lasting, down=down) from exc
         except (ValueError, LookupError) as exc:
             # http.client lets through what a hostile status or header line breaks.
             raise Unreachable("answered in broken HTTP") from exc
@@ -207,8 +214,8 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
     return proxy
 
 
-def explain(exc: BaseException) -> tuple[str, bool]:
-    """Return a failure's root cause in plain words, and whether it will last.
+def explain(exc: BaseException) -> tuple[str, bool, bool]:
+    """Return a failure's root cause in plain words, if it will last, if all is down.
 
     The libraries' own texts nest four layers deep and quote the URL.
     """
@@ -223,24 +230,25 @@ def explain(exc: BaseException) -> tuple[str, bool]:
         )
         cause = inner or cause.__cause__ or cause.__context__
     if any("unnel connection failed" in str(link) for link in chain):
-        return "the proxy refused", False
-    for kind, words, lasting in _CAUSES:
+        return "the proxy refused", False, True
+    for kind, words, lasting, down in _CAUSES:
         for link in chain:
             if isinstance(link, kind):
                 detail = getattr(link, "verify_message", "") or ""
-                return words + (f": {detail}" if detail else ""), lasting
-    return "the connection failed", False
+                return words + (f": {detail}" if detail else ""), lasting, down
+    return "the connection failed", False, False
 
 
-_CAUSES: tuple[tuple[type[BaseException], str, bool], ...] = (
-    (ssl.SSLCertVerificationError, "TLS: its certificate was refused", True),
-    (socket.gaierror, "its name could not be resolved", False),
-    (ConnectionRefusedError, "connection refused", False),
-    (TimeoutError, "no complete answer in time", False),
-    (ssl.SSLEOFError, "TLS: the connection was closed", False),
-    (ssl.SSLError, "TLS: the handshake failed", False),
-    (RemoteDisconnected, "the connection was closed without an answer", False),
-    (ConnectionResetError, "connection reset", False),
-    (IncompleteRead, "the answer was cut short", False),
-    (HTTPException, "answered in broken HTTP", False),
+# Kind, words, whether it will last, whether every other request will meet it too.
+_CAUSES: tuple[tuple[type[BaseException], str, bool, bool], ...] = (
+    (ssl.SSLCertVerificationError, "TLS: its certificate was refused", True, True),
+    (socket.gaierror, "its name could not be resolved", False, True),
+    (ConnectionRefusedError, "connection refused", False, True),
+    (TimeoutError, "no complete answer in time", False, True),
+    (ssl.SSLEOFError, "TLS: the connection was closed", False, True),
+    (ssl.SSLError, "TLS: the handshake failed", False, True),
+    (RemoteDisconnected, "the connection was closed without an answer", False, False),
+    (ConnectionResetError, "connection reset", False, False),
+    (IncompleteRead, "the answer was cut short", False, False),
+    (HTTPException, "answered in broken HTTP", False, False),
 )

@@ -20,6 +20,7 @@ from ecoflow_push.metrics.registry import RESERVED_NAMES, DeviceFacts
 from ecoflow_push.state import DeviceRecord, State
 
 GONE_AFTER_LISTS = 2
+TELL_REFUSED_SECONDS = 86_400.0
 
 
 class Verdict(NamedTuple):
@@ -41,6 +42,8 @@ class Truth:
         self.verdicts: list[Verdict] = []
         self.samples = 0
         self.skipped: Counter[str] = Counter()
+        #: Devices whose refusal the log told less than a day ago.
+        self.told_before: set[str] = set()
 
 
 class Judge(NamedTuple):
@@ -60,6 +63,8 @@ class Judge(NamedTuple):
         """Return what may be said; `state` learns what the run learnt."""
         truth = Truth()
         listed = {device.sn for device in collection.listed or ()}
+        for sn in listed & state.devices.keys():
+            state.devices[sn].missing = 0
         for sn, reading in collection.readings.items():
             unheard_of = sn not in state.devices and sn not in listed
             if unheard_of and collection.listed is not None and reading.state != "ok":
@@ -70,7 +75,8 @@ class Judge(NamedTuple):
             record.product_name = reading.device.product_name or record.product_name
             record.named = record.named or sn in self.named
             record.source = reading.source or record.source
-            record.missing = 0 if sn in listed else record.missing
+            if reading.state == "refused" and not _is_due(record):
+                truth.told_before.add(sn)
             verdict = self._verdict(sn, reading, record, state, truth)
             if verdict:
                 truth.verdicts.append(verdict)
@@ -145,6 +151,16 @@ class Judge(NamedTuple):
             source=record.source,
             online=online,
         )
+
+
+def _is_due(record: DeviceRecord) -> bool:
+    """Return whether a refusal is to be told, and note that it is: once a day."""
+    now = time.time()
+    told_at = record.told_at
+    if told_at is not None and 0 <= now - told_at < TELL_REFUSED_SECONDS:
+        return False
+    record.told_at = now
+    return True
 
 
 def _with_values(

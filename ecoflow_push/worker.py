@@ -15,26 +15,26 @@ from prometheus_client import generate_latest
 
 from ecoflow_push import __version__
 from ecoflow_push.api import create_client
-from ecoflow_push.api.models import DeviceInfo, short_sn
+from ecoflow_push.api.models import DeviceInfo
 from ecoflow_push.collect import Collection, Reading, collect
 from ecoflow_push.deadline import Deadline, within
+from ecoflow_push.environ import Secret
 from ecoflow_push.errors import (
     ApiOutOfTime,
     AskedToWait,
     EcoflowApiException,
     ExitStatus,
     KeysRefused,
+    SinkDown,
     SinkError,
-    SinkRedirected,
-    SinkRejected,
-    SinkUnauthorized,
     Terminated,
 )
 from ecoflow_push.metrics.registry import DeviceFacts, RegistryBuilder, RunFacts
-from ecoflow_push.settings import Secret, Settings
+from ecoflow_push.outcome import Outcome, SinkOutcome
+from ecoflow_push.settings import Settings
 from ecoflow_push.sinks import create_pushgateway, create_textfile
 from ecoflow_push.state import LONGEST_PAUSE_SECONDS, DeviceRecord, State, fingerprint
-from ecoflow_push.truth import Judge, Truth
+from ecoflow_push.truth import Judge
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
@@ -45,33 +45,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The first of these that applies is the run's status (docs/exit-statuses.md).
-PRECEDENCE = (
-    ExitStatus.NOPERM,
-    ExitStatus.SOFTWARE,
-    ExitStatus.IOERR,
-    ExitStatus.PROTOCOL,
-    ExitStatus.UNAVAILABLE,
-    ExitStatus.TEMPFAIL,
-    ExitStatus.PARTIAL,
-    ExitStatus.OK,
-)
 COLLECT_SHARE = 0.6
 # Of what collecting left; the rest is for the run's own series.
 DEVICES_PUSH_SHARE = 0.85
 # A gateway re-checks all it holds at every push (push-protocols.md 1.3).
 MANY_GROUPS = 50
-TELL_REFUSED_SECONDS = 86_400.0
-
-
-class _Outcome:
-    """How one sink fared."""
-
-    def __init__(self) -> None:
-        self.delivered = 0
-        self.errors: list[SinkError] = []
-        #: Nothing more is sent: it is down, redirects, or refuses the credentials.
-        self.closed = False
 
 
 class Worker:
@@ -83,13 +61,13 @@ class Worker:
         state: State,
         judge: Judge,
         *,
-        job: str = "ecoflow",
-        instance: str = "ecoflow",
-        extra_labels: Mapping[str, str] | None = None,
-        pushgateway: PushgatewaySink | None = None,
-        textfile: TextfileSink | None = None,
-        deadline: float = 50.0,
-        keys_fingerprint: str = "",
+        job: str,
+        instance: str,
+        extra_labels: Mapping[str, str],
+        pushgateway: PushgatewaySink | None,
+        textfile: TextfileSink | None,
+        deadline: float,
+        keys_fingerprint: str,
     ) -> None:
         """Store what is needed; `run`, `dry_run` or `list_devices` does the work.
 
@@ -101,41 +79,36 @@ class Worker:
         self._judge = judge
         self._job = job
         self._instance = instance
-        self._extra_labels = extra_labels or {}
+        self._extra_labels = extra_labels
         self._pushgateway = pushgateway
         self._textfile = textfile
         self._keys_fingerprint = keys_fingerprint
-        #: Serials that somebody asked for by name, in this run.
-        self._named = tuple(judge.only or judge.named)
         self._started = time.monotonic()
         self._deadline = Deadline(deadline)
-        self._collection = Collection()
-        self._truth = Truth()
-        self._outcomes: dict[str, _Outcome] = {}
+        self._outcome = Outcome(judge.only or judge.named)
         self._durations: dict[str, float] = {}
-        self._bug = False
 
     def run(self) -> ExitStatus:
         """Walk the whole road and return what the process is to exit with."""
+        outcome = self._outcome
         try:
-            self._collect()
-            self._push_devices()
-        except Terminated:
-            raise
-        except Exception:  # a bug becomes status 70, and the run's series still say so
-            log.exception("a bug in ecoflow_push, please report it")
-            self._bug = True
-        finally:
-            self._leave()
-        self._write_textfile()
-        try:
+            try:
+                self._collect()
+                self._push_devices()
+            except Terminated:
+                raise
+            except Exception:  # a bug becomes 70, and the run's series still say so
+                log.exception("a bug in ecoflow_push, please report it")
+                outcome.bug = True
+            self._write_textfile()
             self._push_run()
-            if self._status() == ExitStatus.OK:
+            if outcome.status() == ExitStatus.OK:
                 self._state.last_success_at = time.time()
             self._tell()
         finally:
+            self._leave()
             self._save()
-        return self._status()
+        return outcome.status()
 
     def dry_run(self) -> ExitStatus:
         """Collect, and print the exposition instead of pushing it; remember nothing."""
@@ -143,14 +116,14 @@ class Worker:
         self._leave()
         _print(generate_latest(self._everything()).decode())
         self._tell()
-        return self._status()
+        return self._outcome.status()
 
     def list_devices(self) -> ExitStatus:
         """Print a table of the devices and how each can be read."""
         self._collect()
         self._leave()
         rows = [("SERIAL", "NAME", "PRODUCT", "ONLINE", "READ BY")]
-        for sn, reading in sorted(self._collection.readings.items()):
+        for sn, reading in sorted(self._outcome.collection.readings.items()):
             record = self._state.devices.get(sn) or DeviceRecord()
             facts = self._judge.describe(sn, reading, record)
             online = {True: "yes", False: "no", None: "unknown"}[facts.online]
@@ -160,31 +133,30 @@ class Worker:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             _print("  ".join(cells).rstrip() + "\n")
         self._tell()
-        return self._status()
+        return self._outcome.status()
+
+    # -- collecting -----------------------------------------------------------------
 
     def _collect(self) -> None:
         began = time.monotonic()
         growing = Collection()
-        named = self._named
+        named = self._outcome.named
         error = self._standing_refusal()
         if error is None:
             share = self._deadline.share(COLLECT_SHARE)
-            if not within(share, lambda: collect(self._clients, named, growing, share)):
+            work = partial(collect, self._clients, named, growing, share)
+            if not within(share, work):
                 error = ApiOutOfTime("EcoFlow: no answer in time")
         else:
             growing.wanted = [DeviceInfo(sn) for sn in named]
         if not growing.wanted:
             # Nobody listed them: those we knew are still the ones to speak of.
             growing.wanted = [DeviceInfo(sn) for sn in self._state.devices]
-        self._collection = growing.finished(error)
-        self._note_refusals()
-        self._truth = self._judge.judge(self._collection, self._state)
+        collection = self._outcome.collection = growing.finished(error)
+        self._note_refusals(collection)
+        self._outcome.truth = self._judge.judge(collection, self._state)
         self._durations["connect"] = growing.connect_seconds
         self._durations["collect"] = time.monotonic() - began - growing.connect_seconds
-
-    def _leave(self) -> None:
-        for client in self._clients:
-            client.close()
 
     def _standing_refusal(self) -> EcoflowApiException | None:
         """Return why EcoFlow is not to be asked now, if there is a reason."""
@@ -198,30 +170,38 @@ class Worker:
             return AskedToWait(f"EcoFlow asked us to wait {wait:.0f} s more", wait)
         return None
 
-    def _note_refusals(self) -> None:
-        state, error, now = self._state, self._collection.error, time.time()
-        if isinstance(error, KeysRefused) and error.code:
+    def _note_refusals(self, collection: Collection) -> None:
+        state, error, now = self._state, collection.error, time.time()
+        # The app account keeps its own memory of a refused password.
+        by_keys = self._clients[0].source == "rest"
+        if by_keys and isinstance(error, KeysRefused) and error.code:
             state.refused(self._keys_fingerprint, now)
-        elif self._collection.listed is not None:
+        elif collection.listed is not None:
             state.accepted()
         if isinstance(error, AskedToWait) and not state.pause_for(now):
             state.pause_until = now + min(error.seconds, LONGEST_PAUSE_SECONDS)
 
+    # -- pushing --------------------------------------------------------------------
+
     def _push_devices(self) -> None:
         began = time.monotonic()
+        verdicts = self._outcome.truth.verdicts
         if self._pushgateway:
-            outcome = self._outcomes["pushgateway"] = _Outcome()
+            sink = self._outcome.sinks["pushgateway"] = SinkOutcome()
             share = self._deadline.share(DEVICES_PUSH_SHARE)
-            self._bounded(outcome, share, lambda: self._push_groups(outcome, share))
-        for verdict in self._truth.verdicts:
-            if verdict.facts is None and not self._pushgateway:
-                self._state.devices.pop(verdict.sn, None)
+            self._bounded(
+                sink, share, partial(self._push_groups, self._pushgateway, sink, share)
+            )
+        else:
+            for verdict in verdicts:
+                if verdict.facts is None:
+                    self._state.devices.pop(verdict.sn, None)
         self._durations["push"] = time.monotonic() - began
 
-    def _push_groups(self, outcome: _Outcome, deadline: Deadline) -> None:
-        gateway = self._pushgateway
-        assert gateway is not None
-        verdicts = list(self._truth.verdicts)
+    def _push_groups(
+        self, gateway: PushgatewaySink, sink: SinkOutcome, deadline: Deadline
+    ) -> None:
+        verdicts = list(self._outcome.truth.verdicts)
         if len(verdicts) > MANY_GROUPS:
             log.warning(
                 "%d devices on one Pushgateway: it re-checks all it holds at every"
@@ -229,63 +209,48 @@ class Worker:
                 len(verdicts),
             )
         for verdict in verdicts:
-            if outcome.closed:
+            if sink.is_closed:
                 return
+            # After a group that failed in all its tries, one try for each other.
+            tries = 1 if sink.errors else None
             group = {"job": self._job, "device": verdict.sn}
-            facts = verdict.facts
-            if facts is None:
-                if self._attempt(outcome, partial(gateway.delete, group, deadline)):
+            if verdict.facts is None:
+                delete = partial(gateway.delete, group, deadline, tries)
+                if _attempt(sink, delete):
                     self._state.devices.pop(verdict.sn, None)
             else:
-                registry = self._registry([facts])
-                self._attempt(outcome, partial(gateway.push, registry, group, deadline))
+                registry = self._registry([verdict.facts])
+                _attempt(sink, partial(gateway.push, registry, group, deadline, tries))
 
     def _write_textfile(self) -> None:
-        textfile = self._textfile
-        if textfile:
+        if self._textfile:
+            sink = self._outcome.sinks["textfile"] = SinkOutcome()
             # Whoever reads the file knows that it was delivered; so may its status.
-            outcome = self._outcomes["textfile"] = _Outcome()
-            outcome.delivered = 1
-            registry = self._everything()
-            outcome.delivered = 0
-            self._attempt(outcome, partial(textfile.push, registry))
+            sink.delivered = 1
+            push = partial(self._textfile.push, self._everything())
+            sink.delivered = int(_attempt(sink, push, counts=False))
 
     def _push_run(self) -> None:
         gateway = self._pushgateway
         if gateway is None:
             return
-        outcome = self._outcomes.setdefault("pushgateway", _Outcome())
+        sink = self._outcome.sinks.setdefault("pushgateway", SinkOutcome())
         group = {"job": f"{self._job}_push", "instance": self._instance}
         registry = self._registry([], self._run_facts())
-        push = partial(gateway.push, registry, group, self._deadline)
         # What was refused once is not asked twice; a gateway that was down may be back.
-        if not any(
-            isinstance(error, (SinkUnauthorized, SinkRedirected))
-            for error in outcome.errors
-        ):
-            attempt = partial(self._attempt, outcome, push, counts=False)
-            self._bounded(outcome, self._deadline, attempt)
-        gateway.close()
+        if not sink.has_refused:
+            push = partial(gateway.push, registry, group, self._deadline)
+            self._bounded(
+                sink, self._deadline, partial(_attempt, sink, push, counts=False)
+            )
 
     def _bounded(
-        self, outcome: _Outcome, deadline: Deadline, work: Callable[[], object]
+        self, sink: SinkOutcome, deadline: Deadline, work: Callable[[], object]
     ) -> None:
         if not within(deadline, work):
-            outcome.errors.append(SinkError("pushgateway: no answer in time"))
-            outcome.closed = True
+            sink.errors.append(SinkDown("pushgateway: no answer in time"))
 
-    def _attempt(
-        self, outcome: _Outcome, deliver: Callable[[], None], *, counts: bool = True
-    ) -> bool:
-        try:
-            deliver()
-        except SinkError as exc:
-            outcome.errors.append(exc)
-            # Refused content concerns one device; everything else all of them.
-            outcome.closed = not isinstance(exc, SinkRejected)
-            return False
-        outcome.delivered += counts
-        return True
+    # -- saying ---------------------------------------------------------------------
 
     def _registry(
         self, devices: Iterable[DeviceFacts], run: RunFacts | None = None
@@ -299,13 +264,15 @@ class Worker:
 
     def _everything(self) -> CollectorRegistry:
         """Return one registry of what was learnt in this run, and of the run itself."""
-        learnt = [v.facts for v in self._truth.verdicts if v.facts and v.fresh]
+        verdicts = self._outcome.truth.verdicts
+        learnt = [v.facts for v in verdicts if v.facts and v.fresh]
         return self._registry(learnt, self._run_facts())
 
     def _run_facts(self) -> RunFacts:
+        outcome = self._outcome
         states = Counter({"ok": 0, "offline": 0, "refused": 0, "failed": 0})
-        states.update(reading.state for reading in self._collection.readings.values())
-        status = self._status()
+        states.update(r.state for r in outcome.collection.readings.values())
+        status = outcome.status()
         succeeded = status == ExitStatus.OK
         return RunFacts(
             version=__version__,
@@ -313,9 +280,29 @@ class Worker:
             durations=self._durations,
             last_success_at=time.time() if succeeded else self._state.last_success_at,
             devices=states,
-            samples=self._truth.samples,
-            skipped=self._truth.skipped,
+            samples=outcome.truth.samples,
+            skipped=outcome.truth.skipped,
         )
+
+    def _tell(self) -> None:
+        """Log the one line of this run."""
+        status = self._outcome.status()
+        level = {ExitStatus.OK: logging.INFO, ExitStatus.PARTIAL: logging.WARNING}
+        took = time.monotonic() - self._started
+        log.log(
+            level.get(status, logging.ERROR),
+            "exit %d %s after %.1f s; %s",
+            status,
+            status.name,
+            took,
+            self._outcome.line(),
+        )
+
+    def _leave(self) -> None:
+        for client in self._clients:
+            client.close()
+        if self._pushgateway:
+            self._pushgateway.close()
 
     def _save(self) -> None:
         self._state.save()
@@ -324,102 +311,14 @@ class Worker:
                 "%s; nothing is remembered for the next run", self._state.trouble
             )
 
-    def _status(self) -> ExitStatus:
-        """Return the exit status as far as it is known now."""
-        found = {self._collect_status(), self._sink_status()}
-        if self._bug:
-            found.add(ExitStatus.SOFTWARE)
-        return next(status for status in PRECEDENCE if status in found)
-
-    def _collect_status(self) -> ExitStatus:
-        readings = self._collection.readings.values()
-        troubled = [
-            reading
-            for reading in readings
-            if reading.state == "failed"
-            or (reading.state == "refused" and reading.device.sn in self._named)
-        ]
-        if any(reading.state in ("ok", "offline") for reading in readings):
-            return ExitStatus.PARTIAL if troubled else ExitStatus.OK
-        errors = {reading.error for reading in readings} | {self._collection.error}
-        found = {error.status for error in errors if error}
-        return next((s for s in PRECEDENCE if s in found), ExitStatus.UNAVAILABLE)
-
-    def _sink_status(self) -> ExitStatus:
-        failed = [outcome for outcome in self._outcomes.values() if outcome.errors]
-        if not failed:
-            return ExitStatus.OK
-        if any(outcome.delivered for outcome in self._outcomes.values()):
-            return ExitStatus.PARTIAL
-        found = set()
-        for outcome in failed:
-            statuses = {error.status for error in outcome.errors}
-            found.add(next(s for s in PRECEDENCE if s in statuses))
-        if found == {ExitStatus.IOERR} and not self._truth.verdicts:
-            # Only the run's own series were lost; why nothing was collected says more.
-            return ExitStatus.PARTIAL
-        # Several sinks that fail in different ways: nothing was delivered anywhere.
-        return found.pop() if len(found) == 1 else ExitStatus.IOERR
-
-    def _tell(self) -> None:
-        """Log the one line of this run."""
-        status = self._status()
-        level = {ExitStatus.OK: logging.INFO, ExitStatus.PARTIAL: logging.WARNING}
-        states = Counter(r.state for r in self._collection.readings.values())
-        took = time.monotonic() - self._started
-        parts = [
-            f"exit {status:d} {status.name} after {took:.1f} s",
-            "devices: "
-            + (", ".join(f"{n} {s}" for s, n in sorted(states.items())) or "none"),
-            f"{self._truth.samples} samples",
-        ]
-        for name, outcome in self._outcomes.items():
-            if not outcome.errors:
-                parts.append(f"{name}: ok")
-        parts += self._problems()
-        log.log(level.get(status, logging.ERROR), "%s", "; ".join(parts))
-
-    def _problems(self) -> Iterable[str]:
-        """Return what went wrong, each cause once, with the devices it concerns."""
-        concerned: dict[str, list[str]] = {}
-        if self._collection.error:
-            concerned[str(self._collection.error)] = []
-        for sn, reading in self._collection.readings.items():
-            if (
-                reading.error
-                and reading.state != "offline"
-                and self._worth_telling(reading)
-            ):
-                concerned.setdefault(str(reading.error), []).append(short_sn(sn))
-        for outcome in self._outcomes.values():
-            for error in outcome.errors:
-                concerned.setdefault(str(error), [])
-        for text, serials in concerned.items():
-            yield f"{', '.join(serials)}: {text}" if serials else text
-
-    def _worth_telling(self, reading: Reading) -> bool:
-        """Return False for what was discovered, is refused, and was said today."""
-        record = self._state.devices.get(reading.device.sn)
-        if reading.state != "refused" or reading.device.sn in self._named or not record:
-            return True
-        now = time.time()
-        if (
-            record.told_at is not None
-            and 0 <= now - record.told_at < TELL_REFUSED_SECONDS
-        ):
-            return False
-        record.told_at = now
-        return True
-
 
 def create_worker(
     settings: Settings, state: State, folder: str, only: Sequence[str]
 ) -> Worker:
     """Return the worker of the settings; `only` narrows this run to some serials.
 
-    `folder` is the state's, where a login is kept.
-
-    Raises SettingsError for what cannot be built as they say.
+    `folder` is the state's, where a login is kept. Raises SettingsError for what
+    cannot be built as they say.
     """
     clients = [create_client(settings, source, folder) for source in settings.sources]
     judge = Judge(
@@ -444,6 +343,18 @@ def create_worker(
             *(key.reveal() if isinstance(key, Secret) else key or "" for key in keys)
         ),
     )
+
+
+def _attempt(
+    sink: SinkOutcome, deliver: Callable[[], None], *, counts: bool = True
+) -> bool:
+    try:
+        deliver()
+    except SinkError as exc:
+        sink.errors.append(exc)
+        return False
+    sink.delivered += counts
+    return True
 
 
 def _print(text: str) -> None:

@@ -35,8 +35,13 @@ def setting_rows() -> dict[str, list[str]]:
 
 
 def read_names() -> set[str]:
-    """Return the variables that settings.py reads."""
-    tree = ast.parse((ROOT / "ecoflow_push" / "settings.py").read_text())
+    """Return the variables that settings.py and environ.py read."""
+    sources = (ROOT / "ecoflow_push" / name for name in ("settings.py", "environ.py"))
+    tree = ast.parse(
+        "\n".join(source.read_text() for source in sources).replace(
+            "from __future__ import annotations", ""
+        )
+    )
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:

@@ -20,9 +20,10 @@ LAW = {
     "errors": set(),
     "deadline": {"errors"},
     "files": set(),
-    "settings": {"errors"},
+    "environ": {"errors"},
+    "settings": {"environ"},
     "logs": set(),
-    "options": {"", "errors", "settings"},
+    "options": {"", "errors", "environ"},
     "state": BASE,
     "sockets": BASE,
     "transport": BASE,
@@ -31,8 +32,10 @@ LAW = {
     "api": BASE | {"api", "transport", "sockets"},
     "collect": BASE | {"api"},
     "truth": BASE | {"api", "collect", "metrics", "state"},
+    "outcome": BASE | {"api", "collect", "truth"},
     "worker": BASE
-    | {"api", "collect", "truth", "metrics", "sinks", "state", "settings"},
+    | {"api", "collect", "truth", "outcome", "metrics", "sinks", "state"}
+    | {"settings", "environ"},
     # A cloud of its own beside the road: it shares the signature with the client.
     "simulator": BASE | {"simulator", "api"},
     "push": BASE | {"settings", "options", "logs", "state", "worker", "simulator"},

@@ -132,6 +132,21 @@ def test_nothing_else_deletes_a_group(reason, environ, cloud, pushgateway):
     assert {DELTA.sn, STREAM.sn} <= set(pushgateway.groups())
 
 
+def test_two_lists_in_a_row_means_in_a_row(environ, cloud, pushgateway):
+    """A list that has the device again, in any run, starts the count anew."""
+    cloud.devices[:] = [DELTA, STREAM]
+    assert push(environ).status == 0
+    cloud.devices[:] = [DELTA]
+    assert push(environ).status == 0
+    cloud.devices[:] = [DELTA, STREAM]
+    assert push(environ, "--device", DELTA.sn).status == 0
+    cloud.devices[:] = [DELTA]
+
+    assert push(environ).status == 0
+
+    assert STREAM.sn in pushgateway.groups()
+
+
 def test_a_device_once_named_is_never_deleted(environ, cloud, pushgateway):
     """A device that the user named once is not taken for gone when it vanishes."""
     cloud.devices[:] = [DELTA, STREAM]
@@ -259,8 +274,6 @@ def test_named_devices_only(environ, cloud, pushgateway):
 
 def test_dry_run_prints_and_touches_nothing(environ, pushgateway, tmp_path):
     """--dry-run prints the exposition, logs to stderr, pushes and remembers nothing."""
-    del environ["PUSHGATEWAY_URL"]
-
     run = push(environ, "--dry-run")
 
     assert run.status == 0
@@ -322,7 +335,17 @@ def test_the_demo_without_a_sink_prints():
 def test_version_and_wrong_options():
     """--version prints the version; a wrong option is 64 and its value not echoed."""
     assert push({}, "--version").stdout.strip() == __version__
-    for args in (["--secret-key=tops3cret"], ["tops3cret"], ["--device"]):
+    wrong = [
+        "--secret-key=tops3cret",
+        "tops3cret",
+        "--dry-run=tops3cret",
+        "-dtops3cret",
+    ]
+    for args in (
+        *([argument] for argument in wrong),
+        ["--device"],
+        ["--device", "a b"],
+    ):
         run = push({}, *args)
         assert run.status == 64
         assert "tops3cret" not in run.stderr

@@ -71,8 +71,8 @@ class Account:
         *,
         cache_file: str | None,
         exchange: Callable[[], Exchange],
-        attempts: int = 5,
-        longest_wait: float = 30.0,
+        attempts: int,
+        longest_wait: float,
     ) -> None:
         """Store what is needed; `exchange` is called when the cache does not serve.
 
@@ -162,7 +162,7 @@ class Account:
             "userType": "ECOFLOW",
         }
         # One try: a login that was perhaps heard is not repeated within a run.
-        transport = Transport(self._exchange(), attempts=1)
+        transport = Transport(self._exchange(), attempts=1, longest_wait=0.0)
         headers = {"Content-Type": "application/json", "lang": "en_US"}
         request = Request(
             "POST", self._api_url + LOGIN, headers, json.dumps(body).encode()

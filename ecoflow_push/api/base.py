@@ -20,13 +20,16 @@ class EcoflowApiClient(ABC):
 
     #: The way it reads, as `ecoflow_device_info` names it.
     source: str
-    #: True once the service asked for a slower pace: one request at a time from then.
-    throttled: bool = False
 
     #: True if `ask` puts the question to all devices, and one wait serves them all.
     asks_at_once: bool = False
     #: True if the last `get_devices` was the service's own word, not a remembered one.
     lists_afresh: bool = True
+
+    @property
+    def throttled(self) -> bool:
+        """Whether the service asked for a slower pace: one request at a time then."""
+        return False
 
     @abstractmethod
     def connect(self, deadline: Deadline) -> None:

@@ -209,7 +209,7 @@ class MqttApiClient(EcoflowApiClient):
         try:
             client.connect(certification.host, certification.port, KEEPALIVE_SECONDS)
         except (OSError, ValueError) as exc:
-            reason, _ = explain(exc)
+            reason, *_ = explain(exc)
             raise EcoflowApiException(f"broker {where}: {reason}") from exc
         self._client = client
         while not client.is_connected():

@@ -89,8 +89,8 @@ class RestApiClient(EcoflowApiClient):
         secret_key: str,
         exchange: Exchange,
         *,
-        attempts: int = 5,
-        longest_wait: float = 30.0,
+        attempts: int,
+        longest_wait: float,
     ) -> None:
         """Store what is needed; nothing is contacted."""
         self._api_url = api_url
@@ -103,12 +103,21 @@ class RestApiClient(EcoflowApiClient):
             exchange, attempts=attempts, longest_wait=longest_wait, longest_try=10.0
         )
 
+    @property
+    def throttled(self) -> bool:
+        """Whether the service asked for a slower pace."""
+        return self._transport.throttled
+
     def connect(self, deadline: Deadline) -> None:
         """Do nothing: the first request opens the connection."""
 
     def get_devices(self, deadline: Deadline) -> list[DeviceInfo]:
         """Return the account's own devices; shared ones are not listed."""
-        data = self._get(DEVICE_LIST, {}, deadline)
+        try:
+            data = self._get(DEVICE_LIST, {}, deadline)
+        except DeviceOffline as exc:
+            # Not an answer that a list can have.
+            raise EcoflowApiException(str(exc), exc.code) from exc
         if data is not None and not isinstance(data, list):
             raise EcoflowApiException(f"{self._host}: the device list is not a list")
         devices: dict[str, DeviceInfo] = {}
@@ -185,8 +194,6 @@ class RestApiClient(EcoflowApiClient):
 
     def _data(self, reply: Reply) -> object:
         """Return the envelope's data member, or raise what the answer means."""
-        if reply.status in (403, 429):
-            self.throttled = True
         if reply.status != 200:
             raise self._http_error(reply)
         envelope = _decode(reply.body)

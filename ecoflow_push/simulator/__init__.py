@@ -21,7 +21,8 @@ def demo_environ(environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
         SimulatedCloud(demo_fleet()) as cloud,
         tempfile.TemporaryDirectory(prefix="ecoflow-push-demo-") as state_dir,
     ):
-        kept = {k: v for k, v in environ.items() if not k.startswith("ECOFLOW_")}
+        own = ("ECOFLOW_", "PUSH_JOB", "STATE_DIR")
+        kept = {k: v for k, v in environ.items() if not k.startswith(own)}
         bypassed = environ.get("no_proxy") or environ.get("NO_PROXY", "")
         yield {
             **kept,

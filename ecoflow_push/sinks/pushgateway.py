@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import generate_latest
 
 from ecoflow_push.errors import (
-    OutOfTime,
+    SinkDown,
     SinkError,
     SinkRedirected,
     SinkRejected,
@@ -48,8 +48,8 @@ class PushgatewaySink:
         cert_file: str | None = None,
         key_file: str | None = None,
         proxies: Mapping[str, str] | None = None,
-        attempts: int = 5,
-        longest_wait: float = 30.0,
+        attempts: int,
+        longest_wait: float,
     ) -> None:
         """Store what is needed; nothing is contacted.
 
@@ -76,44 +76,43 @@ class PushgatewaySink:
         )
 
     def push(
-        self, registry: CollectorRegistry, group: Mapping[str, str], deadline: Deadline
+        self,
+        registry: CollectorRegistry,
+        group: Mapping[str, str],
+        deadline: Deadline,
+        tries: int | None = None,
     ) -> None:
         """Make `registry` the whole content of the group; `group` has `job` first.
 
-        Raises SinkError or one of its kinds; the group is then what it was.
+        `tries` overrides how often. Raises SinkError or one of its kinds; the group is
+        then what it was, as far as the gateway tells.
         """
         # gzip also guards against a connection cut at the end of a line, which old
         # gateways store as a whole push (push-protocols.md 1.3).
         body = gzip.compress(generate_latest(registry), compresslevel=1, mtime=0)
         headers = {"Content-Type": CONTENT_TYPE, "Content-Encoding": "gzip"}
-        self._send("PUT", group, headers, body, deadline)
+        url = self._url + _path(group)
+        request = Request("PUT", url, {**self._headers, **headers}, body)
+        self._send(request, deadline, tries)
 
-    def delete(self, group: Mapping[str, str], deadline: Deadline) -> None:
+    def delete(
+        self, group: Mapping[str, str], deadline: Deadline, tries: int | None = None
+    ) -> None:
         """Remove the group; one that is not there is fine. Raises as `push` does."""
-        self._send("DELETE", group, {}, None, deadline)
+        request = Request("DELETE", self._url + _path(group), self._headers)
+        self._send(request, deadline, tries)
 
     def close(self) -> None:
         """Close the kept connection."""
         self._transport.close()
 
-    def _send(
-        self,
-        method: str,
-        group: Mapping[str, str],
-        headers: Mapping[str, str],
-        body: bytes | None,
-        deadline: Deadline,
-    ) -> None:
-        request = Request(
-            method, self._url + _path(group), {**self._headers, **headers}, body
-        )
+    def _send(self, request: Request, deadline: Deadline, tries: int | None) -> None:
         what = f"pushgateway {self._host}"
         try:
-            reply = self._transport.send(lambda: request, deadline)
-        except OutOfTime as exc:
-            raise SinkError(f"{what}: {exc} (out of time)") from exc
+            reply = self._transport.send(lambda: request, deadline, tries)
         except Unreachable as exc:
-            raise SinkError(f"{what}: {exc}") from exc
+            kind = SinkDown if exc.down else SinkError
+            raise kind(f"{what}: {exc}") from exc
         if reply.status in (200, 202):
             if b"<html" in reply.body.lower():
                 raise SinkError(f"{what}: answered with a web page (a login portal?)")

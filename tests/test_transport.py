@@ -1,0 +1,177 @@
+"""Exchanges end in time by themselves, whoever waits for them."""
+
+from __future__ import annotations
+
+import ssl
+import time
+
+import pytest
+
+from ecoflow_push.api.session import RequestsExchange
+from ecoflow_push.deadline import Deadline
+from ecoflow_push.errors import OutOfTime, Unreachable
+from ecoflow_push.simulator import faults
+from ecoflow_push.simulator.server import Answer, RecordingServer
+from ecoflow_push.sinks.http import PlainExchange
+from ecoflow_push.transport import Request, Transport
+
+EXCHANGES = [RequestsExchange, PlainExchange]
+
+
+def transport(exchange, **limits):
+    return Transport(exchange, attempts=3, longest_wait=0.05, **limits)
+
+
+@pytest.fixture(params=["http", "https"])
+def server(request, server_tls):
+    with RecordingServer(server_tls if request.param == "https" else None) as running:
+        yield running
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize(
+    "fault",
+    [faults.hang, faults.drip_headers, faults.drip_body, faults.continue_for_ever],
+)
+def test_a_dripping_server_gains_no_time(exchange, fault, server, ca_file):
+    """However a server drips, an exchange ends at its deadline, not one read later."""
+    server.fail("", fault(pause=0.05) if fault is not faults.hang else fault())
+    sender = transport(exchange(server.url, ca_file=ca_file))
+    began = time.monotonic()
+
+    with pytest.raises(OutOfTime):
+        sender.send(lambda: Request("GET", server.url + "/", {}), Deadline(0.6))
+
+    assert 0.5 < time.monotonic() - began < 1.2
+    sender.close()
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_server_that_never_reads_gains_no_time(exchange):
+    """An upload that nobody takes ends at the deadline."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
+        sender = transport(exchange(url))
+        began = time.monotonic()
+
+        with pytest.raises(OutOfTime):
+            sender.send(
+                lambda: Request("PUT", url, {}, b"x" * 50_000_000), Deadline(0.6)
+            )
+
+        assert time.monotonic() - began < 1.2
+        sender.close()
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_one_connection_serves_many_requests(exchange, server_tls, ca_file):
+    """Requests in a row share a connection and its one handshake."""
+    with RecordingServer(server_tls) as server:
+        sender = transport(exchange(server.url, ca_file=ca_file))
+
+        for _ in range(3):
+            reply = sender.send(
+                lambda: Request("GET", server.url + "/x", {"X-Own": "1"}), Deadline(5)
+            )
+            assert reply.status == 200
+
+        assert server.handshakes == 1
+        assert [r.headers["x-own"] for r in server.received] == ["1", "1", "1"]
+        assert {r.headers["accept-encoding"] for r in server.received} == {"identity"}
+        sender.close()
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_connection_that_died_in_between_is_replaced(exchange):
+    """A kept connection that the server has closed costs one more try."""
+    with RecordingServer() as server:
+        sender = transport(exchange(server.url))
+        build = lambda: Request("GET", server.url + "/", {})  # noqa: E731
+        server.fail("", faults.status(200, Connection="close"), times=1)
+
+        assert sender.send(build, Deadline(5)).status == 200
+        assert sender.send(build, Deadline(5)).status == 200
+        sender.close()
+
+
+class Proxy(RecordingServer):
+    """A proxy for plain requests: answers them itself, and notes what it was asked."""
+
+    def answer(self, received):
+        return Answer(200, b"", (("X-Proxy", "yes"),))
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_proxy_is_used_unless_bypassed(exchange):
+    """Plain requests go to the proxy with the whole URL and its password."""
+    with Proxy() as proxy, RecordingServer() as server:
+        address = proxy.url.replace("//", "//user:p%40ss@")
+        through = transport(exchange(server.url, proxies={"http": address}))
+        bypassing = {"http": address, "no": "127.0.0.1"}
+        around = transport(exchange(server.url, proxies=bypassing))
+        build = lambda: Request("GET", f"{server.url}/a?b=c", {})  # noqa: E731
+
+        assert through.send(build, Deadline(5)).headers.get("X-Proxy") == "yes"
+        assert around.send(build, Deadline(5)).headers.get("X-Proxy") is None
+
+        (seen,) = proxy.received
+        assert seen.path == f"{server.url}/a?b=c"
+        assert seen.headers["proxy-authorization"] == "Basic dXNlcjpwQHNz"
+        assert [r.path for r in server.received] == ["/a?b=c"]
+        through.close()
+        around.close()
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_proxy_that_refuses_a_tunnel(exchange, ca_file):
+    """A proxy's 407 is a failure in plain words, without its password."""
+    with RecordingServer() as proxy:
+        address = proxy.url.replace("//", "//user:tops3cret@")
+        sender = transport(
+            exchange("https://localhost:1", ca_file=ca_file, proxies={"https": address})
+        )
+
+        with pytest.raises(Unreachable) as caught:
+            sender.send(lambda: Request("GET", "https://localhost:1/", {}), Deadline(5))
+
+        assert "tops3cret" not in str(caught.value)
+        sender.close()
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("wrong", ["expired", "other name", "old TLS"])
+def test_a_certificate_must_be_right(exchange, wrong, authority, ca_file):
+    """An expired certificate, another name and TLS 1.1 are refused, and not retried."""
+    import datetime as dt
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC) if wrong == "expired" else None
+    name = "elsewhere.example" if wrong == "other name" else "localhost"
+    authority.issue_cert(name, not_after=past).configure_cert(context)
+    if wrong == "old TLS":
+        context.options |= ssl.OP_NO_TLSv1_2 | ssl.OP_NO_TLSv1_3
+    with RecordingServer(context) as server:
+        sender = transport(exchange(server.url, ca_file=ca_file))
+
+        with pytest.raises(Unreachable, match="TLS"):
+            sender.send(lambda: Request("GET", server.url + "/", {}), Deadline(5))
+
+        assert server.received == []
+        sender.close()
+
+
+def test_jitter_spreads_the_tries():
+    """Two senders do not wait equally long: no thundering herd after an outage."""
+    waits = []
+    with RecordingServer() as server:
+        server.fail("", faults.status(503))
+        for _ in range(6):
+            sender = Transport(PlainExchange(server.url), attempts=2, longest_wait=0.2)
+            began = time.monotonic()
+            sender.send(lambda: Request("GET", server.url + "/", {}), Deadline(5))
+            waits.append(time.monotonic() - began)
+            sender.close()
+
+    assert max(waits) - min(waits) > 0.005

@@ -1,0 +1,302 @@
+"""Runs in this process: what only a double of a client can do, and the last rings."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ecoflow_push.api.base import EcoflowApiClient
+from ecoflow_push.api.models import DeviceInfo, Snapshot, clean_text
+from ecoflow_push.simulator import faults
+from ecoflow_push.simulator.cloud import SECRET_KEY, SimulatedDevice
+from ecoflow_push.simulator.server import RecordingServer
+from ecoflow_push.sinks.pushgateway import PushgatewaySink
+from ecoflow_push.state import State
+from ecoflow_push.truth import Judge
+from ecoflow_push.worker import Worker
+from tests.conftest import DELTA, STREAM
+from tests.support import PUSH, ROOT, push, values
+
+
+class Buggy(EcoflowApiClient):
+    """A client with a bug in it."""
+
+    source = "rest"
+
+    def connect(self, deadline):
+        pass
+
+    def get_devices(self, deadline):
+        return [DeviceInfo("R331ZFAKE0000001", online=True)]
+
+    def get_device_quota(self, sn, deadline):
+        raise ZeroDivisionError("a bug with tops3cret in it")
+
+    def close(self):
+        pass
+
+
+class Odd(Buggy):
+    """A client of another kind, which says that its device is online by itself."""
+
+    def get_device_quota(self, sn, deadline):
+        return Snapshot(sn, {"pd.soc": 1}, time.time(), online=True)
+
+
+def worker(client, gateway, folder, **changes):
+    judge = Judge("ecoflow", (), (), {}, 300)
+    plan = {
+        "job": "ecoflow",
+        "instance": "test",
+        "extra_labels": {},
+        "textfile": None,
+        "deadline": 10.0,
+        "keys_fingerprint": "",
+        **changes,
+    }
+    sink = PushgatewaySink(gateway.url, attempts=1, longest_wait=0.1)
+    return Worker([client], State.open(folder), judge, pushgateway=sink, **plan)
+
+
+def test_a_bug_is_70_and_the_run_says_so(pushgateway, tmp_path, caplog):
+    """A bug ends in 70 with one traceback, and the run's series still go out."""
+    status = worker(Buggy(), pushgateway, str(tmp_path)).run()
+
+    assert status == 70
+    assert pushgateway.run()["ecoflow_push_exit_status"] == 70
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False]
+
+
+def test_get_device_finds_one_of_the_list():
+    """`get_device` returns the listed device, None for one that is not listed."""
+    from ecoflow_push.deadline import Deadline
+
+    assert Odd().get_device("R331ZFAKE0000001", Deadline(1)).online
+    assert Odd().get_device("other", Deadline(1)) is None
+
+
+def test_the_watchdog_ends_a_process_that_hangs():
+    """A process that outlives its deadline is ended with 75, and says why."""
+    code = (
+        "import time; from ecoflow_push.deadline import Watchdog\n"
+        "with Watchdog(0.1): time.sleep(30)"
+    )
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": os.defpath, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 75
+    assert "hung beyond RUN_DEADLINE" in done.stderr
+    assert time.monotonic() - began < 5
+
+
+def test_a_second_signal_changes_nothing(environ, cloud):
+    """A storm of signals still ends in the first one's status, with one line."""
+    import signal
+
+    cloud.fail("device/list", faults.hang())
+    process = subprocess.Popen(
+        [sys.executable, PUSH], env=environ, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 10
+    while not cloud.received and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    for _ in range(20):
+        process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+
+    assert process.returncode == 143
+    assert len(said.splitlines()) == 1
+
+
+def test_secrets_are_masked_as_wired(environ, cloud):
+    """A secret that the service echoes does not reach the log."""
+    echo = f"bad {SECRET_KEY} {base64.b64encode(SECRET_KEY.encode()).decode()}"
+    cloud.fail("device/list", faults.code("4711", echo))
+
+    for style in ("text", "json"):
+        run = push({**environ, "LOG_FORMAT": style, "LOG_LEVEL": "DEBUG"})
+        assert run.status == 69
+        assert SECRET_KEY not in run.stderr
+        assert "bad *** ***" in run.stderr
+
+
+def test_an_empty_list_is_69_with_advice(environ, cloud):
+    """An account without devices is told apart from an outage."""
+    cloud.devices.clear()
+
+    run = push(environ)
+
+    assert run.status == 69
+    assert "lists no device" in run.stderr
+
+
+def test_a_clock_that_is_off_is_named(environ, cloud):
+    """Beside a refused signature, a clock far from EcoFlow's Date is named."""
+    body = b'{"code": "8521", "message": "signature is wrong"}'
+    cloud.fail(
+        "device/list",
+        faults.raw(
+            b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        ),
+    )
+
+    run = push(environ)
+
+    assert run.status == 77
+    assert "the clock: it is +" in run.stderr
+
+
+def test_offline_by_code_6012(environ, cloud, pushgateway):
+    """Code 6012 of the quotas is EcoFlow's word for offline; of a list it is none."""
+    cloud.fail("quota/all", faults.code("6012", "the device is offline"), times=1)
+    assert push(environ).status == 0
+    assert pushgateway.device(DELTA.sn)["ecoflow_online", ()] == 0
+
+    cloud.fail("device/list", faults.code("6012", "the device is offline"))
+    assert push(environ).status == 69
+
+
+def test_8521_of_one_device_does_not_end_the_run(environ, cloud, pushgateway):
+    """A signature refused for one device, after its tries, costs that device alone."""
+    cloud.devices.append(STREAM)
+    cloud.fail(f"quota/all?sn={DELTA.sn}", faults.code("8521", "signature is wrong"))
+
+    assert push(environ).status == 1
+
+    assert values(pushgateway.device(STREAM.sn))
+
+
+@pytest.mark.parametrize("code", ["8513", "401"])
+def test_refused_keys_end_the_run(code, environ, cloud):
+    """Keys refused in the middle are not tried on the remaining devices."""
+    cloud.devices.append(STREAM)
+    cloud.fail(f"quota/all?sn={DELTA.sn}", faults.code(code))
+
+    push(environ)
+
+    assert not [r for r in cloud.received if STREAM.sn in r.path]
+
+
+def fleet_of(count: int) -> list[SimulatedDevice]:
+    return [SimulatedDevice(f"TEST{n:012}", {"pd.soc": n}) for n in range(count)]
+
+
+def most_in_flight(cloud, environ, count: int) -> int:
+    """Return how many requests were under way at once for so many devices."""
+    import threading
+
+    cloud.devices[:] = fleet_of(count)
+    lock, flying, most = threading.Lock(), [0], [0]
+
+    def slow(handler):
+        with lock:
+            flying[0] += 1
+            most[0] = max(most[0], flying[0])
+        time.sleep(0.05)
+        with lock:
+            flying[0] -= 1
+        received = cloud.received[-1]
+        handler.send(cloud.answer(received._replace(path=handler.path)))
+
+    cloud.fail("quota/all", slow)
+    push(environ)
+    return most[0]
+
+
+def test_lanes(environ, cloud):
+    """Up to 8 devices are asked one by one, more of them four at once."""
+    assert most_in_flight(cloud, environ, 8) == 1
+    assert most_in_flight(cloud, environ, 24) == 4
+
+
+def test_one_lane_after_a_429(environ, cloud):
+    """After a 429, even one that passed, the rest is asked one by one."""
+    cloud.fail("quota/all", faults.status(429), times=1)
+
+    assert most_in_flight(cloud, environ, 24) < 4
+
+
+def test_pushes_are_gzip_and_bearer_tokens_are_sent(environ):
+    """A push is compressed, complete, and carries the token that is set."""
+    with RecordingServer() as gateway:
+        run = push(
+            {
+                **environ,
+                "PUSHGATEWAY_URL": gateway.url,
+                "PUSHGATEWAY_BEARER_TOKEN": "t0ken-of-mine",
+                "PUSH_JOB": "a job/..",
+            }
+        )
+
+        assert run.status == 0, run.stderr
+        assert [r.method for r in gateway.received] == ["PUT", "PUT"]
+        for received in gateway.received:
+            assert received.headers["authorization"] == "Bearer t0ken-of-mine"
+            assert received.headers["content-encoding"] == "gzip"
+            assert received.body.startswith(b"\x1f\x8b")
+        job = base64.urlsafe_b64encode(b"a job/..").decode()
+        path = f"/metrics/job@base64/{job}/device/{DELTA.sn}"
+        assert gateway.received[0].path == path
+
+
+def test_odd_jobs_land_in_one_group(environ, pushgateway):
+    """A job with slashes, dots and letters from afar is read back as it was."""
+    for job in ("a/b", "..", "%2F", "Küche"):
+        assert push({**environ, "PUSH_JOB": job}).status == 0
+
+    jobs = {labels["job"] for labels in pushgateway.groups().values()}
+    assert {f"{job}_push" for job in ("a/b", "..", "%2F", "Küche")} <= jobs
+
+
+def test_a_group_that_fails_costs_the_others_nothing(environ, cloud):
+    """A gateway that fails over one group still gets the others, one try each."""
+    cloud.devices.append(STREAM)
+    with RecordingServer() as gateway:
+        gateway.fail(DELTA.sn, faults.status(500))
+
+        run = push({**environ, "PUSHGATEWAY_URL": gateway.url})
+
+        assert run.status == 1
+        tried = [r.path.rsplit("/", 1)[1] for r in gateway.received]
+        assert tried == [*[DELTA.sn] * 5, STREAM.sn, "test"]
+
+
+def test_many_groups_are_warned_of(environ, cloud):
+    """Beyond 50 devices on one gateway the run says that this takes long."""
+    cloud.devices[:] = fleet_of(51)
+    with RecordingServer() as gateway:
+        run = push({**environ, "PUSHGATEWAY_URL": gateway.url})
+
+    assert run.status == 0
+    assert "51 devices on one Pushgateway" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "clean"),
+    [
+        ("Garage", "Garage"),
+        ("Gara\x00\x00ge\x00", "Gara ge"),
+        ("a\nb\u2028c", "a b c"),
+        ("\ud800", "?"),
+        ("x" * 300, "x" * 256),
+        (None, ""),
+        (7, ""),
+    ],
+)
+def test_names_become_label_values(given, clean):
+    """Whatever a device is called, its label is one printable line of UTF-8."""
+    assert clean_text(given) == clean
