@@ -142,6 +142,7 @@ def test_a_proxy_that_refuses_a_tunnel(exchange, ca_file):
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("wrong", ["expired", "other name", "old TLS"])
+@pytest.mark.filterwarnings("ignore:ssl.OP_NO:DeprecationWarning")
 def test_a_certificate_must_be_right(exchange, wrong, authority, ca_file):
     """An expired certificate, another name and TLS 1.1 are refused, and not retried."""
     import datetime as dt

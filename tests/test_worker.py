@@ -214,6 +214,7 @@ def most_in_flight(cloud, environ, count: int) -> int:
 
     cloud.fail("quota/all", slow)
     push(environ)
+    cloud.heal()
     return most[0]
 
 

@@ -118,6 +118,11 @@ class RecordingServer(ThreadingHTTPServer):
         with self.lock:
             self._faults.append((part, due))
 
+    def heal(self) -> None:
+        """Forget every fault."""
+        with self.lock:
+            self._faults.clear()
+
     def next_fault(self, path: str) -> Fault | None:
         """Return the fault that is due for `path`, and count it."""
         for part, due in self._faults:
@@ -127,14 +132,17 @@ class RecordingServer(ThreadingHTTPServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in its own thread, so that it can stall only itself."""
-        if self._tls:
-            try:
-                request = self._tls.wrap_socket(request, server_side=True)
-            except OSError:
-                return
-            with self.lock:
-                self.handshakes += 1
-        super().finish_request(request, client_address)
+        if self._tls is None:
+            super().finish_request(request, client_address)
+            return
+        try:
+            request = self._tls.wrap_socket(request, server_side=True)
+        except OSError:
+            return
+        with self.lock:
+            self.handshakes += 1
+        with request:
+            super().finish_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Keep quiet about clients that hang up."""

@@ -57,7 +57,7 @@ class PlainExchange:
         """Return the complete answer (see Exchange)."""
         parts = urlsplit(request.url)
         headers = {**OWN_HEADERS, **request.headers}
-        target = parts.path
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
         if self._through_proxy:
             target = request.url
             headers |= {**self._proxy_headers, "Host": parts.netloc}
