@@ -1,6 +1,6 @@
 """Make the descriptors beside the .proto files of ecoflow_push/api/schema.
 
-python tests/compile_schema.py
+python -m tests.compile_schema
 
 Needs protoc: Debian's protobuf-compiler, or grpcio-tools from PyPI. The program and
 its tests need neither: test_protobuf.py compares the two kinds of files by itself.

@@ -85,8 +85,8 @@ _POWEROCEAN: Family = {
         "bp_addr.{}.",
         "bp_heart_beat",
     ),
-    # One report in three parts. No peer reads 16; in the one recorded reply it has 168
-    # fields of this numbering and no other, 134 of 138 equal to another device's map.
+    # One numbering in three parts. 16 is what the app's own REST of a Plus calls the
+    # safety parameters: the 168 fields of the one recorded are exactly its keys.
     (96, 8): _CHANGES,
     (96, 16): _CHANGES,
     (96, 17): _CHANGES,
