@@ -1,0 +1,148 @@
+"""Binary MQTT payloads: the request for everything, and what an answer says; pure.
+
+A payload is an envelope of headers; each header carries one message, which may be
+XORed with one byte (ecoflow-protobuf.md 2 to 5).
+"""
+
+from __future__ import annotations
+
+from binascii import a2b_base64
+from collections import Counter
+from typing import Any, NamedTuple
+
+from ecoflow_push.api.families import family_of_device
+from ecoflow_push.api.products import product_name
+
+# The largest recorded payload has 3 kB and 19 headers.
+MOST_BYTES = 1 << 20
+MOST_HEADERS = 256
+# The address of the app, and so ours.
+_APP = 32
+_XOR = 1
+_OFFLINE = b"-2"
+# The four keys of the plan by which a device reports, and their like for batteries.
+_PLAN = "UploadPeriod"
+
+Pair = tuple[int, int]
+
+
+class Frame(NamedTuple):
+    """What one payload says.
+
+    `quotas` have the keys of the REST API; a later header wins over an earlier one.
+    `has_data` tells whether there is more in them than the plan by which the device
+    reports. `offline` is the cloud's word (code -2). `seqs` are those of the headers;
+    a reply repeats the request's. What the schema does not know is counted by
+    (cmd_func, cmd_id); `damaged` counts what could not be read at all.
+    """
+
+    quotas: dict[str, object]
+    has_data: bool
+    offline: bool
+    seqs: frozenset[int]
+    unknown_messages: Counter[Pair]
+    unknown_fields: Counter[Pair]
+    damaged: int
+
+
+def get_all_request(seq: int, sender: str, sn: str) -> bytes:
+    """Return the payload that asks a device for all it has (ecoflow-protobuf.md 5).
+
+    `seq` is an int32, may be negative, and comes back in the reply; `sender` is any
+    client's word.
+    """
+    header = b"\x10\x20\x18\x20"  # src, dest: the app
+    # Every device takes the short form, but for PowerStream peers name its message.
+    named = product_name(sn) == "PowerStream"
+    if named:
+        header += b"\x40\x14\x48\x01\x50\x00"  # cmd_func 20, cmd_id 1, data_len 0
+    header += b"\x70" + _varint(seq) + b"\xba\x01" + _sized(sender.encode())
+    if named:
+        header += b"\xca\x01" + _sized(sn.encode())
+    return b"\x0a" + _sized(header)
+
+
+def decode_frame(payload: bytes, sn: str) -> Frame:
+    """Return what a payload of the device `sn` says; never raises, whatever it holds.
+
+    The payload may be wrapped in base64. Larger ones than MOST_BYTES are not read.
+    """
+    # Imported here: only a device that speaks binary needs it.
+    from ecoflow_push.api import protobuf
+
+    envelope = protobuf.parse("envelope.Envelope", _unwrapped(payload))
+    headers = envelope.header if envelope else ()
+    family = family_of_device(sn)
+    quotas: dict[str, object] = {}
+    unknown_messages: Counter[Pair] = Counter()
+    unknown_fields: Counter[Pair] = Counter()
+    damaged = max(len(headers) - MOST_HEADERS, 0) if headers else 1
+    for header in headers[:MOST_HEADERS]:
+        pair = (header.cmd_func, header.cmd_id)
+        pdata = _clear(header)
+        if pdata is None:
+            damaged += 1
+        elif pdata and pair not in family:
+            unknown_messages[pair] += 1
+        elif pdata and (route := family[pair]):
+            message = protobuf.parse(route.message, pdata)
+            if message is None:
+                damaged += 1
+            else:
+                unknown_fields[pair] += protobuf.unknown_fields(message)
+                quotas |= protobuf.quotas_of(message, route)
+    return Frame(
+        quotas,
+        any(not key.endswith(_PLAN) for key in quotas),
+        any(header.code == _OFFLINE for header in headers),
+        frozenset(header.seq for header in headers if header.HasField("seq")),
+        unknown_messages,
+        +unknown_fields,
+        damaged,
+    )
+
+
+def _unwrapped(payload: bytes) -> bytes:
+    """Return the envelope in a payload, empty if it can hold none.
+
+    An envelope begins with the tag of field 1, which no base64 text does. Wrapped
+    ones were never recorded, but peers unwrap them.
+    """
+    if len(payload) > MOST_BYTES:
+        return b""
+    if not payload.startswith(b"\x0a"):
+        try:
+            payload = a2b_base64(payload, strict_mode=True)
+        except ValueError:
+            return b""
+    return payload if payload.startswith(b"\x0a") else b""
+
+
+def _clear(header: Any) -> bytes | None:
+    """Return a header's pdata in clear, None if its length is not the one declared.
+
+    The key is the low byte of seq; what an app sends is clear whatever it declares
+    (ecoflow-protobuf.md 3).
+    """
+    pdata: bytes = header.pdata
+    if header.HasField("data_len") and header.data_len != len(pdata):
+        return None
+    if header.enc_type != _XOR or header.src == _APP:
+        return pdata
+    key = header.seq & 0xFF
+    return pdata.translate(bytes(byte ^ key for byte in range(256)))
+
+
+def _sized(data: bytes) -> bytes:
+    return _varint(len(data)) + data
+
+
+def _varint(number: int) -> bytes:
+    """Return a protobuf varint; a negative number is that of 64 bits, in ten bytes."""
+    number &= (1 << 64) - 1
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

@@ -1,0 +1,149 @@
+"""The table in docs/models.md, from the tables that route messages.
+
+python -m tests.models_table
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ecoflow_push.api.families import FAMILIES, family_of
+from ecoflow_push.api.products import PRODUCTS
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "models.md"
+BEGIN = "<!-- made by python -m tests.models_table -->\n"
+
+# These answer in JSON only (ecoflow-protocol.md 3.8).
+JSON_ONLY = {
+    "DELTA 2",
+    "DELTA 2 Max",
+    "DELTA 2 Max Smart Extra Battery",
+    "DELTA 3 1500",
+    "DELTA Pro",
+    "DELTA mini",
+    "GLACIER",
+    "Power Kits",
+    "RIVER 2",
+    "RIVER 2 Max",
+    "RIVER 2 Pro",
+    "Smart Home Panel",
+    "WAVE 2",
+}
+# Binary, but nobody has published what (ecoflow-protobuf.md 6.1, 12).
+UNKNOWN_MESSAGES = {"OCEAN 2", "PowerGlow", "PowerPulse"}
+# Recorded frames, by product; test_protobuf.py decodes them all.
+RECORDED = {
+    "Alternator Charger": ["alternator/alternator-frames.hex"],
+    "DELTA 3": ["delta3/delta3-p231-frame.hex"],
+    "DELTA 3 Max Plus": ["delta3/delta3maxplus-pdata.hex"],
+    "DELTA Pro 3": [
+        "deltapro3/deltapro3-property-frames.hex",
+        "deltapro3/deltapro3-set-frames.hex",
+        "deltapro3/deltapro3-set_reply-frames.hex",
+    ],
+    "DELTA Pro Ultra": ["deltaproultra/dpu-pdata.hex"],
+    "PowerOcean": [
+        "powerocean/powerocean-hj31-pdata.hex",
+        "powerocean/powerocean-j327-frames.hex",
+    ],
+    "PowerOcean Plus": ["powerocean/powerocean-r374-get_all.hex"],
+    "PowerPulse": ["wallbox/powerpulseev-pdata.hex"],
+    "PowerStream": ["powerstream/powerstream-short-frame.hex"],
+    "STREAM 5000": [
+        "stream5000/es21-frames.hex",
+        "stream5000/es21-pv-frames.hex",
+        "stream5000/es21-write-frames.hex",
+    ],
+    "STREAM AC 5000": [
+        "stream5000/es22-push-frames.hex",
+        "stream5000/es22-task-frames.hex",
+        "stream5000/es22-two-units-pdata.hex",
+    ],
+    "STREAM Microinverter": ["stream/stream_microinverter-bk01-frames.hex"],
+    "Smart Home Panel 2": ["shp2/shp2-pdata.hex"],
+    # RIVER 3, whose prefixes no two sources agree on.
+    "Unknown": [
+        "river3/river3plus-bms-pdata.hex",
+        "river3/river3plus-cms-pdata.hex",
+    ],
+}
+# Of these recordings no message, or not the main one, is in the schema.
+UNREAD = {
+    "PowerOcean": "of messages that are not read",
+    "PowerPulse": "of messages that are not read",
+    "STREAM 5000": "battery and manager; 254/39 and 254/40 have no public schema",
+    "STREAM AC 5000": "battery and manager; 254/39 and 254/40 have no public schema",
+}
+# What peers decoded from each product: its names are compared with ours.
+DECODED = {
+    "Alternator Charger": ["alternator/alternator-decoded.json"],
+    "DELTA 3": ["delta3/delta3-decoded.json", "delta3/delta3-decoded-b.json"],
+    "DELTA 3 Max Plus": ["delta3/delta3maxplus-decoded.json"],
+    "DELTA 3 Plus": ["delta3/delta3plus-decoded.json"],
+    "DELTA Pro 3": ["deltapro3/deltapro3-decoded.json"],
+    "DELTA Pro Ultra": ["deltaproultra/deltaproultra-decoded.json"],
+    "GLACIER Classic": ["glacier/glacier_classic-decoded.json"],
+    "PowerOcean": ["powerocean/powerocean-decoded.json"],
+    "PowerOcean DC Fit": ["powerocean/poweroceandcfit-decoded.json"],
+    "PowerOcean Plus": ["powerocean/poweroceanplus-decoded.json"],
+    "PowerStream": [
+        "powerstream/powerstream-decoded-b.json",
+        "powerstream/powerstream800-decoded.json",
+    ],
+    "RAPID Pro Desktop Charger": ["charger/rapidpro320-decoded.json"],
+    "STREAM AC": ["stream/stream_ac-decoded.json"],
+    "STREAM AC Pro": ["stream/stream_ac_pro-decoded.json"],
+    "STREAM Microinverter": ["stream/stream_microinverter-decoded.json"],
+    "STREAM Ultra": ["stream/stream_ultra-decoded.json"],
+    "STREAM Ultra X": ["stream/stream_ultra_x-decoded.json"],
+    "Smart Home Panel 2": ["shp2/shp2-decoded.json"],
+    "Smart Meter": ["smartmeter/smartmeter-decoded.json"],
+    "Smart Plug": ["smartplug/smartplug-decoded.json"],
+    "Unknown": [
+        "delta3/delta3classic-decoded.json",
+        "river3/river3-decoded.json",
+        "river3/river3plus-cms-decoded.json",
+        "river3/river3plus-decoded.json",
+    ],
+    "WAVE 3": ["wave/wave3-decoded.json"],
+}
+
+
+def table() -> str:
+    """Return the table: a line for each product, by name."""
+    prefixes: dict[str, list[str]] = {}
+    for prefix, product in PRODUCTS.items():
+        prefixes.setdefault(product, []).append(f"`{prefix}`")
+    lines = [
+        "| product | serial begins with | binary messages | tested with recorded |",
+        "|---|---|---|---|",
+    ]
+    for product in [*sorted(prefixes), "Unknown"]:
+        family = FAMILIES.get(product, family_of(product))
+        messages = ", ".join(
+            f"{func}/{number}"
+            for (func, number), route in sorted(family.items())
+            if route
+        )
+        if product in JSON_ONLY:
+            messages = "none: it speaks JSON"
+        elif product in UNKNOWN_MESSAGES:
+            messages = "none that is public"
+        tested = [
+            what + (f" ({UNREAD[product]})" if product in UNREAD and part else "")
+            for part, what, listed in ((1, "frames", RECORDED), (0, "names", DECODED))
+            if product in listed
+        ]
+        cells = [
+            product if product in prefixes else "any other, RIVER 3 among them",
+            " ".join(prefixes.get(product, ["-"])),
+            messages,
+            ", ".join(tested) or "-",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    text = DOCUMENT.read_text()
+    DOCUMENT.write_text(text[: text.index(BEGIN)] + BEGIN + table())
