@@ -27,6 +27,8 @@ from ecoflow_push.settings import Settings
 from ecoflow_push.state import State, state_folder
 
 log = logging.getLogger("ecoflow_push")
+#: The signal that ends this process; empty while it may run on.
+stopping: list[int] = []
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -70,9 +72,10 @@ def run(options: Options, settings: Settings) -> int:
 
 def stop(signum: int, _frame: object) -> None:
     """End the run, wherever it is; a second signal changes nothing."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise Terminated(signum)
+    if not stopping:
+        # Not SIG_IGN: a second signal that is pending already would be an error.
+        stopping.append(signum)
+        raise Terminated(signum)
 
 
 def entry() -> NoReturn:
@@ -84,8 +87,7 @@ def entry() -> NoReturn:
         status = main(sys.argv[1:], os.environ)
     except Terminated as exc:  # it came while another ending was being told
         status = exc.status
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping.append(0)
     for stream in (sys.stdout, sys.stderr):
         if stream and not stream.closed:
             stream.flush()

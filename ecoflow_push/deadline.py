@@ -46,10 +46,13 @@ def within(deadline: Deadline, work: Callable[[], object]) -> bool:
 
     threading.Thread(target=task, daemon=True).start()
     # A little longer than the work's own bounds, so that its words are the better ones.
-    finished = done.wait(deadline.left() + 0.25)
+    patience = Deadline(deadline.left() + 0.25)
+    # In slices: of several signals at once, none may reach a thread that waits.
+    while not done.wait(min(0.5, patience.left())) and patience.left() > 0:
+        pass
     if raised:
         raise raised[0]
-    return finished
+    return done.is_set()
 
 
 class Watchdog:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ecoflow_push.api.base import EcoflowApiClient
+from ecoflow_push.api.frames import decode_frame, get_all_request
 from ecoflow_push.api.models import DeviceInfo, Snapshot
 from ecoflow_push.deadline import Deadline
 from ecoflow_push.errors import (
@@ -311,7 +312,7 @@ class MqttApiClient(EcoflowApiClient):
                 "params": {},
             }
             client.publish(topic, json.dumps(request), QOS)
-            client.publish(topic, get_all_request(number), QOS)
+            client.publish(topic, get_all_request(number, SENDER, sn), QOS)
 
     def _patience(self) -> float:
         """Return how long to wait on, 0 when silence has lasted; asks once more."""
@@ -365,18 +366,22 @@ class MqttApiClient(EcoflowApiClient):
     def _take_frame(
         self, visit: _Visit, sn: str, payload: bytes, *, is_reply: bool
     ) -> None:
-        # Imported when a binary frame arrives: most devices of most people send none.
-        from ecoflow_push.api.protobuf import decode_frame
-
         frame = decode_frame(payload, sn)
-        if frame.unknown:
-            log.debug("unknown in a frame of %s: %s", sn, dict(frame.unknown))
+        if frame.unknown_messages or frame.unknown_fields or frame.damaged:
+            log.debug(
+                "a frame of %s: unknown messages %s, unknown fields %s, %d damaged",
+                sn,
+                dict(frame.unknown_messages),
+                dict(frame.unknown_fields),
+                frame.damaged,
+            )
         if is_reply and frame.offline:
             visit.online, visit.complete = False, True
-            return
-        visit.quotas.update(frame.quotas)
-        if is_reply and frame.quotas and visit.asked & frame.seqs:
-            visit.online, visit.complete = True, True
+        elif frame.has_data:
+            visit.quotas.update(frame.quotas)
+            # The reply repeats our number; only its absent -2 says "online".
+            if is_reply and visit.asked & frame.seqs:
+                visit.online, visit.complete = True, True
 
 
 def client_id(user_id: str, instance: str) -> str:
@@ -387,19 +392,6 @@ def client_id(user_id: str, instance: str) -> str:
     """
     digest = hashlib.sha256(f"{user_id}\0{instance}".encode()).hexdigest()
     return f"ANDROID_{digest[:32].upper()}_{user_id}"
-
-
-def get_all_request(number: int) -> bytes:
-    """Return the binary request for everything (ecoflow-protobuf.md 5).
-
-    One header in an envelope: src (2) and dest (3) 32, seq (14) `number`, from (23).
-    """
-    header = b"\x10\x20\x18\x20\x70"
-    while number > 0x7F:
-        header += bytes((number & 0x7F | 0x80,))
-        number >>= 7
-    header += bytes((number,)) + b"\xba\x01" + bytes((len(SENDER),)) + SENDER.encode()
-    return b"\x0a" + bytes((len(header),)) + header
 
 
 def _quick_acknowledge(client: Client) -> None:
