@@ -10,25 +10,28 @@ sysexits.h where they fit (docs/exit-statuses.md).
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    # Before anything that takes time: until we have words of our own, it just ends us.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import contextlib
 import gc
 import logging
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import NoReturn
 
 from ecoflow_push import logs
 from ecoflow_push.deadline import Watchdog
-from ecoflow_push.errors import EcoflowPushError, ExitStatus, Terminated
+from ecoflow_push.errors import EcoflowPushError, ExitStatus
 from ecoflow_push.options import Options, parse_args
 from ecoflow_push.settings import Settings
 from ecoflow_push.state import State, state_folder
 
 log = logging.getLogger("ecoflow_push")
-#: The signal that ends this process; empty while it may run on.
-stopping: list[int] = []
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -36,7 +39,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     options = parse_args(argv)
     logs.configure("INFO", "text", ())
     try:
-        with ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             if options.demo:
                 from ecoflow_push.simulator import demo_environ
 
@@ -48,6 +51,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except EcoflowPushError as exc:
         log.error("exit %d %s: %s", exc.status, exc.status.name, exc)  # noqa: TRY400
         return exc.status
+    except MemoryError:
+        log.error("exit 75 TEMPFAIL: out of memory")  # noqa: TRY400 - not our bug
+        return ExitStatus.TEMPFAIL
     except Exception:  # a bug becomes status 70, with one redacted traceback
         log.exception("exit 70 SOFTWARE: a bug in ecoflow_push, please report it")
         return ExitStatus.SOFTWARE
@@ -58,6 +64,8 @@ def run(options: Options, settings: Settings) -> int:
     account = settings.access_key or settings.account_user
     name = account.reveal() if account else ""
     folder = state_folder(settings.state_dir, settings.api_url, name, settings.job)
+    # The kernel's own end of it all, for a hang that not even the watchdog survives.
+    signal.setitimer(signal.ITIMER_REAL, settings.run_deadline + 10)
     with State.open(folder) as state, Watchdog(settings.run_deadline + 5):
         # With the lock in hand, not before: these imports are most of a run's cost.
         from ecoflow_push.worker import create_worker
@@ -70,26 +78,27 @@ def run(options: Options, settings: Settings) -> int:
         return worker.run()
 
 
-def stop(signum: int, _frame: object) -> None:
-    """End the run, wherever it is; a second signal changes nothing."""
-    if not stopping:
-        # Not SIG_IGN: a second signal that is pending already would be an error.
-        stopping.append(signum)
-        raise Terminated(signum)
+def stop(signum: int, _frame: object) -> NoReturn:
+    """End the process at once: the kernel closes connections and frees the lock.
+
+    Raising here would be lost wherever Python cannot raise.
+    """
+    status = ExitStatus(128 + signum)
+    logs.last_words(f"exit {status:d} {status.name}: stopped by signal {signum}")
+    os._exit(status)
 
 
 def entry() -> NoReturn:
     """Be the process: the installed command, and this file as a script."""
-    gc.disable()  # for one short run, looking for cycles costs more than it frees
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    gc.disable()  # for one short run, looking for cycles costs more than it frees
     try:
         status = main(sys.argv[1:], os.environ)
-    except Terminated as exc:  # it came while another ending was being told
-        status = exc.status
-    stopping.append(0)
+    except SystemExit as exc:  # --help, --version, a wrong option
+        status = exc.code if isinstance(exc.code, int) else 0
     for stream in (sys.stdout, sys.stderr):
-        if stream and not stream.closed:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
     os._exit(status)  # taking the interpreter apart is a sixth of a run's cost
 

@@ -171,7 +171,7 @@ class _Round:
                 return
             reading = _read(self._client, device, self._deadline.share(share))
             self._into.note(reading)
-            if _ends_collecting(reading.error):
+            if _ends_collecting(reading.error, self._deadline):
                 self._into.error = reading.error
 
     def _side_lane(self) -> None:
@@ -199,8 +199,11 @@ def _read(client: EcoflowApiClient, device: DeviceInfo, deadline: Deadline) -> R
     return Reading(device, "ok", source, snapshot)
 
 
-def _ends_collecting(error: EcoflowApiException | None) -> bool:
-    """Return whether asking on would only hurt; 8521 comes and goes by itself."""
-    if isinstance(error, KeysRefused):
-        return error.code != "8521"
-    return isinstance(error, AskedToWait)
+def _ends_collecting(error: EcoflowApiException | None, deadline: Deadline) -> bool:
+    """Return whether asking on, for any device, would be in vain or impolite.
+
+    Other refusals are of one device, as long as the device list was not refused.
+    """
+    if isinstance(error, AskedToWait):
+        return error.seconds >= deadline.left()
+    return isinstance(error, KeysRefused) and error.code == "8513"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from ecoflow_push.errors import ExitStatus
+from ecoflow_push.logs import last_words
 
 
 class Deadline:
@@ -70,6 +71,5 @@ class Watchdog:
 
     def _watch(self) -> None:
         if not self._over.wait(self._seconds):
-            # Past the log, which may be what hangs.
-            os.write(2, b"exit 75 TEMPFAIL: hung beyond RUN_DEADLINE\n")
+            last_words("exit 75 TEMPFAIL: hung beyond RUN_DEADLINE")
             os._exit(ExitStatus.TEMPFAIL)

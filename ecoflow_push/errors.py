@@ -12,12 +12,11 @@ EcoflowPushError
 │   ├── DeviceOffline            0  EcoFlow's own word that the device is offline
 │   ├── AskedToWait             75  EcoFlow asked for a pause longer than we have
 │   └── ApiOutOfTime            75  collecting used up its share of the deadline
-├── SinkError                   74  a sink did not take what was collected
-│   ├── SinkDown                74  ... because it is not there at all
-│   ├── SinkRejected            76  ... and never will take this content
-│   ├── SinkRedirected          76  ... because the address is another one
-│   └── SinkUnauthorized        77  ... because it refused our credentials
-└── Terminated             143/130  SIGTERM or SIGINT
+└── SinkError                   74  a sink did not take what was collected
+    ├── SinkDown                74  ... because it is not there at all
+    ├── SinkRejected            76  ... and never will take this content
+    ├── SinkRedirected          76  ... because the address is another one
+    └── SinkUnauthorized        77  ... because it refused our credentials
 
 Messages are for people: one line, no secret, no serial in full, no response body
 (a sink's own explanation excepted, cut and cleaned by its reader).
@@ -159,12 +158,3 @@ class SinkUnauthorized(SinkError):
     """A sink refused its credentials."""
 
     status = ExitStatus.NOPERM
-
-
-class Terminated(EcoflowPushError):
-    """SIGTERM or SIGINT reached the run."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by signal {signum}")
-        # 128 + signal number, as a shell reports it.
-        self.status = ExitStatus(128 + signum)

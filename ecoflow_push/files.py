@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 
@@ -11,8 +12,12 @@ def replace_file(path: str, content: bytes, mode: int) -> None:
     The temporary name is fixed: the run holds the lock, and a killed run's leftover is
     overwritten by the next.
     """
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "not a regular file")
     temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    # Opening a FIFO that somebody left under this name must not hang.
+    flags |= os.O_NONBLOCK
     try:
         with open(os.open(temporary, flags, mode), "wb") as file:
             # Against the umask, which is the caller's and not this file's matter.

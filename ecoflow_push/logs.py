@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
+import os
 import re
+import select
 import sys
 import time
 from collections.abc import Iterable
@@ -30,10 +33,13 @@ class Redactor:
                 quote(secret, safe=""),
                 json.dumps(secret)[1:-1],
                 repr(secret)[1:-1],
-                base64.b64encode(raw).decode(),
-                base64.urlsafe_b64encode(raw).decode(),
+                base64.b64encode(raw).decode().rstrip("="),
+                base64.urlsafe_b64encode(raw).decode().rstrip("="),
                 raw.hex(),
+                raw.hex().upper(),
             }
+            # Percent signs may be written with small letters, too.
+            forms.add(re.sub("%..", lambda m: m[0].lower(), quote(secret, safe="")))
         # Longest first: a secret may contain another one.
         self._forms = sorted(filter(None, forms), key=len, reverse=True)
 
@@ -80,15 +86,38 @@ class _Formatter(logging.Formatter):
         )
 
 
+class _Current:
+    """What `configure` set last; the log of a process is one."""
+
+    redactor = Redactor(())
+    formatter = _Formatter(redactor, as_json=False)
+
+
 def configure(level: str, style: str, secrets: Iterable[str]) -> None:
-    """Send the log to stderr; libraries keep quiet below a warning, always.
+    """Send the log to stderr; libraries keep quiet below an error, always.
 
     They would log URLs with serials, and headers.
     """
     logging.raiseExceptions = False  # a closed stderr must not change a run
+    _Current.redactor = Redactor(secrets)
+    _Current.formatter = _Formatter(_Current.redactor, as_json=style == "json")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(Redactor(secrets), as_json=style == "json"))
+    handler.setFormatter(_Current.formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.ERROR)
     logging.getLogger("ecoflow_push").setLevel(level)
+
+
+def redact(text: object) -> object:
+    """Return other people's text without our secrets, before it is cut."""
+    return _Current.redactor(text) if isinstance(text, str) else text
+
+
+def last_words(text: str) -> None:
+    """Write one line past the log, which may be what hangs, unless that would hang."""
+    record = logging.LogRecord("ecoflow_push", logging.ERROR, "", 0, text, None, None)
+    line = _Current.formatter.format(record) + "\n"
+    with contextlib.suppress(OSError, ValueError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, line.encode("utf-8", "backslashreplace"))

@@ -113,7 +113,8 @@ class Outcome:
             for error in sink.errors:
                 concerned.setdefault(str(error), [])
         for text, serials in concerned.items():
-            yield f"{', '.join(serials)}: {text}" if serials else text
+            more = f" and {len(serials) - 8} more" if len(serials) > 8 else ""
+            yield f"{', '.join(serials[:8])}{more}: {text}" if serials else text
 
     def _is_news(self, sn: str, reading: Reading) -> bool:
         """Return False for what is no trouble, or was told today."""

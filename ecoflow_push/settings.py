@@ -80,14 +80,18 @@ class Settings:
             self.secret_key,
             self.account_user,
             self.account_password,
-            self.pushgateway_password,
             self.pushgateway_bearer_token,
+            self.pushgateway_password,
         ]
         texts = [secret.reveal() for secret in held if secret]
+        pairs = [(self.pushgateway_username, texts[-1])] if texts else []
         for proxy in self.proxies.values():
-            password = urlsplit(proxy).password
-            texts += [unquote(password)] if password else []
-        return texts
+            parts = urlsplit(proxy)
+            if parts.password:
+                texts.append(unquote(parts.password))
+                pairs.append((unquote(parts.username or ""), texts[-1]))
+        # As basic authentication carries them: in one piece.
+        return texts + [f"{user}:{password}" for user, password in pairs if user]
 
     def _read_ecoflow(self, read: Reader) -> None:
         self.access_key = read.header_secret("ECOFLOW_ACCESS_KEY")

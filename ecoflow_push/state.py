@@ -16,7 +16,7 @@ from ecoflow_push.errors import LockedError
 from ecoflow_push.files import replace_file
 
 FILE_VERSION = 1
-MAX_FILE_BYTES = 4 * 1024 * 1024
+MAX_FILE_BYTES = 32 * 1024 * 1024
 # Three refusals of the keys in a row: from then on at most one attempt in 5 minutes.
 MOST_REFUSALS = 3
 REFUSED_WAIT_SECONDS = 300.0
@@ -30,6 +30,8 @@ class DeviceRecord:
     __slots__ = (
         "changed_at",
         "digest",
+        "held_at",
+        "listed",
         "missing",
         "name",
         "named",
@@ -47,6 +49,11 @@ class DeviceRecord:
         self.source = _text(fields.get("source"))
         #: The user named it once: it is never taken for gone.
         self.named = fields.get("named") is True
+        #: A device list had it once: only then it can be gone.
+        self.listed = fields.get("listed") is True
+        #: When the values that its group holds were collected: 0 if the group holds
+        #: none, None if that is not known.
+        self.held_at = _number(fields.get("held_at"))
         #: Good device lists in a row that lacked it.
         self.missing = int(_number(fields.get("missing")) or 0)
         self.snapshot_at = _number(fields.get("snapshot_at"))
@@ -68,6 +75,7 @@ class State:
         self.devices: dict[str, DeviceRecord] = {}
         self.last_success_at: float | None = None
         self.pause_until: float | None = None
+        self._gateway = ""
         self._refusals = 0
         self._refused_at: float | None = None
         self._refused_keys = ""
@@ -86,7 +94,7 @@ class State:
         state = cls()
         state._folder = folder
         try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
+            _make_folders(folder)
             state._lock = _open_lock(os.path.join(folder, "lock"))
             fcntl.flock(state._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
@@ -123,6 +131,7 @@ class State:
                 "devices": {sn: r.fields() for sn, r in self.devices.copy().items()},
                 "last_success_at": self.last_success_at,
                 "pause_until": self.pause_until,
+                "gateway": self._gateway,
                 "refusals": self._refusals,
                 "refused_at": self._refused_at,
                 "refused_keys": self._refused_keys,
@@ -134,6 +143,14 @@ class State:
             self.trouble = (
                 f"cannot write the state folder {self._folder}: {exc.strerror}"
             )
+
+    def use_gateway(self, url: str) -> None:
+        """Note where groups are pushed; what another gateway holds is not known."""
+        gateway = fingerprint(url)[:12]
+        if gateway != self._gateway:
+            self._gateway = gateway
+            for record in self.devices.values():
+                record.held_at = None
 
     def accepted(self) -> None:
         """Note that EcoFlow took the keys."""
@@ -171,10 +188,11 @@ class State:
             return
         devices = data.get("devices")
         for sn, fields in (devices if isinstance(devices, dict) else {}).items():
-            if isinstance(fields, dict):
+            if isinstance(fields, dict) and _text(sn):
                 self.devices[sn] = DeviceRecord(fields)
         self.last_success_at = _number(data.get("last_success_at"))
         self.pause_until = _number(data.get("pause_until"))
+        self._gateway = _text(data.get("gateway"))
         self._refusals = int(_number(data.get("refusals")) or 0)
         self._refused_at = _number(data.get("refused_at"))
         self._refused_keys = _text(data.get("refused_keys"))
@@ -188,6 +206,15 @@ def state_folder(state_dir: str, *identity: str) -> str:
 def fingerprint(*texts: str) -> str:
     """Return a hash that tells texts apart without holding them."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def _make_folders(folder: str) -> None:
+    # A mode argument would be for the last folder alone.
+    umask = os.umask(0o077)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    finally:
+        os.umask(umask)
 
 
 def _open_lock(path: str) -> int:
@@ -218,4 +245,4 @@ def _number(value: object) -> float | None:
 
 
 def _text(value: object) -> str:
-    return value[:256] if isinstance(value, str) else ""
+    return value[:256] if isinstance(value, str) and value.isprintable() else ""

@@ -63,8 +63,8 @@ class Reply(NamedTuple):
     def retry_after(self) -> float | None:
         """Return the seconds that the server asked us to wait, None if it did not."""
         text = self.headers.get("Retry-After", "").strip()
-        if re.fullmatch(r"\d{1,9}", text):
-            return float(text)
+        if re.fullmatch(r"\d+", text):
+            return float(text[:12])
         try:
             return max(
                 0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time()

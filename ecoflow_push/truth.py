@@ -27,12 +27,14 @@ class Verdict(NamedTuple):
     """What becomes of one device's group.
 
     `facts` None means: delete it. `fresh` is False where the group is only being
-    reduced because nothing was learnt for too long.
+    reduced because nothing was learnt. `if_there` forbids to make the group anew: of
+    this device nothing was ever heard, perhaps its serial is mistyped.
     """
 
     sn: str
     facts: DeviceFacts | None
     fresh: bool = True
+    if_there: bool = False
 
 
 class Truth:
@@ -65,15 +67,13 @@ class Judge(NamedTuple):
         listed = {device.sn for device in collection.listed or ()}
         for sn in listed & state.devices.keys():
             state.devices[sn].missing = 0
+            state.devices[sn].listed = True
         for sn, reading in collection.readings.items():
-            unheard_of = sn not in state.devices and sn not in listed
-            if unheard_of and collection.listed is not None and reading.state != "ok":
-                # Perhaps a mistyped serial: it must not leave a group behind.
-                continue
             record = state.devices.setdefault(sn, DeviceRecord())
             record.name = reading.device.name or record.name
             record.product_name = reading.device.product_name or record.product_name
             record.named = record.named or sn in self.named
+            record.listed = record.listed or sn in listed
             record.source = reading.source or record.source
             if reading.state == "refused" and not _is_due(record):
                 truth.told_before.add(sn)
@@ -98,7 +98,8 @@ class Judge(NamedTuple):
         state: State,
         truth: Truth,
     ) -> Verdict | None:
-        if reading.state == "failed":
+        unheard_of = not record.listed and record.snapshot_at is None
+        if reading.state == "failed" or (reading.state == "refused" and unheard_of):
             return self._reduced(sn, record, state)
         samples: list[RawSample] = []
         if reading.snapshot:
@@ -118,14 +119,20 @@ class Judge(NamedTuple):
         return Verdict(sn, _with_values(facts, samples, record if timed else None))
 
     def _reduced(self, sn: str, record: DeviceRecord, state: State) -> Verdict | None:
-        """Return the group without values once they are too old to stand."""
-        at = record.snapshot_at
+        """Return the group without values once they are too old to stand.
+
+        What counts is how old those are that the group holds: a push may have failed.
+        """
+        at = record.held_at
         # Without memory, or with a clock that went back, nobody knows how old they are.
-        young = at is not None and 0 <= time.time() - at <= self.stale_after
+        young = at is not None and (
+            at == 0 or 0 <= time.time() - at <= self.stale_after
+        )
         if young and not state.trouble:
             return None
         facts = _with_values(self._facts(sn, record, online=None), [], record)
-        return Verdict(sn, facts, fresh=False)
+        unheard_of = not record.listed and record.snapshot_at is None
+        return Verdict(sn, facts, fresh=False, if_there=unheard_of)
 
     def _look_for_gone(self, listed: set[str], state: State, truth: Truth) -> None:
         for sn, record in list(state.devices.items()):
@@ -136,7 +143,7 @@ class Judge(NamedTuple):
                 del state.devices[sn]
                 continue
             record.missing += 1
-            if record.missing >= GONE_AFTER_LISTS:
+            if record.missing >= GONE_AFTER_LISTS and record.listed:
                 truth.verdicts.append(Verdict(sn, None))
             elif verdict := self._reduced(sn, record, state):
                 truth.verdicts.append(verdict)

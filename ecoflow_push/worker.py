@@ -27,7 +27,6 @@ from ecoflow_push.errors import (
     KeysRefused,
     SinkDown,
     SinkError,
-    Terminated,
 )
 from ecoflow_push.metrics.registry import DeviceFacts, RegistryBuilder, RunFacts
 from ecoflow_push.outcome import Outcome, SinkOutcome
@@ -95,8 +94,6 @@ class Worker:
             try:
                 self._collect()
                 self._push_devices()
-            except Terminated:
-                raise
             except Exception:  # a bug becomes 70, and the run's series still say so
                 log.exception("a bug in ecoflow_push, please report it")
                 outcome.bug = True
@@ -208,6 +205,11 @@ class Worker:
                 " push, so this takes long; use several gateways or the textfile",
                 len(verdicts),
             )
+        records = self._state.devices
+        for verdict in verdicts:
+            if verdict.facts and not verdict.facts.samples and verdict.sn in records:
+                # Until it is taken, the group may hold values that are not true now.
+                records[verdict.sn].held_at = None
         for verdict in verdicts:
             if sink.is_closed:
                 return
@@ -217,10 +219,17 @@ class Worker:
             if verdict.facts is None:
                 delete = partial(gateway.delete, group, deadline, tries)
                 if _attempt(sink, delete):
-                    self._state.devices.pop(verdict.sn, None)
-            else:
-                registry = self._registry([verdict.facts])
-                _attempt(sink, partial(gateway.push, registry, group, deadline, tries))
+                    records.pop(verdict.sn, None)
+                continue
+            push = partial(
+                gateway.push, self._registry([verdict.facts]), group, deadline, tries
+            )
+            if verdict.if_there:
+                push = partial(_push_if_there, gateway, group, deadline, push)
+            if _attempt(sink, push) and verdict.sn in records:
+                holds = bool(verdict.facts.samples)
+                at = verdict.facts.snapshot_at if holds else 0.0
+                records[verdict.sn].held_at = at
 
     def _write_textfile(self) -> None:
         if self._textfile:
@@ -328,6 +337,8 @@ def create_worker(
         device_names=settings.device_names,
         stale_after=settings.stale_after,
     )
+    if settings.pushgateway_url:
+        state.use_gateway(settings.pushgateway_url)
     keys = (settings.api_url, settings.access_key, settings.secret_key)
     return Worker(
         clients,
@@ -343,6 +354,16 @@ def create_worker(
             *(key.reveal() if isinstance(key, Secret) else key or "" for key in keys)
         ),
     )
+
+
+def _push_if_there(
+    gateway: PushgatewaySink,
+    group: Mapping[str, str],
+    deadline: Deadline,
+    push: Callable[[], None],
+) -> None:
+    if gateway.has_group(group, deadline):
+        push()
 
 
 def _attempt(
@@ -362,7 +383,7 @@ def _print(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, AttributeError) as exc:  # None if closed at the start
         # What stays in the buffer would fail again, noisily, at the end.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives as long as we
         raise SinkError("stdout: cannot be written") from exc

@@ -182,11 +182,10 @@ def test_8521_of_one_device_does_not_end_the_run(environ, cloud, pushgateway):
     assert values(pushgateway.device(STREAM.sn))
 
 
-@pytest.mark.parametrize("code", ["8513", "401"])
-def test_refused_keys_end_the_run(code, environ, cloud):
-    """Keys refused in the middle are not tried on the remaining devices."""
+def test_refused_keys_end_the_run(environ, cloud):
+    """Keys unknown in the middle of a run are not tried on the remaining devices."""
     cloud.devices.append(STREAM)
-    cloud.fail(f"quota/all?sn={DELTA.sn}", faults.code(code))
+    cloud.fail(f"quota/all?sn={DELTA.sn}", faults.code("8513"))
 
     push(environ)
 
@@ -305,3 +304,145 @@ def test_many_groups_are_warned_of(environ, cloud):
 def test_names_become_label_values(given, clean):
     """Whatever a device is called, its label is one printable line of UTF-8."""
     assert clean_text(given) == clean
+
+
+def test_one_devices_refusal_is_its_own(environ, cloud, pushgateway):
+    """A 403 or refusal code for one device does not starve the others, nor the keys."""
+    cloud.devices.append(STREAM)
+    for fault in (faults.status(403), faults.code("401", "unauthorized")):
+        cloud.heal()
+        cloud.fail(f"quota/all?sn={DELTA.sn}", fault)
+        for _ in range(4):
+            assert push(environ).status == 1
+
+    assert values(pushgateway.device(STREAM.sn))
+    assert len([r for r in cloud.received if "device/list" in r.path]) == 8
+
+
+def test_a_retry_after_beyond_one_devices_share(environ, cloud, pushgateway):
+    """A pause too long for one device's share costs that device, not the round."""
+    cloud.devices[:] = fleet_of(24)
+    cloud.fail("quota/all", faults.status(429, Retry_After="3"), times=1)
+
+    run = push({**environ, "RETRY_TIMEOUT": "30", "RUN_DEADLINE": "15"})
+
+    assert run.status == 1, run.stderr
+    assert pushgateway.run()["ecoflow_push_devices failed"] == 1
+    cloud.heal()
+    assert push(environ).status == 0
+
+
+def test_a_blocked_stderr_does_not_hang_the_run(environ, cloud):
+    """A log that nobody reads cannot hold a run: watchdog and signals still end it."""
+    cloud.fail("device/list", faults.hang())
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    while True:
+        try:
+            os.write(write, b"x" * 65536)
+        except BlockingIOError:
+            break
+    os.set_blocking(write, True)
+    process = subprocess.Popen(
+        [sys.executable, PUSH], env={**environ, "RUN_DEADLINE": "1"}, stderr=write
+    )
+    try:
+        # 1 s of deadline, 5 s to the watchdog, 10 s to the kernel's alarm.
+        assert process.wait(timeout=14) in (75, -14)
+    finally:
+        process.kill()
+        os.close(read)
+        os.close(write)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["--dry-run"]])
+@pytest.mark.parametrize("stream", ["full", "closed"])
+def test_bad_standard_streams(args, stream, environ):
+    """A full or closed stdout gives no traceback and a status of ours."""
+    where = "/dev/full" if stream == "full" else "&-"
+    line = f'exec "{sys.executable}" "{PUSH}" {" ".join(args)} >{where}'
+    done = subprocess.run(
+        ["sh", "-c", line],
+        env=environ,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert done.returncode == (74 if args == ["--dry-run"] else 0)
+
+
+def test_a_secret_echoed_by_the_gateway_is_masked(environ):
+    """Credentials in a gateway's answer are masked before the answer is cut."""
+    secret = "a-s3cret-that-is-long-enough-to-be-cut-in-the-middle"
+    basic = base64.b64encode(f"user:{secret}".encode()).decode()
+    with RecordingServer() as gateway:
+        for echo in (basic, secret, "x" * 180 + secret):
+            gateway.heal()
+            gateway.fail("", faults.status(400, f"you sent {echo}".encode()))
+            run = push(
+                {
+                    **environ,
+                    "PUSHGATEWAY_URL": gateway.url,
+                    "PUSHGATEWAY_USERNAME": "user",
+                    "PUSHGATEWAY_PASSWORD": secret,
+                }
+            )
+            assert run.status == 76
+            assert secret[:10] not in run.stderr
+            assert basic[:12] not in run.stderr
+
+
+def test_a_textfile_must_be_a_file(environ, tmp_path):
+    """A device or FIFO in the textfile's place is refused, not replaced."""
+    fifo = tmp_path / "fifo.prom"
+    os.mkfifo(fifo)
+    del environ["PUSHGATEWAY_URL"]
+
+    run = push({**environ, "TEXTFILE_PATH": str(fifo)})
+
+    assert run.status == 74
+    assert "not a regular file" in run.stderr
+    assert fifo.is_fifo()
+
+    planted = tmp_path / ".out.prom.tmp"
+    os.mkfifo(planted)
+    run = push({**environ, "TEXTFILE_PATH": str(tmp_path / "out.prom")})
+    assert run.status == 74
+    assert run.took < 5
+
+
+def test_folders_are_private_under_any_umask(environ, tmp_path):
+    """With umask 000 the state's folders are still ours alone."""
+    line = f'umask 000; exec "{sys.executable}" "{PUSH}"'
+    subprocess.run(["sh", "-c", line], env=environ, check=True, timeout=60)
+
+    for path in (tmp_path / "state").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+
+
+def test_hostile_keys_cost_little(environ, cloud, pushgateway):
+    """Keys far longer than any device's are left out and counted, at no great cost."""
+    body = (
+        '{"code":"0","data":{"'
+        + "p" * 200_000
+        + '":{'
+        + ",".join(f'"k{n}":1' for n in range(8000))
+        + '},"'
+        + "A" * 300_000
+        + '":1,"b'
+        + "[1]" * 30_000
+        + '":1,"pd.soc":87}}'
+    )
+    cloud.fail("quota/all", faults.body(body.encode()))
+
+    run = push(environ)
+
+    assert run.status == 0, run.stderr
+    assert run.took < 5
+    assert values(pushgateway.device(DELTA.sn)) == {("ecoflow_pd_soc", ()): 87}
+    assert pushgateway.run()["ecoflow_push_skipped_values too_long"] == 3

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from ecoflow_push.api.models import DeviceInfo, clean_text
+from ecoflow_push.api.models import DeviceInfo, clean_text, online_flag, said
 from ecoflow_push.errors import (
     ApiOutOfTime,
     AskedToWait,
@@ -176,14 +176,14 @@ class Account:
             )
         envelope = self._envelope(reply)
         code = str(envelope.get("code"))
-        said = clean_text(envelope.get("message"))[:100]
-        if "too busy" in said.lower():
-            raise AskedToWait(f"{self._host}: {said}", BUSY_SECONDS, code)
+        words = said(envelope.get("message"), 100)
+        if "too busy" in words.lower():
+            raise AskedToWait(f"{self._host}: {words}", BUSY_SECONDS, code)
         if code != "0":
             # Any code of the login means refused credentials; no code is an outage.
             self._remember_refusal()
             raise KeysRefused(
-                f"{self._host}: the app account was refused (code {clean_text(code)}):"
+                f"{self._host}: the app account was refused (code {said(code, 20)}):"
                 " check ECOFLOW_ACCOUNT_USER and ECOFLOW_ACCOUNT_PASSWORD, and that"
                 " ECOFLOW_API_HOST is the account's region",
                 code,
@@ -238,14 +238,11 @@ class Account:
             for key, row in (rows if isinstance(rows, dict) else {}).items():
                 sn = clean_text(key)
                 if sn and isinstance(row, dict) and sn not in devices:
-                    online = str(row.get("online")).lower()
                     devices[sn] = DeviceInfo(
                         sn,
                         clean_text(row.get("deviceName")),
                         clean_text(row.get("productName")),
-                        {"0": False, "1": True, "true": True, "false": False}.get(
-                            online
-                        ),
+                        online_flag(row.get("online")),
                     )
         self._names = {
             device.sn: {"name": device.name, "product_name": device.product_name}
@@ -265,10 +262,10 @@ class Account:
         headers = {"Authorization": f"Bearer {token}", "lang": "en_US"}
         request = Request("GET", self._api_url + path, headers)
         envelope = self._envelope(self._send(self._transport, request, deadline))
-        code = clean_text(str(envelope.get("code")))[:20]
+        code = said(str(envelope.get("code")), 20)
         if code != "0":
-            said = clean_text(envelope.get("message"))[:100]
-            raise EcoflowApiException(f"{self._host}: code {code}: {said}", code)
+            words = said(envelope.get("message"), 100)
+            raise EcoflowApiException(f"{self._host}: code {code}: {words}", code)
         return envelope.get("data")
 
     def _exchange(self) -> Exchange:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
+
+from ecoflow_push.logs import redact
 
 
 class DeviceInfo(NamedTuple):
@@ -45,6 +48,20 @@ def clean_text(value: object) -> str:
         value = value.encode("utf-8", "replace").decode("utf-8")
         value = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", value)
     return value.strip()[:256]
+
+
+def said(value: object, most: int) -> str:
+    """Return what a service said, masked before it is cut, for a line of the log."""
+    return clean_text(redact(value))[:most]
+
+
+def online_flag(value: object) -> bool | None:
+    """Return a device list's flag: 0 or 1 by the documents, None for anything odd."""
+    words = {"0": False, "1": True, "false": False, "true": True, "offline": False}
+    text = str(value).strip().lower()
+    with contextlib.suppress(ValueError):
+        text = f"{float(text):g}"
+    return words.get(text)
 
 
 def short_sn(sn: str) -> str:

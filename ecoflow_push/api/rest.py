@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ecoflow_push.api.base import EcoflowApiClient
-from ecoflow_push.api.models import DeviceInfo, Snapshot, clean_text
+from ecoflow_push.api.models import (
+    DeviceInfo,
+    Snapshot,
+    clean_text,
+    online_flag,
+    said,
+)
 from ecoflow_push.api.signing import signed_headers
 from ecoflow_push.errors import (
     ApiOutOfTime,
@@ -128,7 +134,7 @@ class RestApiClient(EcoflowApiClient):
                     sn=sn,
                     name=clean_text(row.get("deviceName")),
                     product_name=clean_text(row.get("productName")),
-                    online=_online(row.get("online")),
+                    online=online_flag(row.get("online")),
                 )
         return list(devices.values())
 
@@ -233,23 +239,23 @@ class RestApiClient(EcoflowApiClient):
         self, code: str, envelope: Mapping[str, object], reply: Reply
     ) -> EcoflowApiException:
         """Return one line of advice for an error code (ecoflow-protocol.md 1.5)."""
-        said = clean_text(envelope.get("message"))[:100]
-        code = clean_text(code)[:20]
+        words = said(envelope.get("message"), 100)
+        code = said(code, 20)
         what = f"{self._host}: code {code}"
         if code in ADVICE:
             kind, advice = ADVICE[code]
             others = " or ".join(host for host in REGIONAL_HOSTS if host != self._host)
             advice = advice.format(others=others, clock=_clock_advice(reply))
             return kind(f"{what}: {advice}", code)
-        if "too busy" in said.lower():
-            return AskedToWait(f"{what}: {said}", BUSY_SECONDS, code)
+        if "too busy" in words.lower():
+            return AskedToWait(f"{what}: {words}", BUSY_SECONDS, code)
         kind = EcoflowApiException
         if code in REFUSAL_CODES:
             kind = KeysRefused
-        elif "no permission" in said.lower():
+        elif "no permission" in words.lower():
             kind = DeviceRefused
-        trace = clean_text(envelope.get("eagleEyeTraceId"))[:40] or "-"
-        return kind(f"{what}: {said or 'no text'} (trace {trace})", code)
+        trace = said(envelope.get("eagleEyeTraceId"), 40) or "-"
+        return kind(f"{what}: {words or 'no text'} (trace {trace})", code)
 
 
 def _clock_advice(reply: Reply) -> str:
@@ -258,11 +264,6 @@ def _clock_advice(reply: Reply) -> str:
     if abs(offset) < CLOCK_SUSPECT_SECONDS:
         return ""
     return f", and the clock: it is {offset:+.0f} s from EcoFlow's"
-
-
-def _online(value: object) -> bool | None:
-    """Return the list's flag: 0/1 by the documents, tolerated as bool or text."""
-    return {"0": False, "1": True, "false": False, "true": True}.get(str(value).lower())
 
 
 def _decode(body: bytes) -> object:

@@ -113,6 +113,8 @@ class _Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """Return the pools that go through `proxy`."""
+        if proxy.startswith("https:"):
+            kwargs["proxy_ssl_context"] = tls_context(None)
         manager = super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
         return self._obey(manager)
 

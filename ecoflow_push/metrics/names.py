@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 
 # Why a value of a quota map became no sample; the label `reason` of the metric.
@@ -24,11 +25,15 @@ SKIP_REASONS = (
     "reserved",
     "no_name",
     "too_deep",
+    "too_long",
     "too_many",
 )
-# The deepest recorded payload has 5 levels, the widest 2,700 values.
+# The deepest recorded payload has 5 levels, the widest 2,700 values, the longest key 70
+# letters. What is far beyond comes from no device, and must not cost much.
 MOST_LEVELS = 32
 MOST_SAMPLES = 10_000
+MOST_LEAVES = 100_000
+LONGEST_KEY = 512
 
 
 _SEPARATORS = re.compile(r"[.\[\]_]+")
@@ -74,73 +79,79 @@ def raw_samples(
     """
     skipped: Counter[str] = Counter()
     winners: dict[tuple[str, tuple[int, ...]], tuple[int, str, float]] = {}
-    for leaf in _leaves(quotas):
-        value = leaf.value
-        if isinstance(value, (bool, int, float)):
-            number = _finite(value)
-            name = metric_name(leaf.key)
-            if number is None:
-                skipped["non_finite"] += 1
-            elif not name:
-                skipped["no_name"] += 1
-            elif name in reserved or name.startswith("push_"):
-                skipped["reserved"] += 1
-            else:
-                place = (name, leaf.indices)
-                candidate = (leaf.level, leaf.key, number)
-                rival = winners.get(place)
-                if rival is None:
-                    winners[place] = candidate
-                else:
-                    skipped["collision"] += 1
-                    winners[place] = min(rival, candidate)
-        elif isinstance(value, str):
-            skipped["string"] += 1
-        elif value is None:
-            skipped["null"] += 1
-        else:
-            skipped["too_deep" if value else "empty"] += 1
+    leaves = _leaves(quotas)
+    for leaf in islice(leaves, MOST_LEAVES):
+        name = metric_name(leaf.key) if len(leaf.key) <= LONGEST_KEY else ""
+        reason = _reason(leaf, name, reserved)
+        if reason:
+            skipped[reason] += 1
+            continue
+        candidate = (leaf.level, leaf.key, _number(leaf.value))
+        rival = winners.setdefault((name, leaf.indices), candidate)
+        if rival is not candidate:
+            skipped["collision"] += 1
+            winners[name, leaf.indices] = min(rival, candidate)
     places = sorted(winners)
-    if len(places) > MOST_SAMPLES:
-        skipped["too_many"] += len(places) - MOST_SAMPLES
-        del places[MOST_SAMPLES:]
-    return [
+    skipped["too_many"] += sum(1 for _ in leaves) + len(places[MOST_SAMPLES:])
+    samples = [
         RawSample(f"{prefix}_{name}", indices, winners[name, indices][2])
-        for name, indices in places
-    ], skipped
+        for name, indices in places[:MOST_SAMPLES]
+    ]
+    return samples, +skipped
+
+
+def _reason(leaf: _Leaf, name: str, reserved: frozenset[str]) -> str:
+    """Return why a leaf becomes no sample, empty if it does."""
+    value = leaf.value
+    if len(leaf.key) > LONGEST_KEY:
+        return "too_long"
+    if isinstance(value, str):
+        return "string"
+    if value is None:
+        return "null"
+    if isinstance(value, (dict, list)):
+        return "too_deep" if value else "empty"
+    if not math.isfinite(_number(value)):
+        return "non_finite"
+    is_reserved = name in reserved or name.startswith("push_")
+    return "reserved" if is_reserved else "" if name else "no_name"
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]  # JSON has no other kinds left
+    except OverflowError:
+        return math.inf
 
 
 def _leaves(quotas: Mapping[str, object]) -> Iterator[_Leaf]:
-    """Yield everything that cannot be opened further."""
+    """Yield everything that cannot be opened further, or is too far out to be."""
     stack = [_leaf("", key, (), value, 0) for key, value in quotas.items()]
     while stack:
         leaf = stack.pop()
         key, indices, value, level = leaf
-        if not value or level == MOST_LEVELS or not isinstance(value, (dict, list)):
-            yield leaf
-        elif isinstance(value, dict):
+        is_open = level < MOST_LEVELS and len(key) <= LONGEST_KEY
+        if value and isinstance(value, dict) and is_open:
             stack += [
-                _leaf(key, name, indices, v, level + 1) for name, v in value.items()
+                _leaf(key, name, indices, inner, level + 1)
+                for name, inner in value.items()
+            ]
+        elif value and isinstance(value, list) and is_open:
+            stack += [
+                _Leaf(key, (*indices, place), inner, level + 1)
+                for place, inner in enumerate(value)
             ]
         else:
-            stack += [
-                _Leaf(key, (*indices, i), v, level + 1) for i, v in enumerate(value)
-            ]
+            yield leaf
 
 
 def _leaf(
     parent: str, name: str, indices: tuple[int, ...], value: object, level: int
 ) -> _Leaf:
     """Return the leaf `parent.name`; a written `[n]` is an index like a list's."""
+    if len(name) > LONGEST_KEY:
+        return _Leaf(name, indices, value, level)
     if "[" in name:
         indices += tuple(int(n) for n in re.findall(r"\[(\d{1,9})\]", name))
         name = re.sub(r"\[\d{1,9}\]", "", name)
     return _Leaf(f"{parent}.{name}" if parent else name, indices, value, level)
-
-
-def _finite(value: float) -> float | None:
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None

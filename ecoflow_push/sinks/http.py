@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from ecoflow_push.sockets import dial, tls_context
 from ecoflow_push.transport import OWN_HEADERS, Reply, Request, proxy_for, read_body
 
-MOST_BYTES = 1024 * 1024
+MOST_BYTES = 8 * 1024 * 1024
 
 
 class PlainExchange:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from ecoflow_push.errors import (
     SinkUnauthorized,
     Unreachable,
 )
+from ecoflow_push.logs import redact
 from ecoflow_push.sinks.http import PlainExchange
 from ecoflow_push.transport import Reply, Request, Transport
 
@@ -56,7 +58,8 @@ class PushgatewaySink:
         Raises SettingsError when a certificate or key file cannot be used.
         """
         self._url = url
-        self._host = url.partition("://")[2].partition("/")[0]
+        self._what = f"pushgateway {url.partition('://')[2].partition('/')[0]}"
+        self._groups: list[dict[str, str]] | None = None
         self._headers: dict[str, str] = {}
         if bearer_token is not None:
             self._headers["Authorization"] = f"Bearer {bearer_token}"
@@ -102,34 +105,46 @@ class PushgatewaySink:
         request = Request("DELETE", self._url + _path(group), self._headers)
         self._send(request, deadline, tries)
 
+    def has_group(self, group: Mapping[str, str], deadline: Deadline) -> bool:
+        """Return whether the gateway holds the group. Raises as `push` does."""
+        if self._groups is None:
+            request = Request("GET", f"{self._url}/api/v1/metrics", self._headers)
+            reply = self._send(request, deadline, None)
+            try:
+                found = json.loads(reply.body)["data"]
+                self._groups = [dict(each["labels"]) for each in found]
+            except (ValueError, LookupError, TypeError, RecursionError) as exc:
+                raise SinkError(f"{self._what}: does not list its groups") from exc
+        return dict(group) in self._groups
+
     def close(self) -> None:
         """Close the kept connection."""
         self._transport.close()
 
-    def _send(self, request: Request, deadline: Deadline, tries: int | None) -> None:
-        what = f"pushgateway {self._host}"
+    def _send(self, request: Request, deadline: Deadline, tries: int | None) -> Reply:
+        what = self._what
         try:
             reply = self._transport.send(lambda: request, deadline, tries)
         except Unreachable as exc:
             kind = SinkDown if exc.down else SinkError
             raise kind(f"{what}: {exc}") from exc
-        if reply.status in (200, 202):
+        if reply.status in (200, 202, 204):
             if b"<html" in reply.body.lower():
                 raise SinkError(f"{what}: answered with a web page (a login portal?)")
-        elif reply.status in (401, 403):
+            return reply
+        if reply.status in (401, 403):
             raise SinkUnauthorized(
                 f"{what}: HTTP {reply.status}, credentials refused: check"
                 " PUSHGATEWAY_USERNAME and _PASSWORD, or _BEARER_TOKEN"
             )
-        elif 300 <= reply.status < 400:
+        if 300 <= reply.status < 400:
             raise SinkRedirected(
                 f"{what}: HTTP {reply.status}, a redirect, not followed: check the"
                 " address and prefix in PUSHGATEWAY_URL"
             )
-        elif reply.status >= 500 or reply.status in (408, 425, 429):
+        if reply.status >= 500 or reply.status in (408, 425, 429):
             raise SinkError(f"{what}: HTTP {reply.status}: {_words(reply)}")
-        else:
-            raise SinkRejected(f"{what}: HTTP {reply.status}: {_words(reply)}")
+        raise SinkRejected(f"{what}: HTTP {reply.status}: {_words(reply)}")
 
 
 def _path(group: Mapping[str, str]) -> str:
@@ -147,5 +162,6 @@ def _path(group: Mapping[str, str]) -> str:
 
 def _words(reply: Reply) -> str:
     """Return the gateway's explanation as one short line."""
-    text = " ".join(reply.body[:2000].decode("utf-8", "replace").split())
+    # Masked before it is cut: half a secret is one too.
+    text = " ".join(str(redact(reply.body[:8000].decode("utf-8", "replace"))).split())
     return re.sub(r"[^ -~]", "?", text)[:200] or "no explanation"

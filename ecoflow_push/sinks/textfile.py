@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from prometheus_client import generate_latest
@@ -29,5 +28,5 @@ class TextfileSink:
             replace_file(self._path, generate_latest(registry), 0o644)
         except OSError as exc:
             raise SinkError(
-                f"textfile: cannot write {self._path}: {os.strerror(exc.errno or 0)}"
+                f"textfile: cannot write {self._path}: {exc.strerror}"
             ) from exc
