@@ -212,8 +212,7 @@ def most_in_flight(cloud, environ, count: int, after: int = 0) -> int:
         time.sleep(0.05)
         with lock:
             flying[0] -= 1
-        received = cloud.received[-1]
-        handler.send(cloud.answer(received._replace(path=handler.path)))
+        handler.send(cloud.answer(handler.current))
 
     cloud.fail("quota/all", slow)
     push(environ)

@@ -37,6 +37,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: RecordingServer
+    #: The request that is being answered.
+    current: Received
 
     def handle_one_request(self) -> None:
         """Serve one request; end quietly when the client hangs up."""
@@ -49,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length", 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(length)
-        received = Received(self.command, self.path, headers, body)
+        received = self.current = Received(self.command, self.path, headers, body)
         with self.server.lock:
             self.server.received.append(received)
             fault = self.server.next_fault(received.path)
