@@ -24,6 +24,16 @@ OFFLINE = SimulatedDevice(
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--drill", action="store_true", help="drills in full numbers")
+
+
+@pytest.fixture
+def drill(request: pytest.FixtureRequest) -> bool:
+    """Whether a drill is to run in full numbers."""
+    return bool(request.config.getoption("--drill"))
+
+
 @pytest.fixture
 def cloud() -> Iterator[SimulatedCloud]:
     """A cloud with one device that is online."""

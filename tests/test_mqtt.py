@@ -7,8 +7,10 @@ import gc
 import json
 import socket
 import ssl
+import statistics
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +19,10 @@ from pathlib import Path
 
 import pytest
 import trustme
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
+from ecoflow_push.api.protobuf import message_class
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import (
     ACCOUNT_PASSWORD,
@@ -33,7 +38,7 @@ from tests.conftest import DELTA
 from tests.fetch_servers import environ as library_path
 from tests.fetch_servers import find
 from tests.scripted_broker import ScriptedBroker
-from tests.support import Run, free_port, push, values
+from tests.support import PUSH, Run, free_port, push, values
 from tests.test_layers import imported_by
 
 BROKER_USER = "app-0123456789abcdef"
@@ -650,3 +655,111 @@ def test_no_secret_at_debug(account, fleet, cloud, tmp_path):
     for file in tmp_path.rglob("state.json"):
         for secret in SECRETS:
             assert secret not in file.read_text()
+
+
+# -- binary devices, and many visits --------------------------------------------------
+
+DELTA_3 = "P231ZFAKE0000007"
+
+
+def delta_3_frame(seq: int) -> bytes:
+    """Return what a DELTA 3 answers: one clear header with a display report."""
+    report = message_class("display.DisplayPropertyUpload")()
+    report.pow_in_sum_w = 120.5
+    report.cms_batt_soc = 66.0
+    envelope = message_class("envelope.Envelope")()
+    envelope.header.add(
+        pdata=report.SerializeToString(), src=2, cmd_func=254, cmd_id=21, seq=seq
+    )
+    return bytes(envelope.SerializeToString())
+
+
+BINARY = SimulatedDevice(DELTA_3, name="Cellar", frame=delta_3_frame)
+
+
+def test_a_binary_device(account, fleet, cloud, pushgateway):
+    """A device that speaks protobuf gives the keys that REST would, and is online."""
+    cloud.devices[:] = [BINARY]
+
+    run = push(account)
+
+    assert_decent(run, 0)
+    assert run.took < 3
+    device = pushgateway.device(DELTA_3)
+    assert values(device) == {
+        ("ecoflow_pow_in_sum_w", ()): 120.5,
+        ("ecoflow_cms_batt_soc", ()): 66.0,
+    }
+    assert device["ecoflow_online", ()] == 1
+
+
+def test_a_binary_device_that_is_offline(account, fleet, cloud, pushgateway):
+    """The code -2 in a reply's header is the cloud's word for offline."""
+
+    def offline(seq: int) -> bytes:
+        envelope = message_class("envelope.Envelope")()
+        envelope.header.add(seq=seq, code=b"-2")
+        return bytes(envelope.SerializeToString())
+
+    cloud.devices[:] = [SimulatedDevice(DELTA_3, frame=offline)]
+
+    assert_decent(push(account), 0)
+
+    assert pushgateway.device(DELTA_3)["ecoflow_online", ()] == 0
+
+
+def test_a_taken_over_session(account, fleet, cloud, broker, ca_file):
+    """Another session with our client id ends the visit in one line, at once."""
+    cloud.devices[:] = [SimulatedDevice(DELTA.sn, deaf_to=99)]
+    process = subprocess.Popen(
+        [sys.executable, PUSH], env=account, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 10
+    while not fleet.asked and time.monotonic() < until:
+        time.sleep(0.01)
+    thief = Client(CallbackAPIVersion.VERSION2, client_id=broker.client_ids()[0])
+    thief.username_pw_set(BROKER_USER, BROKER_PASSWORD)
+    thief.tls_set_context(ssl.create_default_context(cafile=ca_file))
+    thief.connect("localhost", broker.port)
+    thief.loop_start()
+    _, said = process.communicate(timeout=15)
+    thief.disconnect()
+    thief.loop_stop()
+
+    assert_decent(Run(process.returncode, "", said, 0.0), 69)
+    assert "another session with this client id" in said
+
+
+def test_drill_many_visits(account, fleet, cloud, broker, pushgateway, drill):
+    """However many runs visit: one login, one client id, one topic, right values."""
+    runs = 100 if drill else 4
+    cloud.devices[:] = [DELTA, BINARY, ASLEEP]
+    account["ECOFLOW_DEVICE_SN"] = f"{DELTA.sn},{DELTA_3},{ASLEEP.sn}"
+    visits, answers = [], []
+
+    for _ in range(runs):
+        run = push(account)
+
+        assert_decent(run, 0)
+        own = pushgateway.run()
+        visits.append(
+            own["ecoflow_push_duration_seconds connect"]
+            + own["ecoflow_push_duration_seconds collect"]
+        )
+        answers.append(fleet.slowest_answer())
+        devices = pushgateway.devices()
+        assert values(devices[DELTA.sn])["ecoflow_pd_soc", ()] == 87
+        assert values(devices[DELTA_3])["ecoflow_cms_batt_soc", ()] == 66.0
+        assert devices[ASLEEP.sn]["ecoflow_online", ()] == 0
+        assert not values(devices[ASLEEP.sn])
+
+    assert paths(cloud).count("/auth/login") == 1
+    assert paths(cloud).count("/iot-auth/app/certification") == 1
+    assert len(broker.client_ids()) == runs
+    assert len(set(broker.client_ids())) == 1
+    assert {topic.rsplit("/", 1)[1] for topic, _ in fleet.asked} == {"get"}
+    print(
+        f"{runs} runs, {len(fleet.asked)} requests; median from the first import to the"
+        f" last answer {statistics.median(visits) * 1000:.0f} ms, of which the devices"
+        f" took {statistics.median(answers) * 1000:.1f} ms to answer"
+    )

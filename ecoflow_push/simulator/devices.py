@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+import time
 from typing import Any, Self
 
 from paho.mqtt.client import Client
@@ -35,6 +36,7 @@ class SimulatedDevices:
         self.asked: list[tuple[str, bytes]] = []
         self._ready = threading.Event()
         self._deaf: dict[str, int] = {}
+        self._slowest = 0.0
         self._client = Client(
             CallbackAPIVersion.VERSION2, client_id="ANDROID_simulated_devices"
         )
@@ -57,11 +59,21 @@ class SimulatedDevices:
         self._client.disconnect()
         self._client.loop_stop()
 
+    def slowest_answer(self) -> float:
+        """Return how long the last round's slowest answer took to be sent (seconds)."""
+        slowest, self._slowest = self._slowest, 0.0
+        return slowest
+
     def say(self, topic: str, payload: bytes) -> None:
         """Publish anything, as the cloud or a device would."""
         self._client.publish(topic, payload, 1)
 
     def _hear(self, _client: Any, _userdata: Any, message: Any) -> None:
+        began = time.perf_counter()
+        self._answer(message)
+        self._slowest = max(self._slowest, time.perf_counter() - began)
+
+    def _answer(self, message: Any) -> None:
         parts = message.topic.split("/")
         if parts[-1] == "get_reply" or parts[2] == "device":
             return
