@@ -397,5 +397,5 @@ def _read_by(reading: Reading) -> str:
     if reading.state == "offline":
         return "not asked (offline)"
     if reading.state == "refused":
-        return "app account only"
+        return "app account only" if reading.source == "rest" else "refused"
     return "not readable now"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ecoflow_push.api.base import EcoflowApiClient
 from ecoflow_push.api.frames import decode_frame, get_all_request
-from ecoflow_push.api.models import DeviceInfo, Snapshot
+from ecoflow_push.api.models import DeviceInfo, Snapshot, online_flag
 from ecoflow_push.deadline import Deadline
 from ecoflow_push.errors import (
     ApiOutOfTime,
@@ -44,6 +44,8 @@ SUBSCRIBE_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 5.0
 SILENCE_SECONDS = 8.0
 KEEPALIVE_SECONDS = 60
+# Refused credentials that are younger are not the reason for the refusal.
+RENEW_SECONDS = 900.0
 QOS = 1
 # Free text (ecoflow-protocol.md 3.6).
 SENDER = "ecoflow_push"
@@ -124,8 +126,9 @@ class MqttApiClient(EcoflowApiClient):
         try:
             self._connect(certification, deadline)
         except KeysRefused:
-            # Exactly one new login: the cached credentials may have been rotated.
-            if time.time() - certification.obtained_at < CONNECT_SECONDS:
+            # They may have been rotated, so exactly one new login; but not one in every
+            # run, when what is refused is something else.
+            if time.time() - certification.obtained_at < RENEW_SECONDS:
                 raise
             self.close()
             certification = self._account.certification(deadline, fresh=True)
@@ -352,11 +355,10 @@ class MqttApiClient(EcoflowApiClient):
             if not part.keys() <= PLAN_KEYS:
                 visit.quotas.update(part)
             return
-        online = str(part.get("online"))
-        if online == "0":
-            visit.online, visit.complete = False, True
-        elif online == "1":
-            visit.online = True
+        online = online_flag(part.get("online"))
+        if online is not None:
+            visit.online = online
+            visit.complete = visit.complete or not online
         quotas = part.get("quotaMap")
         # An empty map comes from a device that sleeps, or speaks binary.
         if isinstance(quotas, dict) and quotas and visit.online is not False:
