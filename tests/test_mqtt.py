@@ -644,7 +644,11 @@ def test_nothing_is_left_behind(account, fleet, cloud, broker, ca_file):
 
     del client
     gc.collect()  # a socket left open would warn, and a warning is an error here
-    assert threading.active_count() == threads
+    # The simulated cloud's own threads end a moment after their connections.
+    until = time.monotonic() + 5
+    while threading.active_count() > threads and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() <= threads
 
 
 def test_no_secret_at_debug(account, fleet, cloud, tmp_path):
