@@ -19,15 +19,18 @@ class ScriptedBroker:
         *,
         connack: int | None = 0,
         suback: int | None = 1,
+        hangs_up: bool = False,
         then: Callable[[ScriptedBroker, Connection, str], None] | None = None,
     ) -> None:
         """`connack` and `suback` are return codes, None for silence.
 
-        `then` is called for each PUBLISH of the client, with its topic.
+        `hangs_up` resets the connection behind the CONNACK. `then` is called for each
+        PUBLISH of the client, with its topic.
         """
         self.connects = 0
         self._connack = connack
         self._suback = suback
+        self._hangs_up = hangs_up
         self._then = then
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
@@ -67,6 +70,8 @@ class ScriptedBroker:
             self.connects += 1
             if self._connack is not None:
                 connection.sendall(bytes((0x20, 2, 0, self._connack)))
+            if self._hangs_up:
+                hang_up(connection)
         elif kind == 0x80 and self._suback is not None:
             codes = bytes([self._suback] * body.count(b"/app/"))
             connection.sendall(bytes((0x90, 2 + len(codes))) + body[:2] + codes)
@@ -76,6 +81,13 @@ class ScriptedBroker:
             connection.sendall(b"\x40\x02" + identifier)
             if self._then:
                 self._then(self, connection, topic)
+
+
+def hang_up(connection: Connection) -> None:
+    """Reset the connection."""
+    linger = struct.pack("ii", 1, 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    connection.close()
 
 
 def _receive(connection: Connection) -> tuple[int, bytes] | None:

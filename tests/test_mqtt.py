@@ -8,7 +8,6 @@ import json
 import socket
 import ssl
 import statistics
-import struct
 import subprocess
 import sys
 import threading
@@ -37,7 +36,7 @@ from ecoflow_push.simulator.server import RecordingServer
 from tests.conftest import DELTA
 from tests.fetch_servers import environ as library_path
 from tests.fetch_servers import find
-from tests.scripted_broker import ScriptedBroker
+from tests.scripted_broker import ScriptedBroker, hang_up
 from tests.support import PUSH, Run, free_port, push, values
 from tests.test_layers import imported_by
 
@@ -244,6 +243,18 @@ def test_a_config_frame_is_no_data(account, fleet, cloud, pushgateway):
     assert len(fleet.asked) == 4
 
 
+def test_config_frames_alone_are_no_data(account, fleet, cloud, pushgateway):
+    """A device that sends its reporting plan and nothing else is not read."""
+    plan = b'{"params": {"pd.pdInfoFull": 300000, "pd.bmsRunIncre": 30000}}'
+    cloud.devices[:] = [SimulatedDevice(DELTA.sn, pushes=[plan], deaf_to=99)]
+
+    run = push({**account, "MQTT_TIMEOUT": "1"})
+
+    assert_decent(run, 69)
+    assert "no answer: asleep" in run.stderr
+    assert not values(pushgateway.device(DELTA.sn))
+
+
 def test_pushes_merge_into_the_reply(account, fleet, cloud, pushgateway):
     """What a device pushes beside its reply belongs to the same snapshot."""
     extra = b'{"params": {"mppt.inWatts": 58}, "timestamp": 1787344693}'
@@ -295,8 +306,7 @@ def use(cloud: SimulatedCloud, broker: ScriptedBroker) -> None:
 
 
 def reset(_broker, connection, _topic):
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
+    hang_up(connection)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +318,8 @@ def reset(_broker, connection, _topic):
         pytest.param({"connack": None}, 75, "no CONNACK in time", id="no CONNACK"),
         pytest.param({"suback": 128}, 77, "refused the subscription", id="SUBACK 128"),
         pytest.param({"suback": None}, 75, "did not confirm", id="no SUBACK"),
-        pytest.param({"then": reset}, 69, "connection", id="reset"),
+        pytest.param({"hangs_up": True}, 69, "connection", id="reset after CONNACK"),
+        pytest.param({"then": reset}, 69, "connection", id="reset after SUBACK"),
         pytest.param({}, 69, "no answer: asleep", id="swallows all"),
     ],
 )
@@ -567,6 +578,28 @@ def test_without_a_state_folder_it_works_and_warns(account, fleet, tmp_path):
 
     assert run.status == 0, run.stderr
     assert "must log in again" in run.stderr
+
+
+def test_two_runs_at_once_log_in_once(account, fleet, cloud):
+    """Of two runs at once one works, and the other one does not log in."""
+    cloud.devices[:] = [SimulatedDevice(DELTA.sn, DELTA.quotas, deaf_to=1)]
+    first = subprocess.Popen(
+        [sys.executable, PUSH], env=account, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 10
+    while not fleet.asked and time.monotonic() < until:
+        time.sleep(0.01)
+
+    assert_decent(push(account), 75)
+
+    _, said = first.communicate(timeout=20)
+    assert_decent(Run(first.returncode, "", said, 0.0), 0)
+    assert paths(cloud).count("/auth/login") == 1
+
+
+def test_development_mode_finds_nothing(account, fleet):
+    """Under Python's development mode a visit warns of nothing."""
+    assert_decent(push({**account, "PYTHONDEVMODE": "1"}), 0)
 
 
 def test_named_devices_need_no_list(account, fleet, cloud, pushgateway):
