@@ -31,12 +31,13 @@ IMPORTS = [sys.executable, "-c", "import requests, prometheus_client, paho.mqtt.
 FLOOR = "import gc, os; gc.disable(); import requests, prometheus_client; os._exit(0)"
 SHELL_PROGRAMS = ("curl", "openssl", "jq")
 USED = ["prometheus_client", "requests"]
-# Mandatory packages that a run over REST has no use for.
-UNUSED = ["paho", "schedule"]
+USED_BY_MQTT = ["paho", "prometheus_client"]
+PACKAGES = ["google", "paho", "prometheus_client", "requests", "schedule"]
 MAX_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 # The rows that others are compared with begin with a letter, which names the column.
 JOB = "push.py, 1 device"
+VISIT = "push.py, 1 device over MQTT, cached login"
 A = "a  import of three libraries, normal exit"
 B = "b  shell.sh, 1 device"
 
@@ -54,6 +55,7 @@ class Cost(NamedTuple):
     cpu: float
     wall: float
     peak: float
+    ended: float
 
 
 class Servers:
@@ -117,11 +119,12 @@ def start(command: Command, stderr: str) -> Cost:
         command.argv[0], command.argv, command.environ, file_actions=files
     )
     _, status, usage = os.wait4(pid, 0)
-    wall = time.perf_counter() - began
+    wall, ended = time.perf_counter() - began, time.time()
     if status:
         code = os.waitstatus_to_exitcode(status)
         sys.exit(f"status {code}: {command.argv}\n{content(stderr)}")
-    return Cost(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * MAX_RSS_UNIT)
+    cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * MAX_RSS_UNIT
+    return Cost(cpu, wall, peak, ended)
 
 
 def measure(
@@ -155,7 +158,7 @@ def print_table(costs: dict[str, list[Cost]]) -> None:
     heads = "".join(f"{what} /{name[0]}".rjust(9) for name, what in columns)
     print(f"{'':44}{'cpu ms':>8}{'wall ms':>9}{'peak MiB':>10}{heads}")
     for name, own in costs.items():
-        cpu, wall, peak = (quantile([*every], 0.5) for every in zip(*own, strict=True))
+        cpu, wall, peak, _ = (quantile([*all_], 0.5) for all_ in zip(*own, strict=True))
         print(f"{name:44}{cpu * 1e3:8.1f}{wall * 1e3:9.1f}{peak / 2**20:10.1f}", end="")
         for other, what in columns:
             print(f"{quantile(ratios(own, costs[other], what), 0.5):9.2f}", end="")
@@ -171,6 +174,12 @@ class Goals:
     def say(self, goal: str, found: str, *, met: bool) -> None:
         self.missed |= not met
         print(f"{'met' if met else 'MISSED':8}{goal:52}{found}")
+
+    def seconds(self, goal: str, found: list[float], most: float) -> None:
+        """Demand a median of `most` seconds or less."""
+        middle = quantile(found, 0.5)
+        text = f"{middle * 1e3:.0f} ms  (at most {max(found) * 1e3:.0f})"
+        self.say(f"{goal}: at most {most * 1e3:.0f} ms", text, met=middle <= most)
 
     def most(
         self, goal: str, found: list[float], most: float, better: float = 0
@@ -207,16 +216,28 @@ def check_requests(goals: Goals, servers: Servers, size: int, stderr: str) -> No
     )
 
 
-def check_imports(goals: Goals, servers: Servers, stderr: str) -> None:
+def check_visits(goals: Goals, servers: Servers, costs: list[Cost]) -> None:
+    """Check that nothing stalls on the way out, nor between question and answer."""
+    times = servers.ask("times")["times"]
+    visits = times[-len(costs) :]
+    leaving = [cost.ended - visit[1] for cost, visit in zip(costs, visits, strict=True)]
+    goals.seconds("over MQTT: from answer to end", leaving, 0.05)
+
+
+def check_imports(
+    goals: Goals, servers: Servers, cloud: str, used: list[str], stderr: str
+) -> None:
     """Check which of the mandatory packages a run imports."""
     python, script = PUSH
     argv = [python, "-X", "importtime", script]
-    start(Command(argv, servers.environ()), stderr)
+    start(Command(argv, servers.environ(cloud)), stderr)
     lines = [line.split("|") for line in content(stderr).splitlines()]
     modules = {line[2].strip().partition(".")[0] for line in lines if len(line) == 3}
-    found = [package for package in USED + UNUSED if package in modules]
+    found = [package for package in PACKAGES if package in modules]
     goals.say(
-        f"imported are only: {', '.join(USED)}", ", ".join(found), met=found == USED
+        f"{cloud}: imports only {', '.join(used)}",
+        ", ".join(found),
+        met=found == used,
     )
 
 
@@ -244,7 +265,11 @@ def compare(servers: Servers, rounds: int, stderr: str) -> bool:
     """Print everything and return whether all goals are met."""
     lacking = [program for program in SHELL_PROGRAMS if not shutil.which(program)]
     https = servers.environ()
-    commands = {JOB: Command(PUSH, https), A: Command(IMPORTS, https)}
+    commands = {
+        JOB: Command(PUSH, https),
+        VISIT: Command(PUSH, servers.environ("mqtt 1")),
+        A: Command(IMPORTS, https),
+    }
     if not lacking:
         # curl reads all trusted CAs at each start. push.py looks one up in the system's
         # hashed directory, which costs what reading a file with one CA does.
@@ -275,7 +300,10 @@ def compare(servers: Servers, rounds: int, stderr: str) -> bool:
     goals.most("peak memory / a", ratios(ours, costs[A], "peak"), 1.15)
     for size in (1, 3):
         check_requests(goals, servers, size, stderr)
-    check_imports(goals, servers, stderr)
+    check_imports(goals, servers, "https 1", USED, stderr)
+    goals.most("over MQTT: CPU / a", ratios(costs[VISIT], costs[A], "cpu"), 0.75)
+    check_visits(goals, servers, costs[VISIT])
+    check_imports(goals, servers, "mqtt 1", USED_BY_MQTT, stderr)
     if not lacking:
         check_shell(goals, servers, stderr)
     return not goals.missed

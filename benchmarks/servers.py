@@ -13,17 +13,24 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from itertools import cycle, product
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import certifi
 import trustme
 
-from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
+from ecoflow_push.simulator.cloud import (
+    SimulatedBroker,
+    SimulatedCloud,
+    SimulatedDevice,
+)
+from ecoflow_push.simulator.devices import SimulatedDevices
 from ecoflow_push.simulator.server import RecordingServer
+from tests.broker import BROKER_PASSWORD, BROKER_USER, mosquitto
 from tests.fetch_servers import find
 from tests.support import gateway, parse, values
 
-GATEWAY = "prometheus-pushgateway"
+NEEDED = {"prometheus-pushgateway", "mosquitto"}
 FETCH = "tests/fetch_servers.py"
 
 PARTS = ("core", "inv", "solar", "pack_packStatus", "ems_emsParam", "20_1")
@@ -60,10 +67,10 @@ def fleet(size: int) -> list[SimulatedDevice]:
 def main() -> None:
     """Serve until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # run.py hears it, and ends us
-    if GATEWAY not in find():
+    if not find().keys() >= NEEDED:
         subprocess.run([sys.executable, FETCH], stdout=sys.stderr, check=False)
-    if GATEWAY not in find():
-        sys.exit(f"{GATEWAY} is missing: run ./dev servers, or put it on PATH")
+    if lacking := NEEDED - find().keys():
+        sys.exit(f"{lacking} missing: run ./dev servers, or put them on PATH")
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="ecoflow-push-bench-"))
         authority = trustme.CA()
@@ -79,8 +86,10 @@ def main() -> None:
             )
         }
         recorder = stack.enter_context(RecordingServer())
+        account, devices = app_account(stack, folder, authority, tls)
         places = {
-            "clouds": {name: cloud.environ() for name, cloud in clouds.items()},
+            "clouds": {name: cloud.environ() for name, cloud in clouds.items()}
+            | {"mqtt 1": account},
             "recorder": recorder.url,
             "gateway": stack.enter_context(gateway()).url,
             "ca_file": os.path.join(folder, "ca.pem"),
@@ -93,10 +102,42 @@ def main() -> None:
         print(json.dumps(places), flush=True)
         for line in sys.stdin:
             asked = json.loads(line)
-            answer = series(recorder) if asked == "series" else seen(clouds[asked])
+            if asked == "series":
+                answer = series(recorder)
+            elif asked == "times":
+                answer = {"times": devices.times}
+            else:
+                answer = seen(clouds[asked])
             answer["gateway"] = [f"{r.method} {r.path}" for r in recorder.received]
             recorder.received.clear()
             print(json.dumps(answer), flush=True)
+
+
+def app_account(
+    stack: ExitStack, folder: str, authority: trustme.CA, tls: ssl.SSLContext
+) -> tuple[dict[str, str], SimulatedDevices]:
+    """Return the settings of a job with the app account, and the device that it reads.
+
+    The broker is a real one, with Nagle's algorithm on, as it comes.
+    """
+    cloud = stack.enter_context(SimulatedCloud(fleet(1), tls=tls))
+    broker = stack.enter_context(mosquitto(Path(folder, "broker"), authority))
+    cloud.broker = SimulatedBroker(
+        "localhost", broker.port, BROKER_USER, BROKER_PASSWORD
+    )
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    devices = SimulatedDevices(
+        cloud.devices,
+        "localhost",
+        broker.port,
+        username="sim",
+        password="sim",
+        tls=trust,
+    )
+    stack.enter_context(devices)
+    serial = {"ECOFLOW_DEVICE_SN": cloud.devices[0].sn, "PUSH_INSTANCE": "bench"}
+    return cloud.account_environ() | serial, devices
 
 
 def series(recorder: RecordingServer) -> dict[str, object]:

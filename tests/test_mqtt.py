@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,100 +25,20 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import (
     ACCOUNT_PASSWORD,
     TOKEN,
-    USER_ID,
     SimulatedBroker,
     SimulatedCloud,
     SimulatedDevice,
 )
 from ecoflow_push.simulator.devices import SimulatedDevices
 from ecoflow_push.simulator.server import RecordingServer
+from tests.broker import BROKER_PASSWORD, BROKER_USER, Mosquitto, mosquitto
 from tests.conftest import DELTA
-from tests.fetch_servers import environ as library_path
-from tests.fetch_servers import find
 from tests.scripted_broker import ScriptedBroker, hang_up
 from tests.support import PUSH, Run, free_port, push, values
 from tests.test_layers import imported_by
 
-BROKER_USER = "app-0123456789abcdef"
-BROKER_PASSWORD = "fedcba9876543210"
 SECRETS = (ACCOUNT_PASSWORD, TOKEN, BROKER_PASSWORD)
 ASLEEP = SimulatedDevice("R601ZFAKE0000003", {"pd.soc": 12}, online=0)
-
-
-class Mosquitto:
-    """A running mosquitto; `log` is what it says."""
-
-    def __init__(self, port: int, log: Path) -> None:
-        self.port = port
-        self._log = log
-
-    def client_ids(self) -> list[str]:
-        """Return the client id of every connection, the simulator's left out."""
-        lines = [
-            line.split(" as ")[1].split(" (")[0]
-            for line in self._log.read_text().splitlines()
-            if "New client connected" in line
-        ]
-        return [name for name in lines if name != "ANDROID_simulated_devices"]
-
-
-@contextmanager
-def mosquitto(folder: Path, authority, *lines: str) -> Iterator[Mosquitto]:
-    """Run mosquitto with TLS, a password file, an ACL and client id prefixes."""
-    folder.mkdir(exist_ok=True)
-    program = find().get("mosquitto")
-    assert program, "mosquitto is missing: run ./dev servers, or put it on PATH"
-    port = free_port()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    server = authority.issue_cert("localhost")
-    server.private_key_pem.write_to_path(str(folder / "server.key"))
-    server.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
-    passwords = program.parent.parent / "bin" / "mosquitto_passwd"
-    for user, password in ((BROKER_USER, BROKER_PASSWORD), ("sim", "sim")):
-        create = [] if (folder / "passwd").exists() else ["-c"]
-        subprocess.run(
-            [passwords, *create, "-b", folder / "passwd", user, password],
-            check=True,
-            env=library_path(program),
-        )
-    (folder / "acl").write_text(
-        f"user {BROKER_USER}\n"
-        "topic read /app/device/property/#\n"
-        f"topic read /app/{USER_ID}/+/thing/property/get_reply\n"
-        f"topic write /app/{USER_ID}/+/thing/property/get\n"
-        "user sim\ntopic readwrite #\n"
-    )
-    config = [
-        f"listener {port} 127.0.0.1",
-        f"cafile {folder}/ca.pem",
-        f"certfile {folder}/server.pem",
-        f"keyfile {folder}/server.key",
-        "allow_anonymous false",
-        f"password_file {folder}/passwd",
-        f"acl_file {folder}/acl",
-        "clientid_prefixes ANDROID_",
-        "persistence false",
-        f"log_dest file {folder}/log",
-        "log_type all",
-        "user root",
-        *lines,
-    ]
-    (folder / "mosquitto.conf").write_text("\n".join(config) + "\n")
-    process = subprocess.Popen(
-        [program, "-c", folder / "mosquitto.conf"], env=library_path(program)
-    )
-    try:
-        for _ in range(500):
-            assert process.poll() is None, (folder / "log").read_text()
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.01)
-        yield Mosquitto(port, folder / "log")
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
 
 
 @pytest.fixture
@@ -785,7 +704,8 @@ def test_drill_many_visits(account, fleet, cloud, broker, pushgateway, drill):
             own["ecoflow_push_duration_seconds connect"]
             + own["ecoflow_push_duration_seconds collect"]
         )
-        answers.append(fleet.slowest_answer())
+        answers.append(max(answered - heard for heard, answered in fleet.times))
+        fleet.times.clear()
         devices = pushgateway.devices()
         assert values(devices[DELTA.sn])["ecoflow_pd_soc", ()] == 87
         assert values(devices[DELTA_3])["ecoflow_cms_batt_soc", ()] == 66.0

@@ -19,7 +19,7 @@ class SimulatedDevices:
 
     It answers `latestQuotas` as devices of the JSON kind do, and the binary request of
     those that have a `frame`; `asked` records every message that reached any topic of
-    a user, as topic and payload.
+    a user, as topic and payload, and `times` when one came and was answered.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class SimulatedDevices:
     ) -> None:
         self.devices = devices
         self.asked: list[tuple[str, bytes]] = []
+        self.times: list[tuple[float, float]] = []
         self._ready = threading.Event()
         self._deaf: dict[str, int] = {}
-        self._slowest = 0.0
         self._client = Client(
             CallbackAPIVersion.VERSION2, client_id="ANDROID_simulated_devices"
         )
@@ -59,40 +59,39 @@ class SimulatedDevices:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def slowest_answer(self) -> float:
-        """Return how long the last round's slowest answer took to be sent (seconds)."""
-        slowest, self._slowest = self._slowest, 0.0
-        return slowest
-
     def say(self, topic: str, payload: bytes) -> None:
         """Publish anything, as the cloud or a device would."""
         self._client.publish(topic, payload, 1)
 
     def _hear(self, _client: Any, _userdata: Any, message: Any) -> None:
-        began = time.perf_counter()
-        self._answer(message)
-        self._slowest = max(self._slowest, time.perf_counter() - began)
+        heard = time.time()
+        if self._answer(message):
+            self.times.append((heard, time.time()))
 
-    def _answer(self, message: Any) -> None:
+    def _answer(self, message: Any) -> bool:
+        """Return whether there was an answer."""
         parts = message.topic.split("/")
         if parts[-1] == "get_reply" or parts[2] == "device":
-            return
+            return False
         self.asked.append((message.topic, message.payload))
         sn = parts[3]
         device = next((d for d in self.devices if d.sn == sn), None)
         if device is None or parts[-1] != "get":
-            return
+            return False
         for push in device.pushes:
             self.say(f"/app/device/property/{sn}", push)
         is_json = message.payload.startswith(b"{")
         # Both languages of one request count as one.
         self._deaf[sn] = self._deaf.get(sn, 0) + is_json
         if self._deaf[sn] <= device.deaf_to:
-            return
+            return False
         if is_json and device.frame is None:
             self.say(f"{message.topic}_reply", _reply(device, message.payload))
-        elif device.frame is not None and not is_json:
+            return True
+        if device.frame is not None and not is_json:
             self.say(f"{message.topic}_reply", device.frame(_sequence(message.payload)))
+            return True
+        return False
 
 
 def _reply(device: SimulatedDevice, request: bytes) -> bytes:
