@@ -207,7 +207,8 @@ class Worker:
             )
         records = self._state.devices
         for verdict in verdicts:
-            if verdict.facts and not verdict.facts.samples and verdict.sn in records:
+            fills = verdict.facts is not None and verdict.facts.samples
+            if not fills and verdict.sn in records:
                 # Until it is taken, the group may hold values that are not true now.
                 records[verdict.sn].held_at = None
         for verdict in verdicts:
