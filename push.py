@@ -10,16 +10,17 @@ sysexits.h where they fit (docs/exit-statuses.md).
 
 from __future__ import annotations
 
-import signal
+import _signal  # type: ignore[import-not-found]  # of signal, without its imports
 
 if __name__ == "__main__":
     # Before anything that takes time: until we have words of our own, it just ends us.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 import contextlib
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -97,6 +98,8 @@ def entry() -> NoReturn:
         status = main(sys.argv[1:], os.environ)
     except SystemExit as exc:  # --help, --version, a wrong option
         status = exc.code if isinstance(exc.code, int) else 0
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -101,10 +101,11 @@ class Worker:
             self._push_run()
             if outcome.status() == ExitStatus.OK:
                 self._state.last_success_at = time.time()
-            self._tell()
         finally:
             self._leave()
             self._save()
+        # Last, so that no signal can contradict it.
+        self._tell()
         return outcome.status()
 
     def dry_run(self) -> ExitStatus:

@@ -445,3 +445,82 @@ def test_hostile_keys_cost_little(environ, cloud, pushgateway):
     assert run.took < 5
     assert values(pushgateway.device(DELTA.sn)) == {("ecoflow_pd_soc", ()): 87}
     assert pushgateway.run()["ecoflow_push_skipped_values too_long"] == 3
+
+
+def test_drill_signals_at_any_instant(environ, cloud, drill):
+    """A signal at any instant ends a run within 2 s, with one line at most."""
+    import random
+    import signal
+
+    seed = 7
+    chance = random.Random(seed)
+    rounds = 150 if drill else 8
+    slow = 0.0
+    for _ in range(rounds):
+        number = chance.choice([signal.SIGTERM, signal.SIGINT])
+        process = subprocess.Popen(
+            [sys.executable, PUSH], env=environ, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(chance.uniform(0, 0.2))
+        began = time.monotonic()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=10)
+        slow = max(slow, time.monotonic() - began)
+        # Until our first line of code has run, the system and Python speak.
+        assert process.returncode in (0, 128 + number, -number), said
+        is_ours = "ecoflow_push" in said or "exit " in said
+        # A run that has told its end may still be told to stop.
+        lines = [line for line in said.splitlines() if " exit 0 OK " not in line]
+        assert not is_ours or len(lines) <= 1, said
+    assert slow < 2
+    print(f"{rounds} signals, seed {seed}: the slowest end took {slow * 1000:.0f} ms")
+    assert push(environ).status == 0
+
+
+def test_drill_kills_at_any_instant(environ, cloud, pushgateway, tmp_path, drill):
+    """A run killed at any instant leaves no lock, no litter and no broken state."""
+    import json
+    import random
+
+    seed = 11
+    chance = random.Random(seed)
+    rounds = 200 if drill else 8
+    environ["TEXTFILE_PATH"] = str(tmp_path / "out.prom")
+    for _ in range(rounds):
+        process = subprocess.Popen(
+            [sys.executable, PUSH], env=environ, stderr=subprocess.DEVNULL
+        )
+        time.sleep(chance.uniform(0.05, 0.2))
+        process.kill()
+        process.wait()
+
+    run = push(environ)
+
+    assert run.status == 0, run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"lock", "state.json", "out.prom"}
+    (state,) = tmp_path.rglob("state.json")
+    assert DELTA.sn in json.loads(state.read_text())["devices"]
+    print(f"{rounds} kills, seed {seed}: the next run worked, and left no litter")
+
+
+def test_drill_fifty_starts_at_once(environ, cloud, drill):
+    """Of many runs started at once exactly one works; the others end with 75."""
+    starts, rounds = (50, 5) if drill else (10, 1)
+    for _ in range(rounds):
+        cloud.received.clear()
+        cloud.fail("device/list", faults.hang(), times=1)
+        settings = {**environ, "RUN_DEADLINE": "8"}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, PUSH], env=settings, stderr=subprocess.DEVNULL
+            )
+            for _ in range(starts)
+        ]
+        statuses = sorted(process.wait(timeout=60) for process in processes)
+
+        assert statuses == [75] * starts
+        lists = [r for r in cloud.received if "device/list" in r.path]
+        assert len(lists) == 1
+    print(f"{rounds} times {starts} starts: one asked EcoFlow, each time")
