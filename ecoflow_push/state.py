@@ -36,6 +36,7 @@ class DeviceRecord:
         "name",
         "named",
         "product_name",
+        "reduced_at",
         "snapshot_at",
         "source",
         "told_at",
@@ -54,6 +55,8 @@ class DeviceRecord:
         #: When the values that its group holds were collected: 0 if the group holds
         #: none, None if that is not known.
         self.held_at = _number(fields.get("held_at"))
+        #: When its group was last emptied of values.
+        self.reduced_at = _number(fields.get("reduced_at"))
         #: Good device lists in a row that lacked it.
         self.missing = int(_number(fields.get("missing")) or 0)
         self.snapshot_at = _number(fields.get("snapshot_at"))

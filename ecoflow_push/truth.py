@@ -124,10 +124,11 @@ class Judge(NamedTuple):
         What counts is how old those are that the group holds: a push may have failed.
         """
         at = record.held_at
+        if at == 0:
+            # Even "none" is not for ever: a run without memory may have pushed since.
+            at = record.reduced_at
         # Without memory, or with a clock that went back, nobody knows how old they are.
-        young = at is not None and (
-            at == 0 or 0 <= time.time() - at <= self.stale_after
-        )
+        young = at is not None and 0 <= time.time() - at <= self.stale_after
         if young and not state.trouble:
             return None
         facts = _with_values(self._facts(sn, record, online=None), [], record)

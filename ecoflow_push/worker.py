@@ -33,7 +33,7 @@ from ecoflow_push.outcome import Outcome, SinkOutcome
 from ecoflow_push.settings import Settings
 from ecoflow_push.sinks import create_pushgateway, create_textfile
 from ecoflow_push.state import LONGEST_PAUSE_SECONDS, DeviceRecord, State, fingerprint
-from ecoflow_push.truth import Judge
+from ecoflow_push.truth import Judge, Verdict
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
@@ -207,11 +207,9 @@ class Worker:
                 len(verdicts),
             )
         records = self._state.devices
-        for verdict in verdicts:
-            fills = verdict.facts is not None and verdict.facts.samples
-            if not fills and verdict.sn in records:
-                # Until it is taken, the group may hold values that are not true now.
-                records[verdict.sn].held_at = None
+        if self._doubt(verdicts):
+            # Before the first push: killed behind it, we could no longer say so.
+            self._state.save()
         for verdict in verdicts:
             if sink.is_closed:
                 return
@@ -229,9 +227,25 @@ class Worker:
             if verdict.if_there:
                 push = partial(_push_if_there, gateway, group, deadline, push)
             if _attempt(sink, push) and verdict.sn in records:
-                holds = bool(verdict.facts.samples)
-                at = verdict.facts.snapshot_at if holds else 0.0
-                records[verdict.sn].held_at = at
+                fills = bool(verdict.facts.samples)
+                records[verdict.sn].held_at = (
+                    verdict.facts.snapshot_at if fills else 0.0
+                )
+                records[verdict.sn].reduced_at = None if fills else time.time()
+
+    def _doubt(self, verdicts: Iterable[Verdict]) -> bool:
+        """Note which groups will hold something else; return whether any will.
+
+        Until its push is known to be taken, what such a group holds is not known.
+        """
+        doubted = False
+        for verdict in verdicts:
+            record = self._state.devices.get(verdict.sn)
+            fills = verdict.facts is not None and bool(verdict.facts.samples)
+            if record and record.held_at is not None and fills != (record.held_at > 0):
+                record.held_at = None
+                doubted = True
+        return doubted
 
     def _write_textfile(self) -> None:
         if self._textfile:

@@ -29,7 +29,8 @@ LAW = {
     "transport": BASE,
     "metrics": BASE | {"metrics"},
     "sinks": BASE | {"sinks", "transport", "sockets"},
-    "api": BASE | {"api", "transport", "sockets"},
+    # For what a serial may look like.
+    "api": BASE | {"api", "transport", "sockets", "environ"},
     "collect": BASE | {"api"},
     "truth": BASE | {"api", "collect", "metrics", "state"},
     "outcome": BASE | {"api", "collect", "truth"},

@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import statistics
+import struct
 import subprocess
 import sys
 import threading
@@ -352,6 +353,7 @@ def age_cache(account: dict[str, str], seconds: float) -> None:
     file = cache_file(account)
     cached = json.loads(file.read_text())
     cached["certification"][-1] -= seconds
+    cached["login"][-1] -= seconds
     file.write_text(json.dumps(cached))
 
 
@@ -440,8 +442,8 @@ def test_a_damaged_cache_costs_one_login(damage, account, fleet, cloud):
 
 
 @pytest.mark.parametrize("field", range(8))
-def test_a_cache_with_one_wrong_field_costs_one_login(field, account, fleet, cloud):
-    """A certification with a field of the wrong kind is not used."""
+def test_a_cache_with_one_wrong_field(field, account, fleet, cloud):
+    """A certification with a field of the wrong kind is fetched anew, by the login."""
     assert_decent(push(account), 0)
     cached = json.loads(cache_file(account).read_text())
     cached["certification"][field] = None
@@ -449,7 +451,8 @@ def test_a_cache_with_one_wrong_field_costs_one_login(field, account, fleet, clo
 
     assert_decent(push(account), 0)
 
-    assert paths(cloud).count("/auth/login") == 2
+    assert paths(cloud).count("/auth/login") == 1
+    assert paths(cloud).count("/iot-auth/app/certification") == 2
 
 
 def test_an_old_cache_is_renewed(account, fleet, cloud):
@@ -722,3 +725,52 @@ def test_drill_many_visits(account, fleet, cloud, broker, pushgateway, drill):
         f" last answer {statistics.median(visits) * 1000:.0f} ms, of which the devices"
         f" took {statistics.median(answers) * 1000:.1f} ms to answer"
     )
+
+
+def test_a_failing_certification_costs_one_login(account, fleet, cloud):
+    """A login is kept at once: what fails behind it does not cost another one."""
+    cloud.fail("certification", faults.status(500))
+    for _ in range(3):
+        assert_decent(push(account), 69)
+    assert paths(cloud).count("/auth/login") == 1
+    cloud.heal()
+
+    assert_decent(push(account), 0)
+
+    assert paths(cloud).count("/auth/login") == 1
+
+
+@pytest.mark.parametrize("sn", ["A#B", "A+B", "#", "a/b", "\ud800", "x" * 70_000])
+def test_a_hostile_serial_spoils_nothing(sn, account, fleet, cloud, pushgateway):
+    """A serial that no device can have is left out; the others are read."""
+    cloud.devices.append(SimulatedDevice(sn, {"pd.soc": 1}))
+
+    assert_decent(push(account), 0)
+
+    assert values(pushgateway.device(DELTA.sn))
+
+
+@pytest.mark.parametrize("user_id", ["+", "a/b", "\ud800", "", "x" * 70_000])
+def test_a_hostile_user_id_is_refused(user_id, account, cloud):
+    """A user id that cannot stand in a topic is no answer of EcoFlow's."""
+    data = {"user": {"userId": user_id}, "token": TOKEN}
+    body = json.dumps({"code": "0", "data": data}).encode()
+    cloud.fail("/auth/login", faults.body(body))
+
+    assert_decent(push(account), 69)
+
+
+def test_a_retained_message_is_no_news(account, cloud, pushgateway):
+    """What the broker kept for whoever comes is as old as it likes: it is left out."""
+
+    def retained(broker, connection, topic):
+        own = f"/app/device/property/{DELTA.sn}"
+        payload = b'{"params": {"pd.soc": 42}}'
+        body = struct.pack("!H", len(own)) + own.encode() + payload
+        connection.sendall(bytes((0x31, len(body))) + body)
+
+    with ScriptedBroker(then=retained) as broker:
+        use(cloud, broker)
+        assert_decent(push({**account, "MQTT_TIMEOUT": "1"}), 69)
+
+    assert not values(pushgateway.device(DELTA.sn))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import urllib.request
+
 import pytest
 
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
-from ecoflow_push.simulator.server import RecordingServer
+from ecoflow_push.simulator.server import Answer, RecordingServer
 from tests.conftest import DELTA
-from tests.support import gateway, push, values
+from tests.support import PUSH, gateway, push, values
 
 LIST = "device/list"
 QUOTA = "quota/all"
@@ -135,3 +139,61 @@ def test_no_flag_is_no_word(flag, environ, cloud, pushgateway):
     assert push(environ).status == 0
 
     assert ("ecoflow_online", ()) not in pushgateway.device(DELTA.sn)
+
+
+class LosesAnswers(RecordingServer):
+    """A proxy that passes a push on, and answers 503 all the same."""
+
+    def answer(self, received):
+        request = urllib.request.Request(
+            received.path,
+            data=received.body,
+            method=received.method,
+            headers={"Content-Encoding": "gzip"},
+        )
+        urllib.request.urlopen(request, timeout=5).close()
+        return Answer(503)
+
+
+def test_a_push_whose_answer_was_lost_is_not_forgotten(environ, cloud, pushgateway):
+    """Values that arrived although the push failed go when they are too old."""
+    environ |= {"STALE_AFTER": "0", "ESTABLISH_ATTEMPTS": "1"}
+    online = list(cloud.devices)
+    offline(cloud)
+    assert push(environ).status == 0
+    cloud.devices[:] = online
+    with LosesAnswers() as lossy:
+        through = {**environ, "HTTP_PROXY": lossy.url, "NO_PROXY": "127.0.0.1"}
+        assert push(through).status == 74
+    assert values(pushgateway.device(DELTA.sn))
+    cloud.fail(LIST, faults.status(500))
+
+    assert push(environ).status == 69
+
+    assert not values(pushgateway.device(DELTA.sn))
+
+
+def test_a_run_killed_behind_its_push_is_not_forgotten(environ, cloud, pushgateway):
+    """Values that a killed run left behind go when they are too old."""
+    environ["STALE_AFTER"] = "0"
+    online = list(cloud.devices)
+    offline(cloud)
+    assert push(environ).status == 0
+    cloud.devices[:] = online
+
+    class Kills(LosesAnswers):
+        def answer(self, received):
+            super().answer(received)
+            process.kill()
+            return Answer(200)
+
+    with Kills() as killer:
+        through = {**environ, "HTTP_PROXY": killer.url, "NO_PROXY": "127.0.0.1"}
+        process = subprocess.Popen([sys.executable, PUSH], env=through)
+        assert process.wait(timeout=20) == -9
+    assert values(pushgateway.device(DELTA.sn))
+    cloud.fail(LIST, faults.status(500))
+
+    assert push(environ).status == 69
+
+    assert not values(pushgateway.device(DELTA.sn))

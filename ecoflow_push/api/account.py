@@ -12,9 +12,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ecoflow_push.api.models import DeviceInfo, clean_text, online_flag, said
+from ecoflow_push.environ import is_serial
 from ecoflow_push.errors import (
     ApiOutOfTime,
     AskedToWait,
@@ -43,6 +44,8 @@ CACHE_SECONDS = 12 * 3600.0
 # A device is bought more seldom than once an hour.
 LIST_SECONDS = 3600.0
 REFUSED_SECONDS = 3600.0
+# A login that is younger is not the reason why a request was refused.
+RENEW_SECONDS = 900.0
 BUSY_SECONDS = 120.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -58,6 +61,27 @@ class Certification(NamedTuple):
     password: str
     tls: bool
     obtained_at: float
+
+
+class Login(NamedTuple):
+    """What a login earned."""
+
+    user_id: str
+    token: str
+    obtained_at: float
+
+    def is_usable(self) -> bool:
+        """Return whether it can stand in a topic, a client id and a header."""
+        token = self.token
+        return (
+            is_serial(self.user_id)
+            and token.isascii()
+            and token.isprintable()
+            and (0 < len(token) < 4096)
+        )
+
+
+Kept = TypeVar("Kept", Login, Certification)
 
 
 class Account:
@@ -88,6 +112,7 @@ class Account:
         self._attempts = attempts
         self._longest_wait = longest_wait
         self._transport: Transport | None = None
+        self._login: Login | None = None
         self._certification: Certification | None = None
         self._refused: dict[str, object] = {}
         self._names: dict[str, dict[str, str]] = {}
@@ -112,9 +137,21 @@ class Account:
                 f" {wait:.0f} s, or until ECOFLOW_ACCOUNT_PASSWORD changes"
             )
         self._certification = None
-        token, user_id = self._log_in(deadline)
-        self._certification = self._fetch_certification(token, user_id, deadline)
-        self._refused = {}
+        young = self._login is not None and (
+            0 <= time.time() - self._login.obtained_at < RENEW_SECONDS
+        )
+        if self._login is None or fresh:
+            self._log_in(deadline)
+            young = True
+        try:
+            self._certification = self._fetch_certification(deadline)
+        except EcoflowApiException as exc:
+            # A code or 401 means that the token is dead: one new login, unless this
+            # one is so young that something else must be the reason.
+            if young or not exc.code or isinstance(exc, AskedToWait):
+                raise
+            self._log_in(deadline)
+            self._certification = self._fetch_certification(deadline)
         try:
             self._fetch_devices(deadline)
         except EcoflowApiException as exc:
@@ -154,7 +191,7 @@ class Account:
 
     # -- EcoFlow's side -------------------------------------------------------------
 
-    def _log_in(self, deadline: Deadline) -> tuple[str, str]:
+    def _log_in(self, deadline: Deadline) -> None:
         body = {
             "email": self._user,
             "password": base64.b64encode(self._password.encode()).decode(),
@@ -192,38 +229,48 @@ class Account:
         user = data.get("user") if isinstance(data, dict) else None
         token = data.get("token") if isinstance(data, dict) else None
         user_id = user.get("userId") if isinstance(user, dict) else None
-        if not token or not user_id:
+        login = Login(str(user_id or ""), str(token or ""), time.time())
+        if not login.is_usable():
             raise EcoflowApiException(f"{self._host}: a login without token or user")
-        return str(token), str(user_id)
+        # Kept at once: what comes next may fail, and must not cost another login.
+        self._login = login
+        self._refused = {}
+        self._save()
 
-    def _fetch_certification(
-        self, token: str, user_id: str, deadline: Deadline
-    ) -> Certification:
+    def _fetch_certification(self, deadline: Deadline) -> Certification:
+        assert self._login
+        user_id, token, _ = self._login
         data = self._get(f"{CERTIFICATION}?userId={user_id}", token, deadline)
         if not isinstance(data, dict):
             data = {}
-        host = clean_text(data.get("url"))
         port = clean_text(str(data.get("port", "")))
-        tls = data.get("protocol", "mqtts") != "mqtt"
-        local = host in LOOPBACK and self._api_url.split("/")[2].startswith(LOOPBACK)
-        if not host.endswith(".ecoflow.com") and not local:
-            raise EcoflowApiException(
-                f"{self._host}: named a broker outside ecoflow.com, not trusted"
-            )
-        if not tls and not local:
-            raise EcoflowApiException(f"{self._host}: named a broker without TLS")
-        if not port.isdecimal() or not 0 < int(port) < 65536:
-            raise EcoflowApiException(f"{self._host}: named a broker without a port")
-        return Certification(
+        found = Certification(
             user_id,
             token,
-            host,
-            int(port),
+            clean_text(data.get("url")),
+            int(port) if port.isdecimal() and len(port) < 6 else 0,
             str(data.get("certificateAccount", "")),
             str(data.get("certificatePassword", "")),
-            tls,
+            data.get("protocol", "mqtts") != "mqtt",
             time.time(),
         )
+        if fault := self._fault(found):
+            raise EcoflowApiException(f"{self._host}: named {fault}")
+        return found
+
+    def _fault(self, found: Certification) -> str:
+        """Return why a certification is not to be used, empty if it may be."""
+        is_local_api = self._api_url.split("/")[2].startswith(LOOPBACK)
+        local = found.host in LOOPBACK and is_local_api
+        if not found.host.endswith(".ecoflow.com") and not local:
+            return "a broker outside ecoflow.com, not trusted"
+        if not found.tls and not local:
+            return "a broker without TLS"
+        if not 0 < found.port < 65536:
+            return "a broker without a port"
+        texts = (found.token, found.username, found.password)
+        usable = all(text.isprintable() and len(text) < 4096 for text in texts)
+        return "" if usable and is_serial(found.user_id) else "odd credentials"
 
     def _fetch_devices(self, deadline: Deadline) -> None:
         """Ask for the device list; bound ones and those shared to the account."""
@@ -237,7 +284,7 @@ class Account:
                 rows = {str(r.get("sn", "")): r for r in rows if isinstance(r, dict)}
             for key, row in (rows if isinstance(rows, dict) else {}).items():
                 sn = clean_text(key)
-                if sn and isinstance(row, dict) and sn not in devices:
+                if is_serial(sn) and isinstance(row, dict) and sn not in devices:
                     devices[sn] = DeviceInfo(
                         sn,
                         clean_text(row.get("deviceName")),
@@ -293,7 +340,9 @@ class Account:
                 asked,
             )
         if reply.status != 200:
-            raise EcoflowApiException(f"{self._host}: HTTP {reply.status}")
+            what = f"HTTP {reply.status}"
+            code = what if reply.status == 401 else ""
+            raise EcoflowApiException(f"{self._host}: {what}", code)
         try:
             envelope = json.loads(reply.body)
         except (ValueError, RecursionError):
@@ -307,7 +356,7 @@ class Account:
     def _still_refused(self) -> float:
         """Return for how many seconds this very password must not be tried again."""
         at, salt = self._refused.get("at"), self._refused.get("salt")
-        if not isinstance(at, (int, float)) or not isinstance(salt, str):
+        if not isinstance(at, float) or not isinstance(salt, str) or not salt.isascii():
             return 0.0
         age = time.time() - at
         if not 0 <= age < REFUSED_SECONDS or self._hash(salt) != self._refused.get(
@@ -318,7 +367,7 @@ class Account:
 
     def _remember_refusal(self) -> None:
         salt = os.urandom(16).hex()
-        self._certification = None
+        self._login = self._certification = None
         self._refused = {"salt": salt, "hash": self._hash(salt), "at": time.time()}
         self._save()
 
@@ -354,10 +403,17 @@ class Account:
         refused, names = data.get("refused"), data.get("names")
         self._refused = refused if isinstance(refused, dict) else {}
         if isinstance(names, dict) and _is_map_of_texts(names):
-            self._names = names
+            self._names = {
+                sn: {key: clean_text(text) for key, text in inner.items()}
+                for sn, inner in names.items()
+            }
         listed_at = data.get("listed_at")
         self._listed_at = listed_at if isinstance(listed_at, float) else 0.0
-        self._certification = _certification(data.get("certification"))
+        login = _kept(data.get("login"), Login, (str, str, float))
+        self._login = login if login and login.is_usable() else None
+        kinds = (str, str, str, int, str, str, bool, float)
+        kept = _kept(data.get("certification"), Certification, kinds)
+        self._certification = kept if kept and not self._fault(kept) else None
 
     def _save(self) -> None:
         if self._cache_file is None:
@@ -365,6 +421,7 @@ class Account:
         text = json.dumps(
             {
                 "bound": [FILE_VERSION, self._host, self._user],
+                "login": self._login,
                 "certification": self._certification,
                 "refused": self._refused,
                 "names": self._names,
@@ -381,19 +438,18 @@ class Account:
             )
 
 
-def _certification(fields: object) -> Certification | None:
-    """Return a cached certification, None if it is damaged or too old."""
-    kinds = (str, str, str, int, str, str, bool, float)
+def _kept(fields: object, made: type[Kept], kinds: tuple[type, ...]) -> Kept | None:
+    """Return what the cache kept, None if it is damaged or too old."""
     if not isinstance(fields, list) or len(fields) != len(kinds):
         return None
     if any(type(f) is not kind for f, kind in zip(fields, kinds, strict=True)):
         return None
-    found = Certification(*fields)
-    return found if 0 <= time.time() - found.obtained_at < CACHE_SECONDS else None
+    # The time that it was obtained at is the last field of all.
+    return made(*fields) if 0 <= time.time() - fields[-1] < CACHE_SECONDS else None
 
 
-def _is_map_of_texts(value: dict[object, object]) -> bool:
-    return all(
+def _is_map_of_texts(value: dict[str, object]) -> bool:
+    return all(is_serial(sn) for sn in value) and all(
         isinstance(inner, dict)
         and all(isinstance(text, str) for text in inner.values())
         for inner in value.values()

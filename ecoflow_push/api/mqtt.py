@@ -212,7 +212,7 @@ class MqttApiClient(EcoflowApiClient):
         self._listen(client)
         try:
             client.connect(certification.host, certification.port, KEEPALIVE_SECONDS)
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, OverflowError, struct.error) as exc:
             reason, *_ = explain(exc)
             raise EcoflowApiException(f"broker {where}: {reason}") from exc
         self._client = client
@@ -237,7 +237,9 @@ class MqttApiClient(EcoflowApiClient):
             events.append(_Event("subscribed", codes=codes))
 
         def on_message(_c: Any, _u: Any, message: Any) -> None:
-            events.append(_Event("message", message.topic, message.payload))
+            # A retained message is as old as it likes, and no part of this snapshot.
+            if not message.retain:
+                events.append(_Event("message", message.topic, message.payload))
 
         client.on_connect = on_connect
         client.on_disconnect = on_disconnect

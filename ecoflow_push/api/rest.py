@@ -18,6 +18,7 @@ from ecoflow_push.api.models import (
     said,
 )
 from ecoflow_push.api.signing import signed_headers
+from ecoflow_push.environ import is_serial
 from ecoflow_push.errors import (
     ApiOutOfTime,
     AskedToWait,
@@ -129,7 +130,7 @@ class RestApiClient(EcoflowApiClient):
         devices: dict[str, DeviceInfo] = {}
         for row in data or []:
             sn = clean_text(row.get("sn")) if isinstance(row, dict) else ""
-            if sn and sn not in devices:
+            if is_serial(sn) and sn not in devices:
                 devices[sn] = DeviceInfo(
                     sn=sn,
                     name=clean_text(row.get("deviceName")),
