@@ -74,7 +74,7 @@ def run(options: Options, settings: Settings) -> int:
         worker = create_worker(settings, state, folder, options.devices)
         if options.list_devices:
             return worker.list_devices()
-        if options.dry_run or not (settings.pushgateway_url or settings.textfile_path):
+        if options.dry_run or not settings.has_sink:
             return worker.dry_run()
         return worker.run()
 

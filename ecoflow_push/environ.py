@@ -17,6 +17,13 @@ RESERVED_LABELS = (
     *("job", "instance", "device", "device_name", "product_name", "source", "pack"),
     *("phase", "state", "reason", "stage", "version", "le", "quantile"),
 )
+# What remote-write demands, and what HTTP does by itself.
+RESERVED_HEADERS = (
+    *("content-encoding", "content-type", "user-agent", "retry-attempt"),
+    "x-prometheus-remote-write-version",
+    *("accept-encoding", "connection", "content-length", "expect", "host"),
+    *("proxy-authorization", "te", "transfer-encoding", "upgrade"),
+)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # A secret is a line, not a document; a wrong path must not fill the memory.
 MAX_FILE_BYTES = 64 * 1024
@@ -64,15 +71,19 @@ class Reader:
         """Return a variable that has no _FILE form: a path itself, say."""
         return self._environ.get(name, "").strip() or None
 
-    def text(self, name: str) -> str | None:
-        """Return a variable or the content of its _FILE, None if neither is set."""
+    def text(self, name: str, *, lines: bool = False) -> str | None:
+        """Return a variable or the content of its _FILE, None if neither is set.
+
+        With `lines` it may have several of them.
+        """
         value = self.raw(name)
         file = self.raw(name + "_FILE")
         if file and value:
             self.fault(f"{name} and {name}_FILE: set only one of them")
         elif file:
             value = self._content(name + "_FILE", file)
-        if value and not value.isprintable():
+        one_line = (value or "").replace("\n", "") if lines else value or ""
+        if not one_line.isprintable():
             self.fault(f"{name}: expected one line of printable text")
             return None
         return value
@@ -131,13 +142,28 @@ class Reader:
             self.fault(f"{name}: no such file")
         return path
 
-    def url(self, name: str) -> SplitResult | None:
-        """Return the parts of an http(s) URL."""
+    def url(self, name: str, *, query: bool = False) -> SplitResult | None:
+        """Return the parts of an http(s) URL, which may have a `query` or not."""
         value = self.text(name)
-        parts = _split(value or "")
+        parts = _split(value or "", query=query)
         if value and not parts:
-            self.fault(f"{name}: expected http(s)://host[:port][/prefix]")
+            form = "path][?query" if query else "prefix"
+            self.fault(f"{name}: expected http(s)://host[:port][/{form}]")
         return parts
+
+    def headers(self, name: str) -> dict[str, str]:
+        """Return HTTP headers, written as lines or with semicolons between them."""
+        found: dict[str, str] = {}
+        text = (self.text(name, lines=True) or "").replace("\n", ";")
+        for part in filter(None, map(str.strip, text.split(";"))):
+            header, colon, value = (piece.strip() for piece in part.partition(":"))
+            if not (colon and value and value.isascii() and _is_made_of(header, "-_")):
+                self.fault(f"{name}: expected Name: value, in ASCII")
+                return {}
+            if header.lower() in RESERVED_HEADERS:
+                self.fault(f"{name}: the program itself sets the header {header}")
+            found[header] = value
+        return found
 
     def api_url(self, name: str, default: str) -> str:
         """Return the base URL of a host, host:port or URL; http for loopback only."""
@@ -294,7 +320,12 @@ def _is_made_of(text: str, marks: str) -> bool:
     )
 
 
-def _split(url: str) -> SplitResult | None:
+def _is_printable(text: str) -> bool:
+    """Return whether `text` can stand in a request line as it is."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def _split(url: str, *, query: bool = False) -> SplitResult | None:
     """Return the parts of an http(s) URL that can name a server, else None."""
     try:
         parts = urlsplit(url)
@@ -302,7 +333,7 @@ def _split(url: str) -> SplitResult | None:
             parts.scheme in ("http", "https")
             and _is_made_of(parts.hostname or "", "._:-")
             and parts.port != 0
-            and not parts.query
+            and (not parts.query or (query and _is_printable(parts.query)))
             and not parts.fragment
         )
     except ValueError:

@@ -14,6 +14,8 @@ EcoflowPushError
 │   └── ApiOutOfTime            75  collecting used up its share of the deadline
 └── SinkError                   74  a sink did not take what was collected
     ├── SinkDown                74  ... because it is not there at all
+    ├── SinkFailing             74  ... and blames itself (HTTP 5xx)
+    ├── SinkDeferred            75  ... so it was stored, or must wait
     ├── SinkRejected            76  ... and never will take this content
     ├── SinkRedirected          76  ... because the address is another one
     └── SinkUnauthorized        77  ... because it refused our credentials
@@ -142,10 +144,27 @@ class SinkDown(SinkError):
     """A sink is not there: nothing else that is sent to it will fare better."""
 
 
+class SinkFailing(SinkError):
+    """A sink answers HTTP 5xx: by its own fault, or by one piece of content."""
+
+
+class SinkDeferred(SinkError):
+    """What a sink did not take now is stored, or was not to be sent at all."""
+
+    status = ExitStatus.TEMPFAIL
+
+
 class SinkRejected(SinkError):
-    """A sink refused this content for good; other content it may take."""
+    """A sink refused this content for good; other content it may take.
+
+    `written` samples of it were taken all the same.
+    """
 
     status = ExitStatus.PROTOCOL
+
+    def __init__(self, message: str, written: int = 0) -> None:
+        super().__init__(message)
+        self.written = written
 
 
 class SinkRedirected(SinkError):

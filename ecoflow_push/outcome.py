@@ -91,15 +91,22 @@ class Outcome:
         failed = [sink for sink in self.sinks.values() if sink.errors]
         if not failed:
             return ExitStatus.OK
+        deferred = any(
+            error.status == ExitStatus.TEMPFAIL
+            for sink in failed
+            for error in sink.errors
+        )
         if any(sink.delivered for sink in self.sinks.values()):
-            return ExitStatus.PARTIAL
+            return ExitStatus.TEMPFAIL if deferred else ExitStatus.PARTIAL
         found = {_worst({error.status for error in sink.errors}) for sink in failed}
         nothing_new = not any(verdict.fresh for verdict in self.truth.verdicts)
         if found == {ExitStatus.IOERR} and nothing_new:
             # Nothing of this run was lost; why nothing was collected says more.
             return ExitStatus.PARTIAL
+        if len(found) == 1:
+            return found.pop()
         # Several sinks that fail in different ways: nothing was delivered anywhere.
-        return found.pop() if len(found) == 1 else ExitStatus.IOERR
+        return ExitStatus.TEMPFAIL if deferred else ExitStatus.IOERR
 
     def _problems(self) -> Iterable[str]:
         """Return what went wrong, each cause once, with the devices it concerns."""

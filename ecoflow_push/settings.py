@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from ecoflow_push.environ import Reader, Secret
 
+# They name whose data it is; they open nothing.
+TENANT_HEADERS = ("x-scope-orgid", "thanos-tenant")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+class Server(NamedTuple):
+    """An HTTP server that takes what is pushed, and how it is to be approached."""
+
+    url: str
+    username: str | None
+    password: Secret | None
+    bearer_token: Secret | None
+    ca_file: str | None
+    cert_file: str | None
+    key_file: str | None
+
+    def access(self) -> dict[str, str | None]:
+        """Return all but the URL, secrets revealed, as the sinks take it."""
+        fields = self._asdict()
+        del fields["url"]
+        return {
+            name: value.reveal() if isinstance(value, Secret) else value
+            for name, value in fields.items()
+        }
 
 
 class Settings:
@@ -31,13 +55,14 @@ class Settings:
     exporter_port: int | None
     run_deadline: float
     stale_after: float
-    pushgateway_url: str | None
-    pushgateway_username: str | None
-    pushgateway_password: Secret | None
-    pushgateway_bearer_token: Secret | None
-    pushgateway_ca_file: str | None
-    pushgateway_cert_file: str | None
-    pushgateway_key_file: str | None
+    pushgateway: Server | None
+    remote_write: Server | None
+    remote_write_version: str
+    remote_write_headers: dict[str, str]
+    spool_max_age: float
+    spool_max_bytes: int
+    #: write-ahead or on-failure.
+    spool_mode: str
     textfile_path: str | None
     job: str
     instance: str
@@ -61,30 +86,42 @@ class Settings:
         self = cls()
         self._read_ecoflow(read)
         self._read_run(read)
-        self._read_pushgateway(read)
-        self.textfile_path = read.raw("TEXTFILE_PATH")
-        if self.textfile_path and os.path.isdir(self.textfile_path):
-            read.fault("TEXTFILE_PATH: expected a file, not a folder")
+        self._read_sinks(read)
         self.proxies = read.proxies()
-        if needs_sink and not (self.pushgateway_url or self.textfile_path):
+        if needs_sink and not self.has_sink:
             read.fault(
-                "no sink: set PUSHGATEWAY_URL or TEXTFILE_PATH, or use --dry-run"
+                "no sink: set PUSHGATEWAY_URL, REMOTE_WRITE_URL or TEXTFILE_PATH, or"
+                " use --dry-run"
             )
         read.raise_faults()
         return self
 
+    @property
+    def has_sink(self) -> bool:
+        """Whether what is collected goes anywhere but to the screen."""
+        return bool(self.pushgateway or self.remote_write or self.textfile_path)
+
     def secrets(self) -> list[str]:
         """Return every text that must not appear in any output."""
+        servers = [server for server in (self.pushgateway, self.remote_write) if server]
         held = [
             self.access_key,
             self.secret_key,
             self.account_user,
             self.account_password,
-            self.pushgateway_bearer_token,
-            self.pushgateway_password,
+            *(server.bearer_token for server in servers),
+            *(server.password for server in servers),
         ]
         texts = [secret.reveal() for secret in held if secret]
-        pairs = [(self.pushgateway_username, texts[-1])] if texts else []
+        pairs = [
+            (server.username or "", server.password.reveal())
+            for server in servers
+            if server.password
+        ]
+        for name, value in self.remote_write_headers.items():
+            if name.lower() not in TENANT_HEADERS:
+                # The whole, and what stands behind "Bearer", say.
+                texts += [value, value.rpartition(" ")[2]]
         for proxy in self.proxies.values():
             parts = urlsplit(proxy)
             if parts.password:
@@ -142,32 +179,59 @@ class Settings:
         self.log_level = read.choice("LOG_LEVEL", LOG_LEVELS) or "INFO"
         self.log_format = read.choice("LOG_FORMAT", ("text", "json")) or "text"
 
-    def _read_pushgateway(self, read: Reader) -> None:
-        url = read.url("PUSHGATEWAY_URL")
-        self.pushgateway_url = url and _without_userinfo(url)
-        self.pushgateway_username = read.text("PUSHGATEWAY_USERNAME")
-        self.pushgateway_password = read.secret("PUSHGATEWAY_PASSWORD")
-        self.pushgateway_bearer_token = read.header_secret("PUSHGATEWAY_BEARER_TOKEN")
-        basic = read.pair("PUSHGATEWAY_USERNAME", "PUSHGATEWAY_PASSWORD")
-        if basic and self.pushgateway_bearer_token:
+    def _read_sinks(self, read: Reader) -> None:
+        self.pushgateway = _read_server(read, "PUSHGATEWAY")
+        if self.pushgateway:
+            # What people paste.
+            base = self.pushgateway.url.rstrip("/").removesuffix("/metrics")
+            self.pushgateway = self.pushgateway._replace(url=base)
+        # Its whole address is the user's to say, down to the last slash.
+        self.remote_write = _read_server(read, "REMOTE_WRITE", query=True)
+        versions = ("1", "2", "auto")
+        self.remote_write_version = read.choice("REMOTE_WRITE_VERSION", versions) or "1"
+        self.remote_write_headers = read.headers("REMOTE_WRITE_HEADERS")
+        names = {name.lower() for name in self.remote_write_headers}
+        server = self.remote_write
+        other = server and (server.username or server.bearer_token)
+        if other and "authorization" in names:
             read.fault(
-                "PUSHGATEWAY_BEARER_TOKEN: not together with PUSHGATEWAY_USERNAME"
+                "REMOTE_WRITE_HEADERS: Authorization, and so have other variables"
             )
-        if url and url.username is not None:
-            if basic or self.pushgateway_bearer_token:
-                read.fault(
-                    "PUSHGATEWAY_URL: has credentials, and so have other variables"
-                )
-            self.pushgateway_username = unquote(url.username)
-            self.pushgateway_password = Secret(unquote(url.password or ""))
-        self.pushgateway_ca_file = read.existing_file("PUSHGATEWAY_CA_FILE")
-        self.pushgateway_cert_file = read.existing_file("PUSHGATEWAY_CERT_FILE")
-        self.pushgateway_key_file = read.existing_file("PUSHGATEWAY_KEY_FILE")
-        if self.pushgateway_key_file and not self.pushgateway_cert_file:
-            read.fault("PUSHGATEWAY_KEY_FILE: needs PUSHGATEWAY_CERT_FILE")
+        self.spool_max_age = read.seconds("SPOOL_MAX_AGE", 86_400, 0)
+        # 1e12: more than any disk that this should fill.
+        most = read.count("SPOOL_MAX_BYTES", 20 * 1024 * 1024, 0, 10**12)
+        self.spool_max_bytes = most or 0
+        modes = ("write-ahead", "on-failure")
+        self.spool_mode = read.choice("SPOOL_MODE", modes) or modes[0]
+        self.textfile_path = read.raw("TEXTFILE_PATH")
+        if self.textfile_path and os.path.isdir(self.textfile_path):
+            read.fault("TEXTFILE_PATH: expected a file, not a folder")
+
+
+def _read_server(read: Reader, name: str, *, query: bool = False) -> Server | None:
+    """Return the server of the variables that begin with `name`, None if unset."""
+    url = read.url(f"{name}_URL", query=query)
+    username = read.text(f"{name}_USERNAME")
+    password = read.secret(f"{name}_PASSWORD")
+    bearer_token = read.header_secret(f"{name}_BEARER_TOKEN")
+    basic = read.pair(f"{name}_USERNAME", f"{name}_PASSWORD")
+    if basic and bearer_token:
+        read.fault(f"{name}_BEARER_TOKEN: not together with {name}_USERNAME")
+    if url and url.username is not None:
+        if basic or bearer_token:
+            read.fault(f"{name}_URL: has credentials, and so have other variables")
+        username = unquote(url.username)
+        password = Secret(unquote(url.password or ""))
+    files = [
+        read.existing_file(f"{name}_{file}_FILE") for file in ("CA", "CERT", "KEY")
+    ]
+    if files[2] and not files[1]:
+        read.fault(f"{name}_KEY_FILE: needs {name}_CERT_FILE")
+    if not url:
+        return None
+    return Server(_without_userinfo(url), username, password, bearer_token, *files)
 
 
 def _without_userinfo(url: SplitResult) -> str:
-    """Return the gateway's base URL; a trailing /metrics is what people paste."""
-    path = url.path.rstrip("/").removesuffix("/metrics")
-    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{quote(path, safe='/%')}"
+    netloc, path = url.netloc.rpartition("@")[2], quote(url.path, safe="/%")
+    return f"{url.scheme}://{netloc}{path}" + (f"?{url.query}" if url.query else "")

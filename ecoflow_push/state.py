@@ -70,6 +70,31 @@ class DeviceRecord:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+class EndpointRecord:
+    """What is remembered of a remote-write endpoint; times in Unix seconds."""
+
+    __slots__ = ("failing", "failing_runs", "name", "pause_until", "version")
+
+    def __init__(self, fields: Mapping[str, object] | None = None) -> None:
+        fields = fields or {}
+        self.name = _text(fields.get("name"))
+        #: The protocol's version that it turned out to take.
+        self.version = _text(fields.get("version"))
+        #: Until when it wants to be left alone.
+        self.pause_until = _number(fields.get("pause_until"))
+        #: The record that it answered with 5xx, and in how many runs in a row.
+        self.failing = _text(fields.get("failing"))
+        self.failing_runs = int(_number(fields.get("failing_runs")) or 0)
+
+    def fields(self) -> dict[str, object]:
+        """Return what goes into the file."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def pause_for(self, now: float) -> float:
+        """Return for how many seconds it still wants to be left alone."""
+        return _left(self.pause_until, now)
+
+
 class State:
     """The memory of one account and job; `trouble` says why there is none."""
 
@@ -78,6 +103,10 @@ class State:
         self.devices: dict[str, DeviceRecord] = {}
         self.last_success_at: float | None = None
         self.pause_until: float | None = None
+        #: Samples that no timestamped sink will ever get, by reason, over all runs.
+        self.dropped: dict[str, int] = {}
+        #: What is known of the remote-write endpoint of this run.
+        self.endpoint = EndpointRecord()
         self._gateway = ""
         self._refusals = 0
         self._refused_at: float | None = None
@@ -134,6 +163,8 @@ class State:
                 "devices": {sn: r.fields() for sn, r in self.devices.copy().items()},
                 "last_success_at": self.last_success_at,
                 "pause_until": self.pause_until,
+                "dropped": self.dropped,
+                "endpoint": self.endpoint.fields(),
                 "gateway": self._gateway,
                 "refusals": self._refusals,
                 "refused_at": self._refused_at,
@@ -155,6 +186,11 @@ class State:
             for record in self.devices.values():
                 record.held_at = None
 
+    def use_endpoint(self, name: str) -> None:
+        """Note where records are written; of another endpoint nothing is known."""
+        if name != self.endpoint.name:
+            self.endpoint = EndpointRecord({"name": name})
+
     def accepted(self) -> None:
         """Note that EcoFlow took the keys."""
         self._refusals, self._refused_at, self._refused_keys = 0, None, ""
@@ -172,10 +208,7 @@ class State:
 
     def pause_for(self, now: float) -> float:
         """Return for how many seconds EcoFlow still wants us to wait."""
-        if self.pause_until is None:
-            return 0.0
-        left = self.pause_until - now
-        return left if 0 < left <= LONGEST_PAUSE_SECONDS else 0.0
+        return _left(self.pause_until, now)
 
     def _load(self) -> None:
         import json
@@ -195,6 +228,12 @@ class State:
                 self.devices[sn] = DeviceRecord(fields)
         self.last_success_at = _number(data.get("last_success_at"))
         self.pause_until = _number(data.get("pause_until"))
+        dropped = data.get("dropped")
+        for reason, count in (dropped if isinstance(dropped, dict) else {}).items():
+            if _text(reason):
+                self.dropped[reason] = int(_number(count) or 0)
+        endpoint = data.get("endpoint")
+        self.endpoint = EndpointRecord(endpoint if isinstance(endpoint, dict) else {})
         self._gateway = _text(data.get("gateway"))
         self._refusals = int(_number(data.get("refusals")) or 0)
         self._refused_at = _number(data.get("refused_at"))
@@ -234,6 +273,12 @@ def _wait(since: float | None, now: float, seconds: float) -> float:
     if since is None or not 0 <= now - since < seconds:
         return 0.0
     return seconds - (now - since)
+
+
+def _left(until: float | None, now: float) -> float:
+    """Return the seconds until a pause ends; one of impossible length is over."""
+    left = 0.0 if until is None else until - now
+    return left if 0 < left <= LONGEST_PAUSE_SECONDS else 0.0
 
 
 def _number(value: object) -> float | None:

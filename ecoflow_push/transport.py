@@ -72,11 +72,14 @@ class Reply(NamedTuple):
         except (ValueError, OverflowError):
             return None
 
-    def clock_offset(self) -> float | None:
-        """Return how far our clock is ahead of the server's Date, in seconds."""
+    def clock_offset(self, at: float) -> float | None:
+        """Return how far a clock that showed `at` was ahead of the server's Date.
+
+        In seconds; None if the server did not say what time it is.
+        """
         try:
             date = email.utils.parsedate_to_datetime(self.headers.get("Date", ""))
-            return time.time() - date.timestamp()
+            return at - date.timestamp()
         except (ValueError, OverflowError):
             return None
 
@@ -105,16 +108,21 @@ class Transport:
         attempts: int,
         longest_wait: float,
         longest_try: float = 15.0,
+        is_worth_a_retry: Callable[[Reply], bool] | None = None,
     ) -> None:
         """Store what is needed.
 
         `attempts` is the most tries of one request, `longest_wait` the longest pause
         between two of them, `longest_try` the longest single try (seconds).
+        `is_worth_a_retry` tells which answers are tried again, by default those with
+        the statuses 408, 425, 429, 500, 502, 503 and 504.
         """
         self._exchange = exchange
         self._attempts = attempts
         self._longest_wait = longest_wait
         self._longest_try = longest_try
+        self._is_worth_a_retry = is_worth_a_retry or _has_retried_status
+        self._last: tuple[Reply, float] | None = None
         #: The server asked for a slower pace.
         self.throttled = False
 
@@ -123,9 +131,9 @@ class Transport:
     ) -> Reply:
         """Return the answer to what `build` makes, after retries where they help.
 
-        Connection errors and the statuses 408, 425, 429, 500, 502, 503 and 504 are
-        tried again, doubling, with jitter, honouring Retry-After. An answer whose
-        Retry-After is longer than we may wait is returned as it is.
+        Connection errors and answers that are worth it are tried again, doubling, with
+        jitter, honouring Retry-After. An answer whose Retry-After is longer than we may
+        wait is returned as it is.
 
         `tries` overrides how often. Raises OutOfTime when the deadline passed first,
         else Unreachable.
@@ -149,7 +157,8 @@ class Transport:
                 log.debug("try %d: %s; again in %.1f s", attempt, exc, wait)
             else:
                 self.throttled |= reply.status in (403, 429)
-                if reply.status not in RETRIED_STATUSES or attempt >= tries:
+                self._last = reply, time.time()
+                if not self._is_worth_a_retry(reply) or attempt >= tries:
                     return reply
                 asked = reply.retry_after()
                 if asked is not None and asked > self._longest_wait:
@@ -161,6 +170,13 @@ class Transport:
                     "try %d: HTTP %d; again in %.1f s", attempt, reply.status, wait
                 )
             time.sleep(wait)
+
+    def clock_offset(self) -> float | None:
+        """Return how far our clock is ahead of the last answer's, in seconds."""
+        if self._last is None:
+            return None
+        reply, at = self._last
+        return reply.clock_offset(at)
 
     def close(self) -> None:
         """Close the kept connections."""
@@ -180,6 +196,10 @@ class Transport:
         except (ValueError, LookupError) as exc:
             # http.client lets through what a hostile status or header line breaks.
             raise Unreachable("answered in broken HTTP") from exc
+
+
+def _has_retried_status(reply: Reply) -> bool:
+    return reply.status in RETRIED_STATUSES
 
 
 def read_body(

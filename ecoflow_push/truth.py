@@ -28,13 +28,15 @@ class Verdict(NamedTuple):
 
     `facts` None means: delete it. `fresh` is False where the group is only being
     reduced because nothing was learnt. `if_there` forbids to make the group anew: of
-    this device nothing was ever heard, perhaps its serial is mistyped.
+    this device nothing was ever heard, perhaps its serial is mistyped. `at` is when it
+    was learnt, in Unix seconds, None for just now.
     """
 
     sn: str
     facts: DeviceFacts | None
     fresh: bool = True
     if_there: bool = False
+    at: float | None = None
 
 
 class Truth:
@@ -44,6 +46,8 @@ class Truth:
         self.verdicts: list[Verdict] = []
         self.samples = 0
         self.skipped: Counter[str] = Counter()
+        #: Devices of which this run learnt nothing, though it should have.
+        self.unread: list[str] = []
         #: Devices whose refusal the log told less than a day ago.
         self.told_before: set[str] = set()
 
@@ -100,6 +104,7 @@ class Judge(NamedTuple):
     ) -> Verdict | None:
         unheard_of = not record.listed and record.snapshot_at is None
         if reading.state == "failed" or (reading.state == "refused" and unheard_of):
+            truth.unread.append(sn)
             return self._reduced(sn, record, state)
         samples: list[RawSample] = []
         if reading.snapshot:
@@ -116,7 +121,9 @@ class Judge(NamedTuple):
             record.snapshot_at = reading.snapshot.collected_at
         facts = self.describe(sn, reading, record)
         timed = reading.state != "refused"
-        return Verdict(sn, _with_values(facts, samples, record if timed else None))
+        facts = _with_values(facts, samples, record if timed else None)
+        at = reading.snapshot.collected_at if reading.snapshot else None
+        return Verdict(sn, facts, at=at)
 
     def _reduced(self, sn: str, record: DeviceRecord, state: State) -> Verdict | None:
         """Return the group without values once they are too old to stand.
@@ -146,7 +153,9 @@ class Judge(NamedTuple):
             record.missing += 1
             if record.missing >= GONE_AFTER_LISTS and record.listed:
                 truth.verdicts.append(Verdict(sn, None))
-            elif verdict := self._reduced(sn, record, state):
+                continue
+            truth.unread.append(sn)
+            if verdict := self._reduced(sn, record, state):
                 truth.verdicts.append(verdict)
 
     def _facts(

@@ -28,10 +28,18 @@ from ecoflow_push.errors import (
     SinkDown,
     SinkError,
 )
-from ecoflow_push.metrics.registry import DeviceFacts, RegistryBuilder, RunFacts
+from ecoflow_push.metrics.registry import (
+    DeviceFacts,
+    RegistryBuilder,
+    RunFacts,
+    SpoolFacts,
+)
 from ecoflow_push.outcome import Outcome, SinkOutcome
 from ecoflow_push.settings import Settings
-from ecoflow_push.sinks import create_pushgateway, create_textfile
+from ecoflow_push.sinks import (
+    create_pushgateway,
+    create_textfile,
+)
 from ecoflow_push.state import LONGEST_PAUSE_SECONDS, DeviceRecord, State, fingerprint
 from ecoflow_push.truth import Judge, Verdict
 
@@ -41,12 +49,15 @@ if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient
     from ecoflow_push.sinks.pushgateway import PushgatewaySink
     from ecoflow_push.sinks.textfile import TextfileSink
+    from ecoflow_push.writer import Writer
 
 log = logging.getLogger(__name__)
 
 COLLECT_SHARE = 0.6
-# Of what collecting left; the rest is for the run's own series.
+# Of what collecting left, for all sinks' devices; the rest is for the run's own series.
 DEVICES_PUSH_SHARE = 0.85
+# Of that, where remote-write comes behind.
+GATEWAY_SHARE = 0.5
 # A gateway re-checks all it holds at every push (push-protocols.md 1.3).
 MANY_GROUPS = 50
 
@@ -64,6 +75,7 @@ class Worker:
         instance: str,
         extra_labels: Mapping[str, str],
         pushgateway: PushgatewaySink | None,
+        writer: Writer | None = None,
         textfile: TextfileSink | None,
         deadline: float,
         keys_fingerprint: str,
@@ -80,6 +92,7 @@ class Worker:
         self._instance = instance
         self._extra_labels = extra_labels
         self._pushgateway = pushgateway
+        self._writer = writer
         self._textfile = textfile
         self._keys_fingerprint = keys_fingerprint
         self._started = time.monotonic()
@@ -93,7 +106,9 @@ class Worker:
         try:
             try:
                 self._collect()
+                began = time.monotonic()
                 self._push_devices()
+                self._durations["push"] = time.monotonic() - began
             except Exception:  # a bug becomes 70, and the run's series still say so
                 log.exception("a bug in ecoflow_push, please report it")
                 outcome.bug = True
@@ -182,19 +197,35 @@ class Worker:
     # -- pushing --------------------------------------------------------------------
 
     def _push_devices(self) -> None:
-        began = time.monotonic()
         verdicts = self._outcome.truth.verdicts
+        writer = self._writer
+        share = self._deadline.share(DEVICES_PUSH_SHARE)
+        if writer:
+            # Stored before anything is sent, to whomever: a push may be its end.
+            writer.take(self._outcome.truth, self._registry_of, self._clock_offset())
         if self._pushgateway:
             sink = self._outcome.sinks["pushgateway"] = SinkOutcome()
-            share = self._deadline.share(DEVICES_PUSH_SHARE)
-            self._bounded(
-                sink, share, partial(self._push_groups, self._pushgateway, sink, share)
-            )
+            part = share.share(GATEWAY_SHARE) if writer else share
+            push = partial(self._push_groups, self._pushgateway, sink, part)
+            if not within(part, push):
+                sink.errors.append(SinkDown("pushgateway: no answer in time"))
         else:
             for verdict in verdicts:
                 if verdict.facts is None:
                     self._state.devices.pop(verdict.sn, None)
-        self._durations["push"] = time.monotonic() - began
+        if writer:
+            self._outcome.sinks["remote-write"] = writer.outcome
+            if self._pushgateway:
+                writer.hear(self._pushgateway.clock_offset())
+            if not within(share, partial(writer.replay, share)):
+                writer.abandon()
+            writer.finish()
+
+    def _clock_offset(self) -> float | None:
+        """Return how far our clock is ahead of EcoFlow's (s), None if it is unknown."""
+        offsets = [client.clock_offset() for client in self._clients]
+        known = [offset for offset in offsets if offset is not None]
+        return max(known, key=abs, default=None)
 
     def _push_groups(
         self, gateway: PushgatewaySink, sink: SinkOutcome, deadline: Deadline
@@ -203,7 +234,7 @@ class Worker:
         if len(verdicts) > MANY_GROUPS:
             log.warning(
                 "%d devices on one Pushgateway: it re-checks all it holds at every"
-                " push, so this takes long; use several gateways or the textfile",
+                " push, so this takes long; use remote-write (REMOTE_WRITE_URL)",
                 len(verdicts),
             )
         records = self._state.devices
@@ -222,7 +253,7 @@ class Worker:
                     records.pop(verdict.sn, None)
                 continue
             push = partial(
-                gateway.push, self._registry([verdict.facts]), group, deadline, tries
+                gateway.push, self._registry_of(verdict.facts), group, deadline, tries
             )
             if verdict.if_there:
                 push = partial(_push_if_there, gateway, group, deadline, push)
@@ -256,26 +287,30 @@ class Worker:
             sink.delivered = int(_attempt(sink, push, counts=False))
 
     def _push_run(self) -> None:
-        gateway = self._pushgateway
-        if gateway is None:
+        if not (self._pushgateway or self._writer):
             return
-        sink = self._outcome.sinks.setdefault("pushgateway", SinkOutcome())
-        group = {"job": f"{self._job}_push", "instance": self._instance}
         registry = self._registry([], self._run_facts())
-        # What was refused once is not asked twice; a gateway that was down may be back.
-        if not sink.has_refused:
-            push = partial(gateway.push, registry, group, self._deadline)
-            self._bounded(
-                sink, self._deadline, partial(_attempt, sink, push, counts=False)
+        if self._pushgateway:
+            sink = self._outcome.sinks.setdefault("pushgateway", SinkOutcome())
+            group = {"job": f"{self._job}_push", "instance": self._instance}
+            push = partial(self._pushgateway.push, registry, group, self._deadline)
+            # Refused once, not asked twice; a gateway that was down may be back.
+            if not sink.has_refused:
+                self._bounded(sink, partial(_attempt, sink, push, counts=False))
+        if self._writer:
+            write = partial(
+                self._writer.push_run, registry, self._instance, self._deadline
             )
+            self._bounded(self._writer.outcome, write)
 
-    def _bounded(
-        self, sink: SinkOutcome, deadline: Deadline, work: Callable[[], object]
-    ) -> None:
-        if not within(deadline, work):
-            sink.errors.append(SinkDown("pushgateway: no answer in time"))
+    def _bounded(self, sink: SinkOutcome, work: Callable[[], object]) -> None:
+        if not within(self._deadline, work):
+            sink.errors.append(SinkDown("the run's own series: no answer in time"))
 
     # -- saying ---------------------------------------------------------------------
+
+    def _registry_of(self, facts: DeviceFacts) -> CollectorRegistry:
+        return self._registry([facts])
 
     def _registry(
         self, devices: Iterable[DeviceFacts], run: RunFacts | None = None
@@ -299,6 +334,7 @@ class Worker:
         states.update(r.state for r in outcome.collection.readings.values())
         status = outcome.status()
         succeeded = status == ExitStatus.OK
+        writer = self._writer
         return RunFacts(
             version=__version__,
             exit_status=status,
@@ -307,6 +343,9 @@ class Worker:
             devices=states,
             samples=outcome.truth.samples,
             skipped=outcome.truth.skipped,
+            spool=SpoolFacts(writer.waiting, writer.oldest_at, writer.dropped())
+            if writer
+            else None,
         )
 
     def _tell(self) -> None:
@@ -326,8 +365,9 @@ class Worker:
     def _leave(self) -> None:
         for client in self._clients:
             client.close()
-        if self._pushgateway:
-            self._pushgateway.close()
+        for sink in (self._pushgateway, self._writer):
+            if sink:
+                sink.close()
 
     def _save(self) -> None:
         self._state.save()
@@ -353,8 +393,13 @@ def create_worker(
         device_names=settings.device_names,
         stale_after=settings.stale_after,
     )
-    if settings.pushgateway_url:
-        state.use_gateway(settings.pushgateway_url)
+    writer = None
+    if settings.remote_write:
+        from ecoflow_push.writer import create_writer
+
+        writer = create_writer(settings, state, folder)
+    if settings.pushgateway:
+        state.use_gateway(settings.pushgateway.url)
     keys = (settings.api_url, settings.access_key, settings.secret_key)
     return Worker(
         clients,
@@ -364,6 +409,7 @@ def create_worker(
         instance=settings.instance,
         extra_labels=settings.extra_labels,
         pushgateway=create_pushgateway(settings),
+        writer=writer,
         textfile=create_textfile(settings),
         deadline=settings.run_deadline,
         keys_fingerprint=fingerprint(

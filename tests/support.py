@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -30,6 +32,7 @@ OWN_NAMES = re.compile(
     r"|push_(failure_)?time_seconds"
 )
 
+T = TypeVar("T")
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -133,9 +136,11 @@ def values(series: Series) -> Series:
 
 
 @contextmanager
-def server(program: str, *args: str, ready: str, url: str) -> Iterator[str]:
+def running(
+    program: str, *args: str, ready: str, url: str, suite: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a real server until the block ends; `ready` is the path that says so."""
-    binary = find().get(program)
+    binary = find(suite).get(program)
     # Never skipped: a suite that ran without its servers would prove nothing.
     assert binary, f"{program} is missing: run ./dev servers, or put it on PATH"
     # Not a pipe: a server that logs into one that nobody reads stops.
@@ -154,8 +159,10 @@ def server(program: str, *args: str, ready: str, url: str) -> Iterator[str]:
                 if "CERTIFICATE" in str(exc) or "HANDSHAKE" in str(exc).upper():
                     break
             time.sleep(0.01)
-        yield url
+        yield process
     finally:
+        # One that a test has stopped would not hear the other signal.
+        process.send_signal(signal.SIGCONT)
         process.terminate()
         process.wait(timeout=10)
         said.close()
@@ -164,13 +171,119 @@ def server(program: str, *args: str, ready: str, url: str) -> Iterator[str]:
 @contextmanager
 def gateway(*args: str, scheme: str = "http") -> Iterator[Gateway]:
     port = free_port()
-    with server(
+    url = f"{scheme}://localhost:{port}"
+    with running(
         "prometheus-pushgateway",
         f"--web.listen-address=127.0.0.1:{port}",
         # Debian's default is a file that outlives the test.
         "--persistence.file=",
         *args,
         ready="/-/ready",
-        url=f"{scheme}://localhost:{port}",
-    ) as url:
+        url=url,
+    ):
         yield Gateway(url)
+
+
+Points = dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[int, float]]]
+
+
+class Database(NamedTuple):
+    """A real server that takes remote-write; what it holds, by name and labels."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    is_victoria: bool
+
+    @property
+    def write_url(self) -> str:
+        return f"{self.url}/api/v1/write"
+
+    def points(self, match: str = '{job=~".+"}') -> Points:
+        """Return all samples in milliseconds, as stored; staleness markers left out."""
+        if self.is_victoria:
+            fetch(f"{self.url}/internal/force_flush")
+            path = f"/api/v1/export?match[]={quote(match)}"
+            text = eventually(lambda: fetch(self.url + path).decode())
+            return {
+                _key(row["metric"]): [
+                    (at, value)
+                    for at, value in zip(row["timestamps"], row["values"], strict=True)
+                    if value is not None
+                ]
+                for row in map(json.loads, text.splitlines())
+            }
+        at = time.time() + 3600
+        rows = self._query(f"{match}[30d]", at)
+        return {
+            _key(row["metric"]): [(round(t * 1000), float(v)) for t, v in row["values"]]
+            for row in rows
+        }
+
+    def alive(self, match: str = '{job=~".+"}', at: float | None = None) -> Series:
+        """Return what an instant query shows, without what has ended."""
+        at = time.time() if at is None else at
+        if self.is_victoria:
+            fetch(f"{self.url}/internal/force_flush")
+        rows = eventually(lambda: self._query(match, at))
+        return {_key(row["metric"]): float(row["value"][1]) for row in rows}
+
+    def _query(self, query: str, at: float) -> list[Any]:
+        path = f"/api/v1/query?query={quote(query)}&time={at:.3f}"
+        return list(json.loads(fetch(self.url + path))["data"]["result"])
+
+
+def eventually(ask: Callable[[], T], seconds: float = 5) -> T:
+    """Return the first answer that is not empty, the last one if none is."""
+    until = time.monotonic() + seconds
+    while not (answer := ask()) and time.monotonic() < until:
+        # New series are found by VictoriaMetrics only after its index is written.
+        time.sleep(0.05)
+    return answer
+
+
+def _key(metric: dict[str, str]) -> tuple[str, tuple[tuple[str, str], ...]]:
+    name = metric.pop("__name__")
+    return name, tuple(sorted(metric.items()))
+
+
+@contextmanager
+def prometheus(
+    folder: Path, *, suite: str = "", config: str = "", port: int | None = None
+) -> Iterator[Database]:
+    """Run a real Prometheus that takes remote-write; its data stay in `folder`."""
+    port = port or free_port()
+    url = f"http://127.0.0.1:{port}"
+    folder.mkdir(exist_ok=True)
+    (folder / "prometheus.yml").write_text(config or "global: {}\n")
+    with running(
+        "prometheus",
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--web.enable-remote-write-receiver",
+        "--log.level=warn",
+        ready="/-/ready",
+        url=url,
+        suite=suite,
+    ) as process:
+        yield Database(url, process, is_victoria=False)
+
+
+@contextmanager
+def victoria_metrics(folder: Path, *, port: int | None = None) -> Iterator[Database]:
+    """Run a real VictoriaMetrics; its data stay in `folder`."""
+    port = port or free_port()
+    url = f"http://127.0.0.1:{port}"
+    with running(
+        "victoria-metrics",
+        f"-storageDataPath={folder}",
+        f"-httpListenAddr=127.0.0.1:{port}",
+        "-retentionPeriod=100y",
+        "-search.latencyOffset=0s",
+        "-loggerLevel=ERROR",
+        # Or a snapshot whose answer got lost is there twice.
+        "-dedup.minScrapeInterval=1ms",
+        ready="/health",
+        url=url,
+    ) as process:
+        yield Database(url, process, is_victoria=True)

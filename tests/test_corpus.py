@@ -18,7 +18,7 @@ import pytest
 from ecoflow_push.metrics.names import raw_samples
 from ecoflow_push.metrics.registry import RESERVED_NAMES
 from ecoflow_push.simulator.cloud import SimulatedDevice
-from tests.support import ROOT, Series, fetch, free_port, push, server, strip, values
+from tests.support import ROOT, Series, fetch, free_port, push, running, strip, values
 
 SHARED = ROOT.parent / "shared"
 RECORDED = SHARED / "payloads"
@@ -154,7 +154,7 @@ def scrape(gateway_url: str, folder: Path, total: int) -> dict[str, Series]:
         f"      - targets: ['{gateway_url.partition('//')[2]}']\n"
     )
     url = f"http://127.0.0.1:{free_port()}"
-    with server(
+    with running(
         "prometheus",
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'tsdb'}",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import re
 
 import pytest
 
 from ecoflow_push import __version__
-from ecoflow_push.errors import ExitStatus
+from ecoflow_push.errors import ExitStatus, SettingsError
 from ecoflow_push.metrics.names import SKIP_REASONS, metric_name
 from ecoflow_push.metrics.registry import DEVICE_METRICS, RUN_METRICS
 from ecoflow_push.settings import Settings
+from ecoflow_push.writer import LOSSES
 from tests.support import ROOT, push
 from tests.test_settings import BASE
 
@@ -34,28 +34,29 @@ def setting_rows() -> dict[str, list[str]]:
     return dict(zip(names, rows, strict=True))
 
 
+class Asked(dict[str, str]):
+    """An empty environment that remembers what was looked for in it."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: str = "") -> str:  # type: ignore[override]
+        self.names.add(name)
+        return default
+
+
 def read_names() -> set[str]:
-    """Return the variables that settings.py and environ.py read."""
-    sources = (ROOT / "ecoflow_push" / name for name in ("settings.py", "environ.py"))
-    tree = ast.parse(
-        "\n".join(source.read_text() for source in sources).replace(
-            "from __future__ import annotations", ""
-        )
-    )
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and node.args:
-            first = node.args[0]
-            if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                found |= set(re.findall(r"^[A-Z][A-Z0-9]+_?[A-Z0-9_]*$", first.value))
-    return found
+    """Return the variables that the settings look for."""
+    asked = Asked()
+    with pytest.raises(SettingsError, match="no credentials"):
+        Settings.from_environ(asked)
+    files = {f"{name}_FILE" for name in asked.names}
+    return {name for name in asked.names - files if name.isupper()}
 
 
 def test_every_setting_is_documented_once():
     """docs/settings.md lists exactly the variables that are read."""
-    proxies = {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}
-
-    assert set(setting_rows()) == read_names() | proxies
+    assert set(setting_rows()) == read_names()
 
 
 def test_the_documented_defaults_are_the_real_ones():
@@ -63,11 +64,11 @@ def test_the_documented_defaults_are_the_real_ones():
     unset = {k: str(v) for k, v in vars(Settings.from_environ(BASE)).items()}
     checked = 0
     for name, row in setting_rows().items():
-        if re.fullmatch(r"`[\w.]+`", row[1]):
+        if re.fullmatch(r"`[\w.-]+`", row[1]):
             given = Settings.from_environ({**BASE, name: row[1].strip("`")})
             assert {k: str(v) for k, v in vars(given).items()} == unset, name
             checked += 1
-    assert checked == 11
+    assert checked == 15
 
 
 def test_every_path_setting_is_marked_and_has_no_file_form(tmp_path):
@@ -109,12 +110,14 @@ def test_the_examples_of_names_are_right():
         assert series.strip("`").partition("{")[0] == f"ecoflow_{metric_name(bare)}"
 
 
-def test_every_skip_reason_is_documented():
-    """docs/metrics.md explains each reason, in the code's order."""
+def test_every_reason_is_documented():
+    """docs/metrics.md explains each reason to skip or drop, in the code's order."""
     reasons = [row[0].strip("`") for row in table_rows("metrics.md")]
     start = reasons.index("string")
+    end = start + len(SKIP_REASONS)
 
-    assert tuple(reasons[start : start + len(SKIP_REASONS)]) == SKIP_REASONS
+    assert tuple(reasons[start:end]) == SKIP_REASONS
+    assert reasons[end + 1 :] == list(LOSSES)
 
 
 @pytest.mark.parametrize("document", ["exit-statuses.md", "../README.md"])

@@ -31,18 +31,25 @@ LAW = {
     "sinks": BASE | {"sinks", "transport", "sockets"},
     # For what a serial may look like.
     "api": BASE | {"api", "transport", "sockets", "environ"},
+    # A durable queue of bytes.
+    "spool": BASE,
     "collect": BASE | {"api"},
     "truth": BASE | {"api", "collect", "metrics", "state"},
     "outcome": BASE | {"api", "collect", "truth"},
+    "writer": BASE
+    | {"truth", "outcome", "metrics", "sinks", "spool", "state", "settings"},
     "worker": BASE
     | {"api", "collect", "truth", "outcome", "metrics", "sinks", "state"}
-    | {"settings", "environ"},
+    | {"settings", "environ", "writer"},
     # A cloud of its own beside the road: it shares the signature with the client.
     "simulator": BASE | {"simulator", "api"},
     "push": BASE | {"settings", "options", "logs", "state", "worker", "simulator"},
 }
 # Only these read Settings; everything else takes plain arguments.
-FACTORIES = {"create_client", "create_pushgateway", "create_textfile", "create_worker"}
+FACTORIES = {
+    *("create_client", "create_pushgateway", "create_remote_write", "create_textfile"),
+    *("create_worker", "create_writer"),
+}
 
 
 def modules() -> list[Path]:

@@ -105,11 +105,11 @@ def test_the_gateway_url(given, url):
     """A prefix stays, a trailing /metrics goes, credentials leave the URL."""
     settings = Settings.from_environ({**BASE, "PUSHGATEWAY_URL": given})
 
-    assert settings.pushgateway_url == url
+    assert settings.pushgateway
+    assert settings.pushgateway.url == url
     if "@" in given:
-        assert settings.pushgateway_username == "user"
-        assert settings.pushgateway_password
-        assert settings.pushgateway_password.reveal() == "p@ss"
+        assert settings.pushgateway.username == "user"
+        assert settings.pushgateway.access()["password"] == "p@ss"
 
 
 def test_names_labels_and_proxies():

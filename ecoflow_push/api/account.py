@@ -184,6 +184,10 @@ class Account:
         names = self._names.get(sn, {})
         return DeviceInfo(sn, names.get("name", ""), names.get("product_name", ""))
 
+    def clock_offset(self) -> float | None:
+        """Return how far our clock is ahead of the service's, None if it was silent."""
+        return self._transport.clock_offset() if self._transport else None
+
     def close(self) -> None:
         """Close the kept connection, if there was one."""
         if self._transport:

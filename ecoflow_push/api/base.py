@@ -31,6 +31,10 @@ class EcoflowApiClient(ABC):
         """Whether the service asked for a slower pace: one request at a time then."""
         return False
 
+    def clock_offset(self) -> float | None:
+        """Return how far our clock is ahead of the service's (s), None if unknown."""
+        return None
+
     @abstractmethod
     def connect(self, deadline: Deadline) -> None:
         """Prepare the connection; cheap, and nothing is asked yet."""

@@ -120,6 +120,10 @@ class MqttApiClient(EcoflowApiClient):
         self._asked_again = False
         self._subscribed: int | None = None
 
+    def clock_offset(self) -> float | None:
+        """Return how far our clock is ahead of the service's; brokers tell no time."""
+        return self._account.clock_offset()
+
     def connect(self, deadline: Deadline) -> None:
         """Log in if the cache does not serve, and connect to the broker."""
         certification = self._account.certification(deadline)

@@ -115,6 +115,10 @@ class RestApiClient(EcoflowApiClient):
         """Whether the service asked for a slower pace."""
         return self._transport.throttled
 
+    def clock_offset(self) -> float | None:
+        """Return how far our clock is ahead of the service's, in seconds."""
+        return self._transport.clock_offset()
+
     def connect(self, deadline: Deadline) -> None:
         """Do nothing: the first request opens the connection."""
 
@@ -261,7 +265,7 @@ class RestApiClient(EcoflowApiClient):
 
 def _clock_advice(reply: Reply) -> str:
     """Return what a refused signature may owe to our clock, judged by their Date."""
-    offset = reply.clock_offset() or 0.0
+    offset = reply.clock_offset(time.time()) or 0.0
     if abs(offset) < CLOCK_SUSPECT_SECONDS:
         return ""
     return f", and the clock: it is {offset:+.0f} s from EcoFlow's"

@@ -36,6 +36,11 @@ RUN_METRICS = {
     "push_devices": "Devices of this run by state.",
     "push_samples": "Quota samples that this run collected.",
     "push_skipped_values": "Values of this run's quota maps that became no sample.",
+    "push_spool_samples": "Samples that wait in the spool for remote-write.",
+    "push_spool_oldest_timestamp_seconds": (
+        "When the oldest of the samples in the spool were collected."
+    ),
+    "push_dropped_samples_total": "Samples that remote-write will never get.",
     "push_build_info": "The version of ecoflow_push; always 1.",
 }
 RESERVED_NAMES = frozenset((*DEVICE_METRICS, *RUN_METRICS))
@@ -43,17 +48,19 @@ NONE: Mapping[str, float] = MappingProxyType({})
 
 
 class EcoflowMetric:
-    """One metric family: a gauge's name, its help and its samples."""
+    """One metric family: its name, its help and its samples."""
 
-    __slots__ = ("family",)
+    __slots__ = ("family", "name")
 
-    def __init__(self, name: str, documentation: str) -> None:
-        self.family = Metric(name, documentation, "gauge")
+    def __init__(self, name: str, documentation: str, kind: str = "gauge") -> None:
+        self.name = name
+        # A counter's family is called without the suffix that its samples have.
+        family = name.removesuffix("_total") if kind == "counter" else name
+        self.family = Metric(family, documentation, kind)
 
     def add(self, labels: Mapping[str, str], value: float) -> None:
         """Add one sample; its labels must differ from those already there."""
-        name = self.family.name
-        self.family.samples.append(Sample(name, dict(labels), value))
+        self.family.samples.append(Sample(self.name, dict(labels), value))
 
 
 class DeviceFacts(NamedTuple):
@@ -79,6 +86,18 @@ class RunFacts(NamedTuple):
     devices: Mapping[str, float] = NONE
     samples: int = 0
     skipped: Mapping[str, float] = NONE
+    spool: SpoolFacts | None = None
+
+
+class SpoolFacts(NamedTuple):
+    """What waits for remote-write, and what is lost to it, by reason.
+
+    `oldest_at` in Unix seconds, None if nothing waits.
+    """
+
+    samples: int
+    oldest_at: float | None
+    dropped: Mapping[str, float]
 
 
 class _Families(Collector):
@@ -141,6 +160,16 @@ class RegistryBuilder:
         for reason in SKIP_REASONS:
             count = facts.skipped.get(reason, 0)
             self._own("push_skipped_values", {**labels, "reason": reason}, count)
+        if facts.spool:
+            self._own("push_spool_samples", labels, facts.spool.samples)
+            if facts.spool.oldest_at is not None:
+                self._own(
+                    "push_spool_oldest_timestamp_seconds", labels, facts.spool.oldest_at
+                )
+            for reason, count in facts.spool.dropped.items():
+                self._own(
+                    "push_dropped_samples_total", {**labels, "reason": reason}, count
+                )
         self._own("push_build_info", {**labels, "version": facts.version}, 1)
 
     def registry(self) -> CollectorRegistry:
@@ -154,5 +183,6 @@ class RegistryBuilder:
         metric = self._metrics.get(name)
         if metric is None:
             text = DEVICE_METRICS.get(suffix) or RUN_METRICS[suffix]
-            metric = self._metrics[name] = EcoflowMetric(name, text)
+            kind = "counter" if suffix.endswith("_total") else "gauge"
+            metric = self._metrics[name] = EcoflowMetric(name, text, kind)
         metric.add(labels, float(value))

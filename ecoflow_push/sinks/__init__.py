@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ecoflow_push.settings import Settings
+    from ecoflow_push.settings import Server, Settings
     from ecoflow_push.sinks.pushgateway import PushgatewaySink
+    from ecoflow_push.sinks.remote_write import RemoteWriteSink
     from ecoflow_push.sinks.textfile import TextfileSink
 
 
@@ -15,20 +16,36 @@ def create_pushgateway(settings: Settings) -> PushgatewaySink | None:
 
     Raises SettingsError when a certificate or key file cannot be used.
     """
-    if not settings.pushgateway_url:
+    server = settings.pushgateway
+    if not server:
         return None
     from ecoflow_push.sinks.pushgateway import PushgatewaySink
 
-    password = settings.pushgateway_password
-    token = settings.pushgateway_bearer_token
     return PushgatewaySink(
-        settings.pushgateway_url,
-        username=settings.pushgateway_username,
-        password=password.reveal() if password else None,
-        bearer_token=token.reveal() if token else None,
-        ca_file=settings.pushgateway_ca_file,
-        cert_file=settings.pushgateway_cert_file,
-        key_file=settings.pushgateway_key_file,
+        server.url,
+        **server.access(),
+        proxies=settings.proxies,
+        attempts=settings.attempts,
+        longest_wait=settings.longest_wait,
+    )
+
+
+def create_remote_write(
+    settings: Settings, server: Server, known_version: str
+) -> RemoteWriteSink:
+    """Return the remote-write endpoint at `server`.
+
+    `known_version` is what an earlier run found out. Raises SettingsError when a
+    certificate or key file cannot be used.
+    """
+    from ecoflow_push.sinks.remote_write import RemoteWriteSink
+
+    return RemoteWriteSink(
+        server.url,
+        **server.access(),
+        version=settings.remote_write_version,
+        known_version=known_version,
+        headers=settings.remote_write_headers,
         proxies=settings.proxies,
         attempts=settings.attempts,
         longest_wait=settings.longest_wait,

@@ -1,4 +1,4 @@
-"""PlainExchange: the exchange of the sinks, over http.client.
+"""What the sinks that speak HTTP share: their exchange, over http.client, and words.
 
 requests would double the imports of a run that reads over MQTT, and prometheus_client
 has http.client with it already.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import http.client
+import re
 import ssl
 from collections.abc import Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from ecoflow_push.logs import redact
 from ecoflow_push.sockets import dial, tls_context
 from ecoflow_push.transport import OWN_HEADERS, Reply, Request, proxy_for, read_body
 
@@ -45,7 +47,9 @@ class PlainExchange:
             return
         proxy_parts = urlsplit(proxy)
         if proxy_parts.username is not None:
-            self._proxy_headers["Proxy-Authorization"] = _basic(proxy_parts)
+            self._proxy_headers["Proxy-Authorization"] = _basic(
+                unquote(proxy_parts.username), unquote(proxy_parts.password or "")
+            )
         proxy_tls = tls_context(None) if proxy_parts.scheme == "https" else None
         self._connection = _Connection(proxy_parts, context, proxy_tls)
         if tls:
@@ -112,6 +116,28 @@ class _Connection(http.client.HTTPConnection):
             self.sock = self._context.wrap_socket(self.sock, server_hostname=name)
 
 
-def _basic(parts: SplitResult) -> str:
-    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-    return "Basic " + base64.b64encode(pair.encode()).decode()
+def authorization(
+    username: str | None, password: str | None, bearer_token: str | None
+) -> dict[str, str]:
+    """Return the header that a server wants to see, none if it wants none."""
+    if bearer_token is not None:
+        return {"Authorization": f"Bearer {bearer_token}"}
+    if username is not None:
+        return {"Authorization": _basic(username, password or "")}
+    return {}
+
+
+def words(reply: Reply) -> str:
+    """Return a server's explanation as one short line."""
+    # Masked before it is cut: half a secret is one too.
+    text = " ".join(str(redact(reply.body[:8000].decode("utf-8", "replace"))).split())
+    return re.sub(r"[^ -~]", "?", text)[:200] or "no explanation"
+
+
+def is_web_page(reply: Reply) -> bool:
+    """Return whether the answer comes from something else, a login portal perhaps."""
+    return b"<html" in reply.body.lower()
+
+
+def _basic(username: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,12 @@ from ecoflow_push.errors import (
     SinkUnauthorized,
     Unreachable,
 )
-from ecoflow_push.logs import redact
-from ecoflow_push.sinks.http import PlainExchange
+from ecoflow_push.sinks.http import (
+    PlainExchange,
+    authorization,
+    is_web_page,
+    words,
+)
 from ecoflow_push.transport import Reply, Request, Transport
 
 if TYPE_CHECKING:
@@ -60,12 +63,7 @@ class PushgatewaySink:
         self._url = url
         self._what = f"pushgateway {url.partition('://')[2].partition('/')[0]}"
         self._groups: list[dict[str, str]] | None = None
-        self._headers: dict[str, str] = {}
-        if bearer_token is not None:
-            self._headers["Authorization"] = f"Bearer {bearer_token}"
-        elif username is not None:
-            pair = base64.b64encode(f"{username}:{password or ''}".encode()).decode()
-            self._headers["Authorization"] = f"Basic {pair}"
+        self._headers = authorization(username, password, bearer_token)
         self._transport = Transport(
             PlainExchange(
                 url,
@@ -117,6 +115,10 @@ class PushgatewaySink:
                 raise SinkError(f"{self._what}: does not list its groups") from exc
         return dict(group) in self._groups
 
+    def clock_offset(self) -> float | None:
+        """Return how far our clock is ahead of the gateway's, in seconds."""
+        return self._transport.clock_offset()
+
     def close(self) -> None:
         """Close the kept connection."""
         self._transport.close()
@@ -129,7 +131,7 @@ class PushgatewaySink:
             kind = SinkDown if exc.down else SinkError
             raise kind(f"{what}: {exc}") from exc
         if reply.status in (200, 202, 204):
-            if b"<html" in reply.body.lower():
+            if is_web_page(reply):
                 raise SinkError(f"{what}: answered with a web page (a login portal?)")
             return reply
         if reply.status in (401, 403):
@@ -143,8 +145,8 @@ class PushgatewaySink:
                 " address and prefix in PUSHGATEWAY_URL"
             )
         if reply.status >= 500 or reply.status in (408, 425, 429):
-            raise SinkError(f"{what}: HTTP {reply.status}: {_words(reply)}")
-        raise SinkRejected(f"{what}: HTTP {reply.status}: {_words(reply)}")
+            raise SinkError(f"{what}: HTTP {reply.status}: {words(reply)}")
+        raise SinkRejected(f"{what}: HTTP {reply.status}: {words(reply)}")
 
 
 def _path(group: Mapping[str, str]) -> str:
@@ -158,10 +160,3 @@ def _path(group: Mapping[str, str]) -> str:
             encoded = base64.urlsafe_b64encode(value.encode()).decode()
             path += f"/{name}@base64/{encoded}"
     return path
-
-
-def _words(reply: Reply) -> str:
-    """Return the gateway's explanation as one short line."""
-    # Masked before it is cut: half a secret is one too.
-    text = " ".join(str(redact(reply.body[:8000].decode("utf-8", "replace"))).split())
-    return re.sub(r"[^ -~]", "?", text)[:200] or "no explanation"

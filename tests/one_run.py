@@ -1,0 +1,94 @@
+"""One run at a time of the caller's choice, with devices that need no cloud.
+
+    python -m tests.one_run MINUTE [KIND ...]
+
+Everything behind the client is the real thing: worker, truth, registry, spool, sink.
+The settings come from the environment, as for push.py. Each KIND is one device's:
+ok, few (it reports a key less), offline or failed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from ecoflow_push import logs
+from ecoflow_push.api.base import EcoflowApiClient
+from ecoflow_push.api.models import DeviceInfo, Snapshot
+from ecoflow_push.errors import EcoflowApiException
+from ecoflow_push.settings import Settings
+from ecoflow_push.state import State, state_folder
+from ecoflow_push.truth import Judge
+from ecoflow_push.worker import Worker
+from ecoflow_push.writer import create_writer
+
+SERIALS = ("R331DRILL0000001", "BK11DRILL0000002", "HW51DRILL0000003")
+KEYS = 40
+
+
+def quotas(minute: int, kind: str) -> dict[str, object]:
+    """Return values that tell the minute, and no other could have."""
+    found: dict[str, object] = {f"pd.k{n}": minute + n / 64 for n in range(KEYS)}
+    if kind == "few":
+        del found["pd.k1"]
+    return found
+
+
+class Fleet(EcoflowApiClient):
+    """Devices that answer at once, at the minute of this run."""
+
+    source = "rest"
+
+    def __init__(self, minute: int, at: float, kinds: Sequence[str]) -> None:
+        self._minute = minute
+        self._at = at
+        self._kinds = dict(zip(SERIALS, kinds, strict=True))
+
+    def connect(self, deadline):
+        pass
+
+    def get_devices(self, deadline):
+        return [
+            DeviceInfo(sn, f"Device {sn[:4]}", "DELTA 2", kind != "offline")
+            for sn, kind in self._kinds.items()
+        ]
+
+    def get_device_quota(self, sn, deadline):
+        kind = self._kinds[sn]
+        if kind == "failed":
+            raise EcoflowApiException("no answer")
+        return Snapshot(sn, quotas(self._minute, kind), self._at)
+
+    def close(self):
+        pass
+
+
+def main() -> int:
+    """Do the run and return its status."""
+    minute, *kinds = sys.argv[1:]
+    at = float(os.environ["DRILL_START"]) + 60 * int(minute)
+    settings = Settings.from_environ(os.environ)
+    logs.configure("INFO", "text", settings.secrets())
+    folder = state_folder(settings.state_dir, "drill")
+    with State.open(folder) as state:
+        return Worker(
+            [Fleet(int(minute), at, kinds or ["ok"] * len(SERIALS))],
+            state,
+            Judge("ecoflow", (), (), {}, settings.stale_after),
+            job=settings.job,
+            instance=settings.instance,
+            extra_labels={},
+            pushgateway=None,
+            writer=create_writer(settings, state, folder, clock=lambda: at),
+            textfile=None,
+            deadline=settings.run_deadline,
+            keys_fingerprint="",
+        ).run()
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,280 @@
+"""The spool: what is stored is there, whatever happened; damage costs itself alone."""
+
+from __future__ import annotations
+
+import os
+import resource
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from ecoflow_push.sinks.record import Family, LabelSet, Record
+from ecoflow_push.spool import Entry, Spool, endpoint_folder, other_spools
+from tests.support import ROOT
+
+SN = "R331ZFAKE0000001"
+START_MS = 1_764_057_600_000
+
+
+def record(number: int, value: float = 1.5) -> Record:
+    """Return a small record; each number is a minute later."""
+    labels: list[LabelSet] = [(("device", SN), ("job", "ecoflow"))]
+    families = [Family("ecoflow_pd_soc", "gauge", "A quota.", [0], [value])]
+    return Record(START_MS + number * 60_000, labels, families, [("ecoflow_old", 0)])
+
+
+def entry(number: int) -> Entry:
+    one = record(number)
+    return Entry(one.time_ms, one.samples, SN, one.to_bytes())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return str(tmp_path / "spool-0")
+
+
+def opened(folder: str) -> Spool:
+    spool = Spool(folder)
+    spool.open()
+    return spool
+
+
+def files(folder: str) -> list[str]:
+    return sorted(
+        os.path.relpath(os.path.join(place, name), folder)
+        for place, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def test_what_is_stored_is_read_back_oldest_first(folder):
+    """A later process reads what was stored, oldest first, byte for byte."""
+    opened(folder).store([entry(2), entry(0), entry(1)])
+
+    spool = opened(folder)
+
+    assert [e.time_ms for e in spool.entries] == [record(n).time_ms for n in range(3)]
+    assert [Record.from_bytes(spool.read(e)) for e in spool.entries] == [
+        record(n) for n in range(3)
+    ]
+    assert all(e.samples == 1 and e.is_stored for e in spool.entries)
+
+
+def test_what_was_delivered_is_the_last_one(folder):
+    """A delivered record leaves the queue and is remembered as the device's last."""
+    spool = opened(folder)
+    spool.store([entry(0), entry(1)])
+
+    spool.delivered(spool.entries[0])
+
+    later = opened(folder)
+    assert [e.time_ms for e in later.entries] == [record(1).time_ms]
+    assert later.last(SN) == record(0).to_bytes()
+    assert later.last("R331ZFAKE0000009") is None
+
+
+def test_only_the_owner_can_look_inside(folder):
+    """Folders are 0700 and files 0600, whatever the umask."""
+    before = os.umask(0)
+    try:
+        spool = opened(folder)
+        spool.store([entry(0), entry(1)])
+        spool.delivered(spool.entries[0])
+    finally:
+        os.umask(before)
+
+    for place, _, names in os.walk(folder):
+        assert stat.S_IMODE(os.stat(place).st_mode) == 0o700
+        for name in names:
+            mode = os.stat(os.path.join(place, name)).st_mode
+            assert stat.S_IMODE(mode) == 0o600
+
+
+def test_litter_goes_and_foreign_files_stay_out_of_the_way(folder, tmp_path):
+    """Leftovers of a killed run are removed; what is not ours is left alone."""
+    opened(folder).store([entry(0)])
+    name = opened(folder).entries[0].name
+    foreign = ["notes.txt", "1.1.x", f"{name}~", "00x.1.y", "000000000000001.1."]
+    for litter in (f".{name}.tmp", f"last/.{SN}.tmp", "bad/.x.tmp", *foreign):
+        (tmp_path / "spool-0" / litter).write_bytes(b"x")
+    os.mkfifo(os.path.join(folder, "000000000000001.1.fifo"))
+    os.symlink("/etc/passwd", os.path.join(folder, "000000000000002.1.link"))
+
+    spool = opened(folder)
+
+    assert [e.name for e in spool.entries] == [name]
+    assert not any(".tmp" in file for file in files(folder))
+    assert set(foreign) < set(files(folder))
+
+
+def test_a_drill_of_every_damage(folder):
+    """Whatever byte of a file is flipped or cut off, no wrong record comes out."""
+    opened(folder).store([entry(0)])
+    path = os.path.join(folder, opened(folder).entries[0].name)
+    with open(path, "rb") as file:
+        whole = file.read()
+    damaged = [whole[:cut] for cut in range(len(whole))] + [whole + b"x"]
+    for place in range(len(whole)):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << bit
+            damaged.append(bytes(flipped))
+    assert len(damaged) > 1000
+
+    for content in damaged:
+        with open(path, "wb") as file:
+            file.write(content)
+        spool = opened(folder)
+        with pytest.raises(ValueError, match=r"damaged|version|larger"):
+            spool.read(spool.entries[0])
+
+
+def test_a_bomb_is_not_inflated(folder):
+    """A file that would inflate to gigabytes is refused before it does."""
+    import zlib
+
+    from ecoflow_push.spool import HEADER, MAGIC
+
+    packer = zlib.compressobj(9)
+    content = b"".join(packer.compress(bytes(1 << 20)) for _ in range(100))
+    content += packer.flush()
+    spool = opened(folder)
+    name = entry(0).name
+    with open(os.path.join(folder, name), "wb") as file:
+        file.write(MAGIC + HEADER.pack(len(content), zlib.crc32(content)) + content)
+
+    spool = opened(folder)
+
+    with pytest.raises(ValueError, match="larger"):
+        spool.read(spool.entries[0])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"[1,[],[],[]]",
+        b"[-1,[],[],[],[]]",
+        b"[true,[],[],[],[]]",
+        b'[1,[[["a"]]],[],[],[]]',
+        b'[1,[[["a",2]]],[],[],[]]',
+        b'[1,[],["h"],[["n","gauge",0,[0],[1.0]]],[]]',
+        b'[1,[[]],["h"],[["n","gauge",1,[0],[1.0]]],[]]',
+        b'[1,[[]],["h"],[["n","gauge",-1,[0],[1.0]]],[]]',
+        b'[1,[[]],["h"],[["n","gauge",0,[0],[]]],[]]',
+        b'[1,[[]],["h"],[["n","gauge",0,[-1],[1.0]]],[]]',
+        b'[1,[[]],["h"],[["n","gauge",0,[0],["x"]]],[]]',
+        b'[1,[[]],["h"],[["n","gauge",0,[0],[null]]],[]]',
+        b'[1,[[]],[],[],[["n",1]]]',
+        b"[1,[[]],[],[],[[3,0]]]",
+        b"[" * 100_000,
+        b'{"a":1,"b":2,"c":3,"d":4,"e":5}',
+        b"\xff",
+    ],
+)
+def test_only_a_record_is_a_record(content):
+    """JSON that is no record is refused, whatever is wrong with it."""
+    with pytest.raises(ValueError):
+        Record.from_bytes(content)
+
+
+def test_the_oldest_go_first(folder):
+    """What does not fit is named oldest first, after what was set aside is gone."""
+    spool = opened(folder)
+    spool.store([entry(n) for n in range(5)])
+    spool.discard(spool.entries[0], keep=True)
+    size = spool.entries[0].size
+    assert len(files(os.path.join(folder, "bad"))) == 1
+
+    over = spool.too_many(2 * size + 1)
+
+    assert [e.time_ms for e in over] == [record(1).time_ms, record(2).time_ms]
+    assert files(os.path.join(folder, "bad")) == []
+    assert spool.too_many(4 * size) == []
+
+
+def test_age_is_by_the_time_of_collection(folder):
+    """Records from before an instant are named, newer ones are not."""
+    spool = opened(folder)
+    spool.store([entry(n) for n in range(3)])
+
+    old = spool.too_old(record(1).time_ms)
+
+    assert [e.time_ms for e in old] == [record(0).time_ms]
+
+
+def test_last_records_of_forgotten_devices_go(folder):
+    """Of devices that are no longer known nothing is kept."""
+    spool = opened(folder)
+    for device in ("a", "b"):
+        spool.remember(device, record(0).to_bytes())
+
+    spool.forget(["b"])
+
+    assert files(folder) == ["last/b"]
+
+
+def test_each_endpoint_has_its_own(tmp_path):
+    """Another address, user or tenant is another folder, and is found beside it."""
+    folders = [
+        endpoint_folder(str(tmp_path), *endpoint)
+        for endpoint in (("http://a", ""), ("http://b", ""), ("http://a", "me"))
+    ]
+    assert len(set(folders)) == 3
+    for folder in folders:
+        opened(folder).store([entry(0)])
+
+    others = other_spools(folders[0])
+
+    assert sorted(spool.folder for spool in others) == sorted(folders[1:])
+    assert all(len(spool.entries) == 1 for spool in others)
+
+
+def limited(folder: str, most_bytes: int) -> subprocess.CompletedProcess[str]:
+    """Store two records in a process that may write no file larger than this."""
+    code = (
+        "import sys; from tests.test_spool import entry, opened\n"
+        "spool = opened(sys.argv[1]); entries = [entry(1), entry(2)]\n"
+        "spool.store(entries)\n"
+        "print([e.is_stored for e in entries], spool.trouble)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+        preexec_fn=lambda: resource.setrlimit(
+            resource.RLIMIT_FSIZE, (most_bytes, most_bytes)
+        ),
+    )
+
+
+def test_a_full_disk_leaves_what_was_there(folder):
+    """What does not fit is not stored, leaves no torn file, and harms no other."""
+    opened(folder).store([entry(0)])
+
+    done = limited(folder, 64)
+
+    assert done.stdout.startswith("[False, False] cannot write the spool"), done
+    spool = opened(folder)
+    assert files(folder) == [spool.entries[0].name]
+    assert spool.read(spool.entries[0]) == record(0).to_bytes()
+
+
+def test_a_folder_that_cannot_be_used_is_no_crash(tmp_path):
+    """Where a file stands in the way nothing is stored, and `trouble` says so."""
+    (tmp_path / "spool-0").write_text("")
+
+    spool = opened(str(tmp_path / "spool-0"))
+    one = entry(0)
+    spool.store([one])
+
+    assert "cannot use the spool" in spool.trouble
+    assert not one.is_stored
+    assert spool.last(SN) is None
