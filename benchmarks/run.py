@@ -32,12 +32,15 @@ FLOOR = "import gc, os; gc.disable(); import requests, prometheus_client; os._ex
 SHELL_PROGRAMS = ("curl", "openssl", "jq")
 USED = ["prometheus_client", "requests"]
 USED_BY_MQTT = ["paho", "prometheus_client"]
-PACKAGES = ["google", "paho", "prometheus_client", "requests", "schedule"]
+USED_BY_WRITE = ["cramjam", "prometheus_client", "requests"]
+PACKAGES = ["cramjam", "google", "paho", "prometheus_client", "requests", "schedule"]
 MAX_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 # The rows that others are compared with begin with a letter, which names the column.
 JOB = "push.py, 1 device"
 VISIT = "push.py, 1 device over MQTT, cached login"
+WRITE = "   push.py, {}, remote-write"
+GATEWAY = "   push.py, 3 devices"
 A = "a  import of three libraries, normal exit"
 B = "b  shell.sh, 1 device"
 
@@ -73,19 +76,20 @@ class Servers:
         self._places = self._read()
 
     def environ(
-        self, cloud: str = "https 1", gateway: str = "gateway", ca: str = "ca_file"
+        self, cloud: str = "https 1", sink: str = "gateway", ca: str = "ca_file"
     ) -> dict[str, str]:
-        """Return the settings of a job that reads `cloud` and pushes to `gateway`.
+        """Return the settings of a job that reads `cloud` and pushes to `sink`.
 
+        What it remembers is its own: the runs of another sink would change it.
         Nothing is inherited that changes the cost of a start, like
         PYTHONDONTWRITEBYTECODE, or the trust store, like REQUESTS_CA_BUNDLE.
         """
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": self._folder,
-            "STATE_DIR": os.path.join(self._folder, "state"),
+            "STATE_DIR": os.path.join(self._folder, f"state-{sink}"),
             "ECOFLOW_CA_FILE": self._places[ca],
-            "PUSHGATEWAY_URL": self._places[gateway],
+            **self._places["sinks"][sink],
             **self._places["clouds"][cloud],
         }
 
@@ -246,7 +250,7 @@ def check_shell(goals: Goals, servers: Servers, stderr: str) -> None:
     found = []
     for argv in (PUSH, SHELL):
         servers.ask("https 1")  # which also empties the recorder
-        start(Command(argv, servers.environ(gateway="recorder")), stderr)
+        start(Command(argv, servers.environ(sink="recorder")), stderr)
         found.append(servers.ask("series")["series"])
     ours, theirs = map(set, found)
     goals.say(

@@ -203,8 +203,11 @@ def provide(suite: str) -> int:
             return 1
         try:
             fetch(suite or release())
-        except subprocess.CalledProcessError as error:
-            print(f"{suite or release()}: {error}", file=sys.stderr)
+        except subprocess.CalledProcessError:
+            # Ubuntu's archive has none of Debian's suites, for one.
+            names = ", ".join(sorted(wanted(suite) - find(suite).keys()))
+            where = f"{suite or release()} in this system's archive"
+            print(f"Could not fetch {names} of {where}, see above.", file=sys.stderr)
             return 1
     found = find(suite)
     for package, program in found.items():

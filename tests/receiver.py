@@ -27,6 +27,8 @@ from ecoflow_push.simulator.server import (
 
 FRAMED = bytes.fromhex("ff060000734e61507059")
 STALE = struct.pack("<Q", 0x7FF0000000000002)
+# What Prometheus writes for a NaN that is a value.
+NAN_BITS = struct.pack("<Q", 0x7FF8000000000001)
 WRITTEN = "X-Prometheus-Remote-Write-{}-Written"
 CONTENT_TYPES = {
     "application/x-protobuf": "1",

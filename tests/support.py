@@ -206,14 +206,14 @@ class Database(NamedTuple):
             text = eventually(lambda: fetch(self.url + path).decode())
             return {
                 _key(row["metric"]): [
-                    (at, value)
+                    (at, float(value))
                     for at, value in zip(row["timestamps"], row["values"], strict=True)
                     if value is not None
                 ]
-                for row in map(json.loads, text.splitlines())
+                for row in map(json.loads, _as_json(text).splitlines())
             }
         at = time.time() + 3600
-        rows = self._query(f"{match}[30d]", at)
+        rows = self._query(f"{match}[100d]", at)
         return {
             _key(row["metric"]): [(round(t * 1000), float(v)) for t, v in row["values"]]
             for row in rows
@@ -241,6 +241,16 @@ def eventually(ask: Callable[[], T], seconds: float = 5) -> T:
     return answer
 
 
+def _as_json(exported: str) -> str:
+    """Return VictoriaMetrics' export with values that JSON knows."""
+
+    def mend(values: re.Match[str]) -> str:
+        # A staleness marker is null, but a bare NaN where it is the first value.
+        return re.sub(r"\+?Inf", "Infinity", values[0]).replace("NaN", "null")
+
+    return re.sub(r'"values":\[.*?\]', mend, exported)
+
+
 def _key(metric: dict[str, str]) -> tuple[str, tuple[tuple[str, str], ...]]:
     name = metric.pop("__name__")
     return name, tuple(sorted(metric.items()))
@@ -248,7 +258,11 @@ def _key(metric: dict[str, str]) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 @contextmanager
 def prometheus(
-    folder: Path, *, suite: str = "", config: str = "", port: int | None = None
+    folder: Path,
+    *args: str,
+    suite: str = "",
+    config: str = "",
+    port: int | None = None,
 ) -> Iterator[Database]:
     """Run a real Prometheus that takes remote-write; its data stay in `folder`."""
     port = port or free_port()
@@ -262,6 +276,7 @@ def prometheus(
         f"--web.listen-address=127.0.0.1:{port}",
         "--web.enable-remote-write-receiver",
         "--log.level=warn",
+        *args,
         ready="/-/ready",
         url=url,
         suite=suite,
@@ -270,7 +285,9 @@ def prometheus(
 
 
 @contextmanager
-def victoria_metrics(folder: Path, *, port: int | None = None) -> Iterator[Database]:
+def victoria_metrics(
+    folder: Path, *args: str, port: int | None = None
+) -> Iterator[Database]:
     """Run a real VictoriaMetrics; its data stay in `folder`."""
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
@@ -283,6 +300,7 @@ def victoria_metrics(folder: Path, *, port: int | None = None) -> Iterator[Datab
         "-loggerLevel=ERROR",
         # Or a snapshot whose answer got lost is there twice.
         "-dedup.minScrapeInterval=1ms",
+        *args,
         ready="/health",
         url=url,
     ) as process:

@@ -154,7 +154,7 @@ class RecordingServer(ThreadingHTTPServer):
         """Keep quiet about clients that hang up."""
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
