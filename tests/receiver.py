@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import cramjam
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from ecoflow_push.simulator import faults
@@ -25,6 +26,7 @@ from ecoflow_push.simulator.server import (
     RecordingServer,
 )
 
+PATH = "/api/v1/write"
 FRAMED = bytes.fromhex("ff060000734e61507059")
 STALE = struct.pack("<Q", 0x7FF0000000000002)
 # What Prometheus writes for a NaN that is a value.
@@ -36,7 +38,8 @@ CONTENT_TYPES = {
     "application/x-protobuf;proto=io.prometheus.write.v2.Request": "2",
 }
 # Message, fields as (name, number, type, repeated). A value is declared as fixed64,
-# which is the same on the wire as double and keeps every bit of a NaN.
+# which is the same on the wire as double and keeps every bit of a NaN. What we never
+# send (histograms, exemplars) is left out, so that it is unknown.
 SCHEMA: dict[str, list[tuple[str, int, str, bool]]] = {
     "V1Request": [("timeseries", 1, "V1Series", True), ("metadata", 3, "V1Meta", True)],
     "V1Series": [("labels", 1, "V1Label", True), ("samples", 2, "V1Sample", True)],
@@ -106,6 +109,7 @@ class Sample(NamedTuple):
     timestamp_ms: int
     type: int = 0
     help: str = ""
+    unit: str = ""
     start_timestamp: int = 0
 
     @property
@@ -125,15 +129,24 @@ class Sample(NamedTuple):
 
 
 class Request(NamedTuple):
-    """One decoded request."""
+    """One decoded request; `status` is 0 where a fault of the script answered."""
 
     version: str
-    headers: dict[str, str]
+    received: Received
     message: bytes
     samples: list[Sample]
     series: int
     symbols: list[str]
     at: float
+    status: int = 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self.received.headers
+
+    @property
+    def body(self) -> bytes:
+        return self.received.body
 
 
 def decode(version: str, message: bytes) -> tuple[list[Sample], int, list[str]]:
@@ -146,31 +159,33 @@ def decode(version: str, message: bytes) -> tuple[list[Sample], int, list[str]]:
     _know_all(request)
     samples = []
     symbols = list(request.symbols) if version == "2" else []
-    assert version == "1" or symbols[0] == ""
-    assert len(set(symbols)) == len(symbols)
+    assert version == "1" or symbols[:1] == [""], "the first symbol is not empty"
+    assert len(set(symbols)) == len(symbols), "a symbol is there twice"
     for series in request.timeseries:
+        assert series.samples, "a series without samples"
+        more: tuple[Any, ...] = ()
         if version == "1":
             labels = tuple((label.name, label.value) for label in series.labels)
-            extra: tuple[Any, ...] = ()
         else:
-            assert len(series.labels_refs) % 2 == 0
-            texts = [symbols[ref] for ref in series.labels_refs]
+            meta, refs = series.metadata, series.labels_refs
+            assert refs, "a series without labels"
+            assert len(refs) % 2 == 0, "labels are pairs"
+            assert max(*refs, meta.help_ref, meta.unit_ref) < len(symbols), "no symbol"
+            texts = [symbols[ref] for ref in refs]
             labels = tuple(zip(texts[::2], texts[1::2], strict=True))
-            extra = (series.metadata.type, symbols[series.metadata.help_ref])
-        assert series.samples
+            more = (meta.type, symbols[meta.help_ref], symbols[meta.unit_ref])
         for one in series.samples:
             bits = struct.pack("<Q", one.value)
-            start = one.start_timestamp if version == "2" else 0
-            more = (*extra, start) if extra else ()
-            samples.append(Sample(labels, bits, one.timestamp, *more))
+            start = (one.start_timestamp,) if more else ()
+            samples.append(Sample(labels, bits, one.timestamp, *more, *start))
     return samples, len(request.timeseries), symbols
 
 
-def _know_all(message: Any) -> None:
-    assert not len(UnknownFieldSet(message))
+def _know_all(message: Message) -> None:
+    assert not len(UnknownFieldSet(message)), "an unknown field"
     for field, value in message.ListFields():
         if field.message_type:
-            for inner in value if field.is_repeated else [value]:
+            for inner in [value] if isinstance(value, Message) else value:
                 _know_all(inner)
 
 
@@ -180,11 +195,16 @@ class Receiver(RecordingServer):
     `speaks` are the versions that it knows; the others get 415. With `old`, 2.0 gets
     what Prometheus 2.42 and VictoriaMetrics answer: 204, and nothing is stored. With
     `refuses`, 2.0 gets 400. `script` holds what the next requests get instead of a
-    healthy answer; None is a healthy one.
+    healthy answer; None is a healthy one. What the script answers is decoded and kept
+    too, but not stored; what a fault of `fail` answers is only in `received`.
     """
 
     def __init__(
-        self, *, speaks: str = "12", old: bool = False, refuses: bool = False
+        self,
+        *,
+        speaks: Collection[str] = "12",
+        old: bool = False,
+        refuses: bool = False,
     ) -> None:
         super().__init__()
         self.speaks = speaks
@@ -199,36 +219,26 @@ class Receiver(RecordingServer):
 
     @property
     def write_url(self) -> str:
-        return f"{self.url}/api/v1/write"
+        return self.url + PATH
 
     def next_fault(self, path: str) -> Fault | None:
         """Return what the script says, else what the faults of the base class say."""
-        if self.received[-1].method == "POST" and self.script:
+        if self.script and _is_write(self.received[-1]):
             due = self.script.pop(0)
-            if isinstance(due, Answer):
-                answer = due
-
-                def fault(handler: Handler) -> None:
-                    self.answer(handler.current, keep=False)
-                    handler.send(answer)
-
-                return fault
-            return due
+            return None if due is None else self._scripted(due)
         return super().next_fault(path)
 
-    def answer(self, received: Received, *, keep: bool = True) -> Answer:
-        """Decode, store, and say so; with `keep` false only decode."""
-        if received.method != "POST":
-            return Answer(405)
-        try:
-            request = self._decode(received)
-        except (AssertionError, DecodeError, cramjam.DecompressionError) as exc:
-            with self.lock:
-                self.outrages.append(repr(exc))
+    def answer(self, received: Received) -> Answer:
+        """Decode, store, and say so."""
+        if not _is_write(received):
+            return Answer(405 if _path(received) == PATH else 404)
+        request = self._decode(received)
+        if request is None:
             return Answer(400, b"cannot be decoded")
         with self.lock:
-            self.requests.append(request)
-            return self._take(request) if keep else Answer(500)
+            answer = self._take(request)
+            self._keep(request._replace(status=answer.status))
+        return answer
 
     def store_then_lose(self) -> Fault:
         """Return a fault: take the request, then reset the connection."""
@@ -239,19 +249,45 @@ class Receiver(RecordingServer):
 
         return fault
 
-    def _decode(self, received: Received) -> Request:
+    def _scripted(self, due: Answer | Fault) -> Fault:
+        def fault(handler: Handler) -> None:
+            status = due.status if isinstance(due, Answer) else 0
+            if request := self._decode(handler.current, status):
+                with self.lock:
+                    self._keep(request)
+            if isinstance(due, Answer):
+                handler.send(due)
+            else:
+                due(handler)
+
+        return fault
+
+    def _keep(self, request: Request) -> None:
+        # A fault of the script may have asked for the healthy answer as well.
+        self.requests[:] = [
+            one for one in self.requests if one.received is not request.received
+        ]
+        self.requests.append(request)
+
+    def _decode(self, received: Received, status: int = 0) -> Request | None:
         headers, body = received.headers, received.body
-        assert headers["content-encoding"] == "snappy"
-        version = CONTENT_TYPES[headers["content-type"]]
-        expected = {"1": "0.1.0", "2": "2.0.0"}[version]
-        assert headers["x-prometheus-remote-write-version"] == expected
-        assert headers["user-agent"].startswith("ecoflow-push/")
-        assert not body.startswith(FRAMED)
-        message = bytes(cramjam.snappy.decompress_raw(body))
-        samples, series, symbols = decode(version, message)
-        return Request(
-            version, headers, message, samples, series, symbols, time.monotonic()
-        )
+        try:
+            assert headers.get("content-encoding") == "snappy", headers
+            version = CONTENT_TYPES.get(headers.get("content-type", ""), "")
+            expected = {"1": "0.1.0", "2": "2.0.0"}.get(version)
+            assert expected, headers
+            assert headers.get("x-prometheus-remote-write-version") == expected, headers
+            assert headers.get("user-agent", "").startswith("ecoflow-push/"), headers
+            assert not body.startswith(FRAMED), "framed"
+            message = bytes(cramjam.snappy.decompress_raw(body))
+            samples, series, symbols = decode(version, message)
+            assert _is_in_order(samples), "a series goes back in time"
+        except (AssertionError, DecodeError, cramjam.DecompressionError) as exc:
+            with self.lock:
+                self.outrages.append(repr(exc))
+            return None
+        at = time.monotonic()
+        return Request(version, received, message, samples, series, symbols, at, status)
 
     def _take(self, request: Request) -> Answer:
         if request.version not in self.speaks:
@@ -260,22 +296,44 @@ class Receiver(RecordingServer):
             return Answer(400, b"unexpected EOF")
         if request.version == "2" and self.old:
             return Answer(204)
-        bad = [sample for sample in request.samples if not self._is_good(sample)]
-        good = [] if bad and request.version == "1" else request.samples
-        for sample in good:
-            if sample not in bad:
-                held = self.stored.setdefault(tuple(sorted(sample.labels)), [])
-                point = (sample.timestamp_ms, sample.bits)
-                held += [point] if point not in held[-1:] else []
+        good = [sample for sample in request.samples if self._is_good(sample)]
+        is_bad = len(good) < len(request.samples)
         headers: tuple[tuple[str, str], ...] = ()
         if request.version == "2":
-            counts = {"Samples": len(request.samples) - len(bad)}
-            counts |= {"Histograms": 0, "Exemplars": 0}
+            counts = {"Samples": len(good), "Histograms": 0, "Exemplars": 0}
             headers = tuple((WRITTEN.format(k), str(v)) for k, v in counts.items())
-        return Answer(400 if bad else 204, b"out of order sample" * bool(bad), headers)
+        elif is_bad:
+            good = []
+        for sample in good:
+            held = self.stored.setdefault(_key(sample), [])
+            point = (sample.timestamp_ms, sample.bits)
+            held += [point] if point not in held[-1:] else []
+        return Answer(400 if is_bad else 204, b"out of order" * is_bad, headers)
 
     def _is_good(self, sample: Sample) -> bool:
-        held = self.stored.get(tuple(sorted(sample.labels)), [])
+        held = self.stored.get(_key(sample), [])
         if not held or sample.timestamp_ms > held[-1][0]:
             return True
         return (sample.timestamp_ms, sample.bits) == held[-1]
+
+
+def _is_in_order(samples: list[Sample]) -> bool:
+    newest: dict[tuple[tuple[str, str], ...], int] = {}
+    for sample in samples:
+        key = _key(sample)
+        if key in newest and sample.timestamp_ms <= newest[key]:
+            return False
+        newest[key] = sample.timestamp_ms
+    return True
+
+
+def _key(sample: Sample) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(sample.labels))
+
+
+def _path(received: Received) -> str:
+    return received.path.partition("?")[0]
+
+
+def _is_write(received: Received) -> bool:
+    return received.method == "POST" and _path(received) == PATH
