@@ -99,6 +99,7 @@ class Writer:
         self._homes: dict[Entry, Spool] = {}
         self._rejected: list[SinkRejected] = []
         self._stopped: SinkError | None = None
+        self._is_abandoned = False
         self._offset: float | None = None
         self._distrust = ""
 
@@ -132,8 +133,12 @@ class Writer:
             self._spool.store(self._fresh)
 
     def hear(self, offset: float | None) -> None:
-        """Hold our clock against another one's; `offset` as for `take`."""
-        if offset is not None:
+        """Hold our clock against another one's; `offset` as for `take`.
+
+        The first that is known counts: the service is on the Internet and keeps its
+        clock, a gateway at home may not.
+        """
+        if offset is not None and self._offset is None:
             self._offset = offset
             if abs(offset) > MOST_CLOCK_OFFSET_SECONDS:
                 way = "ahead of" if offset > 0 else "behind"
@@ -159,6 +164,7 @@ class Writer:
 
     def abandon(self) -> None:
         """Note that the replay did not come back in time."""
+        self._is_abandoned = True
         self._stopped = SinkDown("remote-write: no answer in time")
 
     def finish(self) -> None:
@@ -286,23 +292,38 @@ class Writer:
                 continue
             if entry.is_fresh and not self._trusts_the_clock(deadline):
                 return
-            try:
-                self._sink.write(record, deadline, tries=1 if suspect else None)
-            except SinkRejected as exc:
-                self._rejected.append(exc)
-                self._lose(entry, "partial" if exc.written else "refused", exc.written)
-            except SinkError as exc:
-                if suspect or not self._is_stuck(entry, exc):
-                    self._stopped = self._stopped or exc
-                    return
-                suspect, self._stopped = entry, exc
-            else:
-                self.outcome.delivered += 1
-                self._settled.add(entry)
-                self._spool.delivered(entry)
+            error = self._write(record, deadline, tries=1 if suspect else None)
+            if self._is_abandoned:
+                # Others look at it already: it stays, and is written again.
+                return
+            if error is None:
+                self._take_out(entry)
                 if suspect:
                     self._lose(suspect, "failing")
                     suspect = self._stopped = None
+            elif isinstance(error, SinkRejected):
+                self._rejected.append(error)
+                reason = "partial" if error.written else "refused"
+                self._lose(entry, reason, error.written)
+            elif suspect is None and self._is_stuck(entry, error):
+                suspect, self._stopped = entry, error
+            else:
+                self._stopped = self._stopped or error
+                return
+
+    def _write(
+        self, record: Record, deadline: Deadline, tries: int | None
+    ) -> SinkError | None:
+        try:
+            self._sink.write(record, deadline, tries)
+        except SinkError as exc:
+            return exc
+        return None
+
+    def _take_out(self, entry: Entry) -> None:
+        self.outcome.delivered += 1
+        self._settled.add(entry)
+        self._spool.delivered(entry)
 
     def _queue(self) -> list[Entry]:
         """Return what is neither delivered nor lost, in the order in which it goes."""
@@ -345,8 +366,8 @@ class Writer:
 
     def _keep_what_waits(self) -> None:
         self._spool.store([e for e in self._queue() if not e.is_stored])
-        unstored = [entry for entry in self._queue() if not entry.is_stored]
-        for entry in unstored:
+        lost = {entry for entry in self._queue() if not entry.is_stored}
+        for entry in lost:
             self._lose(entry, "disk")
         if self._rejected:
             more = f" (and {len(self._rejected) - 1} more)" * (len(self._rejected) > 1)
@@ -356,14 +377,17 @@ class Writer:
         self._count()
         for entry in self._spool.too_many(self._max_bytes):
             self._lose(entry, "size")
+            lost.add(entry)
         self._count()
         if self._stopped:
-            self.outcome.errors.append(self._stop_error(stored=not unstored))
+            was_fresh = any(entry.is_fresh for entry in lost)
+            self.outcome.errors.append(self._stop_error(stored=not was_fresh))
 
     def _stop_error(self, *, stored: bool) -> SinkError:
         error = self._stopped or SinkError("")
         if not stored:
-            return SinkError(f"{error}; not stored either: {self._spool.trouble}")
+            why = self._spool.trouble or "SPOOL_MAX_BYTES is too small"
+            return SinkError(f"{error}; not stored either: {why}")
         if isinstance(error, (SinkUnauthorized, SinkRedirected)):
             return type(error)(f"{error}; {self.waiting} samples wait in the spool")
         return SinkDeferred(f"{error}; {self.waiting} samples wait in the spool")

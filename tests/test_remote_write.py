@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,11 +17,13 @@ import pytest
 
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
-from ecoflow_push.simulator.server import Answer
+from ecoflow_push.simulator.server import Answer, RecordingServer
+from ecoflow_push.sinks.record import Record
+from ecoflow_push.spool import Spool
 from ecoflow_push.writer import MOST_FAILING_RUNS
 from tests.conftest import DELTA, OFFLINE, STREAM
 from tests.receiver import Receiver, Sample
-from tests.support import push
+from tests.support import PUSH, ROOT, push
 
 LIST = "device/list"
 QUOTA = "quota/all"
@@ -692,8 +697,6 @@ def test_two_sinks_and_one_status(
     gateway_answer, receiver_answer, status, environ, receiver
 ):
     """Each sink has its own outcome, and the status is that of both together."""
-    from ecoflow_push.simulator.server import RecordingServer
-
     with RecordingServer() as gateway:
         if gateway_answer:
             gateway.fail("", gateway_answer)
@@ -744,6 +747,29 @@ def test_what_does_not_fit_is_dropped_oldest_first(written, receiver):
     (second,) = spool_files(written)
     assert second.name > first.name
     assert state(written)["dropped"] == {"size": 7}
+
+
+def test_a_snapshot_that_does_not_fit_is_lost(written, receiver):
+    """If not even the fresh snapshot may wait, the status says so: 74."""
+    receiver.fail("", faults.status(503))
+
+    run = push({**written, "SPOOL_MAX_BYTES": "0"})
+
+    assert run.status == 74
+    assert "not stored either: SPOOL_MAX_BYTES is too small" in run.stderr
+    assert spool_files(written) == []
+    assert state(written)["dropped"] == {"size": 7}
+
+
+def test_the_demo_stores_nothing(receiver):
+    """A demo writes to the receiver; what that refuses is lost, and said to be."""
+    environ = {"REMOTE_WRITE_URL": receiver.write_url}
+    assert push(environ, "--demo").status == 0
+    jobs = {s.label("job") for r in receiver.requests for s in r.samples}
+    assert jobs == {"ecoflow_demo", "ecoflow_demo_push"}
+    receiver.fail("", faults.status(503))
+
+    assert push({**environ, "RETRY_TIMEOUT": "0.05"}, "--demo").status == 74
 
 
 def test_damage_costs_itself_alone(written, receiver):
@@ -803,12 +829,6 @@ def test_without_a_state_folder(is_up, written, receiver, tmp_path):
 
 def test_a_full_disk_still_delivers(written, receiver):
     """On a full disk the snapshot is sent unstored; what waited is sent before it."""
-    import resource
-    import subprocess
-    import sys
-
-    from tests.support import PUSH
-
     receiver.fail("", faults.status(503))
     assert push(written).status == 75
     receiver.heal()
@@ -863,6 +883,46 @@ def test_a_wrong_clock_writes_nothing(offset, environ, cloud, receiver, pushgate
     assert pushgateway.run()["ecoflow_push_dropped_samples_total clock"] == 7
 
 
+@pytest.mark.parametrize("offset", [0, 400])
+def test_the_receiver_tells_the_time_if_nobody_did(offset, receiver, tmp_path):
+    """Where no answer told the time, the receiver is asked before the first write."""
+    environ = {
+        "ECOFLOW_ACCESS_KEY": "AK",
+        "ECOFLOW_SECRET_KEY": "SK",
+        "REMOTE_WRITE_URL": receiver.write_url,
+        "STATE_DIR": str(tmp_path),
+        "DRILL_START": str(time.time() - 60),
+    }
+    receiver.date_offset = -offset
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.one_run", "1"],
+        env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == (75 if offset else 0), done.stderr
+    assert receiver.received[0].method == "GET"
+    assert len(of_devices(receiver)) == (0 if offset else 3)
+    assert spool_files(environ) == []
+
+
+@pytest.mark.parametrize("offset", [400, -400])
+def test_a_gateway_s_wrong_clock_is_its_own(offset, environ, receiver):
+    """EcoFlow's time counts before that of a gateway, whose clock may be wrong."""
+    with RecordingServer() as gateway:
+        gateway.date_offset = offset
+        environ |= {
+            "PUSHGATEWAY_URL": gateway.url,
+            "REMOTE_WRITE_URL": receiver.write_url,
+        }
+
+        assert push(environ).status == 0
+
+
 def test_a_wrong_clock_leaves_what_waits_alone(written, cloud, receiver):
     """While the clock is wrong nothing in the spool grows old or is sent."""
     receiver.fail("", faults.status(503))
@@ -892,9 +952,6 @@ def test_a_clock_that_went_back_writes_nothing(written, receiver):
 
 
 def make_an_hour_younger(path: Path) -> None:
-    from ecoflow_push.sinks.record import Record
-    from ecoflow_push.spool import Spool
-
     spool = Spool(str(path.parent.parent))
     body = spool.last(path.name)
     assert body

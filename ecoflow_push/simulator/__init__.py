@@ -21,7 +21,7 @@ def demo_environ(environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
         SimulatedCloud(demo_fleet()) as cloud,
         tempfile.TemporaryDirectory(prefix="ecoflow-push-demo-") as state_dir,
     ):
-        own = ("ECOFLOW_", "PUSH_JOB", "STATE_DIR")
+        own = ("ECOFLOW_", "PUSH_JOB", "STATE_DIR", "SPOOL_")
         kept = {k: v for k, v in environ.items() if not k.startswith(own)}
         bypassed = environ.get("no_proxy") or environ.get("NO_PROXY", "")
         yield {
@@ -29,5 +29,7 @@ def demo_environ(environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
             **cloud.environ(),
             "PUSH_JOB": "ecoflow_demo",
             "STATE_DIR": state_dir,
+            # It ends with the demo, and what waits in it would end unsaid.
+            "SPOOL_MAX_BYTES": "0",
             "no_proxy": f"{bypassed},127.0.0.1",
         }
