@@ -39,10 +39,14 @@ MAX_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 # The rows that others are compared with begin with a letter, which names the column.
 JOB = "push.py, 1 device"
 VISIT = "push.py, 1 device over MQTT, cached login"
-WRITE = "   push.py, {}, remote-write"
-GATEWAY = "   push.py, 3 devices"
 A = "a  import of three libraries, normal exit"
 B = "b  shell.sh, 1 device"
+# By the number of devices: the same run to a Pushgateway and over remote-write 1.0.
+PUSHED = {1: JOB, 3: "   push.py, 3 devices"}
+WRITTEN = {
+    1: "   push.py, 1 device, remote-write",
+    3: "   push.py, 3 devices, remote-write",
+}
 
 
 class Command(NamedTuple):
@@ -177,7 +181,7 @@ class Goals:
 
     def say(self, goal: str, found: str, *, met: bool) -> None:
         self.missed |= not met
-        print(f"{'met' if met else 'MISSED':8}{goal:52}{found}")
+        print(f"{'met' if met else 'MISSED':8}{goal:60}{found}")
 
     def seconds(self, goal: str, found: list[float], most: float) -> None:
         """Demand a median of `most` seconds or less."""
@@ -220,6 +224,20 @@ def check_requests(goals: Goals, servers: Servers, size: int, stderr: str) -> No
     )
 
 
+def check_writes(goals: Goals, servers: Servers, size: int, stderr: str) -> None:
+    """Check that over remote-write all is taken, a device a request."""
+    cloud = f"https {size}"
+    servers.ask(cloud)
+    start(Command(PUSH, servers.environ(cloud, "receiver")), stderr)
+    sent = servers.ask(cloud)["gateway"]
+    writes = sent.count("POST /api/v1/write")
+    goals.say(
+        f"remote-write {size}: {size + 1} writes, no more",
+        f"{writes} of {len(sent)}",
+        met=writes == len(sent) == size + 1,
+    )
+
+
 def check_visits(goals: Goals, servers: Servers, costs: list[Cost]) -> None:
     """Check that nothing stalls on the way out, nor between question and answer."""
     times = servers.ask("times")["times"]
@@ -229,17 +247,16 @@ def check_visits(goals: Goals, servers: Servers, costs: list[Cost]) -> None:
 
 
 def check_imports(
-    goals: Goals, servers: Servers, cloud: str, used: list[str], stderr: str
+    goals: Goals, what: str, environ: dict[str, str], used: list[str], stderr: str
 ) -> None:
     """Check which of the mandatory packages a run imports."""
     python, script = PUSH
-    argv = [python, "-X", "importtime", script]
-    start(Command(argv, servers.environ(cloud)), stderr)
+    start(Command([python, "-X", "importtime", script], environ), stderr)
     lines = [line.split("|") for line in content(stderr).splitlines()]
     modules = {line[2].strip().partition(".")[0] for line in lines if len(line) == 3}
     found = [package for package in PACKAGES if package in modules]
     goals.say(
-        f"{cloud}: imports only {', '.join(used)}",
+        f"{what}: imports only {', '.join(used)}",
         ", ".join(found),
         met=found == used,
     )
@@ -282,6 +299,9 @@ def compare(servers: Servers, rounds: int, stderr: str) -> bool:
     commands |= {
         "   push.py, 1 device, plain http": Command(PUSH, servers.environ("http 1")),
         "   push.py, 10 devices": Command(PUSH, servers.environ("https 10")),
+        WRITTEN[1]: Command(PUSH, servers.environ(sink="receiver")),
+        PUSHED[3]: Command(PUSH, servers.environ("https 3")),
+        WRITTEN[3]: Command(PUSH, servers.environ("https 3", "receiver")),
         "   import of two libraries, no gc, os._exit": Command(
             [sys.executable, "-c", FLOOR], https
         ),
@@ -304,10 +324,16 @@ def compare(servers: Servers, rounds: int, stderr: str) -> bool:
     goals.most("peak memory / a", ratios(ours, costs[A], "peak"), 1.15)
     for size in (1, 3):
         check_requests(goals, servers, size, stderr)
-    check_imports(goals, servers, "https 1", USED, stderr)
+    check_imports(goals, "https 1", https, USED, stderr)
     goals.most("over MQTT: CPU / a", ratios(costs[VISIT], costs[A], "cpu"), 0.75)
     check_visits(goals, servers, costs[VISIT])
-    check_imports(goals, servers, "mqtt 1", USED_BY_MQTT, stderr)
+    check_imports(goals, "mqtt 1", servers.environ("mqtt 1"), USED_BY_MQTT, stderr)
+    for size, name in WRITTEN.items():
+        found = ratios(costs[name], costs[PUSHED[size]], "cpu")
+        goals.most(f"remote-write {size}: CPU / Pushgateway", found, 1.2)
+        check_writes(goals, servers, size, stderr)
+    write = servers.environ(sink="receiver")
+    check_imports(goals, "write 1", write, USED_BY_WRITE, stderr)
     if not lacking:
         check_shell(goals, servers, stderr)
     return not goals.missed

@@ -25,7 +25,7 @@ from ecoflow_push.simulator.cloud import (
     SimulatedDevice,
 )
 from ecoflow_push.simulator.devices import SimulatedDevices
-from ecoflow_push.simulator.server import RecordingServer
+from ecoflow_push.simulator.server import Answer, Received, RecordingServer
 from tests.broker import BROKER_PASSWORD, BROKER_USER, mosquitto
 from tests.fetch_servers import find
 from tests.support import gateway, parse, values
@@ -64,6 +64,14 @@ def fleet(size: int) -> list[SimulatedDevice]:
     ]
 
 
+class Recorder(RecordingServer):
+    """Takes whatever is pushed, and what is written at /api/v1/write."""
+
+    def answer(self, received: Received) -> Answer:
+        """Answer as a Pushgateway and a remote-write receiver do."""
+        return Answer(204 if received.method == "POST" else 200)
+
+
 def main() -> None:
     """Serve until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # run.py hears it, and ends us
@@ -85,13 +93,16 @@ def main() -> None:
                 ("http 1", 1, None),
             )
         }
-        recorder = stack.enter_context(RecordingServer())
+        recorder = stack.enter_context(Recorder())
         account, devices = app_account(stack, folder, authority, tls)
         places = {
             "clouds": {name: cloud.environ() for name, cloud in clouds.items()}
             | {"mqtt 1": account},
-            "recorder": recorder.url,
-            "gateway": stack.enter_context(gateway()).url,
+            "sinks": {
+                "gateway": {"PUSHGATEWAY_URL": stack.enter_context(gateway()).url},
+                "recorder": {"PUSHGATEWAY_URL": recorder.url},
+                "receiver": {"REMOTE_WRITE_URL": f"{recorder.url}/api/v1/write"},
+            },
             "ca_file": os.path.join(folder, "ca.pem"),
             "ca_bundle": os.path.join(folder, "bundle.pem"),
         }

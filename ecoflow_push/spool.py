@@ -105,6 +105,8 @@ class Spool:
         if written and self._sync():
             for entry in written:
                 entry.is_stored = True
+                # Of a thousand devices they need not all be in memory.
+                entry.body = None
         self.entries = sorted({*self.entries, *written}, key=lambda e: e.name)
 
     def read(self, entry: Entry) -> bytes:

@@ -25,7 +25,7 @@ from ecoflow_push.errors import (
 from ecoflow_push.outcome import SinkOutcome
 from ecoflow_push.settings import TENANT_HEADERS
 from ecoflow_push.sinks import create_remote_write
-from ecoflow_push.sinks.record import Record, SeriesKey, record_of
+from ecoflow_push.sinks.record import Record, SeriesKey, empty_record, record_of
 from ecoflow_push.spool import Entry, Spool, endpoint_folder, other_spools
 from ecoflow_push.state import LONGEST_PAUSE_SECONDS
 
@@ -71,6 +71,7 @@ class Writer:
         state: State,
         *,
         job: str,
+        prefix: str,
         stale_after: float,
         max_age: float,
         max_bytes: int,
@@ -88,6 +89,7 @@ class Writer:
         self._spool = spool
         self._state = state
         self._job = job
+        self._prefix = prefix
         self._stale_after = stale_after
         self._max_age = max_age
         self._max_bytes = max_bytes
@@ -120,10 +122,12 @@ class Writer:
             if device in truth.unread and not self._is_stale(said, before_ms):
                 continue
             record = said.ending(live)
-            if record.families or record.ended:
+            if record.names or record.ended:
                 behind = max(behind, before_ms - record.time_ms + 1)
                 body = record.to_bytes()
-                self._fresh.append(Entry(record.time_ms, record.samples, device, body))
+                self._fresh.append(
+                    Entry(record.time_ms, len(record.names), device, body)
+                )
         self.hear(offset)
         if behind > 0 and not self._distrust:
             self._distrust = (
@@ -234,7 +238,7 @@ class Writer:
         self, truth: Truth, registry_of: Callable[[DeviceFacts], CollectorRegistry]
     ) -> Iterator[tuple[str, Record]]:
         """Yield what this run has to say of each device, without markers yet."""
-        nothing = Record(self._now_ms(), [], [], [])
+        nothing = empty_record(self._now_ms())
         for verdict in truth.verdicts:
             if verdict.facts is None:
                 yield verdict.sn, nothing
@@ -248,8 +252,7 @@ class Writer:
         record = record_of(registry, {"job": self._job}, at_ms)
         if verdict.facts and verdict.facts.online is False:
             # All else that its group still says on a Pushgateway is from before.
-            online = [f for f in record.families if f.name.endswith("_online")]
-            record = record._replace(families=online)
+            record = record.only(f"{self._prefix}_online")
         return record
 
     def _before(self, device: str) -> tuple[int, set[SeriesKey]]:
@@ -335,7 +338,8 @@ class Writer:
             record = Record.from_bytes(self._spool.read(entry))
         except (OSError, ValueError):
             return None
-        is_ours = (record.time_ms, record.samples) == (entry.time_ms, entry.samples)
+        found = record.time_ms, len(record.names)
+        is_ours = found == (entry.time_ms, entry.samples)
         return record if is_ours else None
 
     def _trusts_the_clock(self, deadline: Deadline) -> bool:
@@ -448,6 +452,7 @@ def create_writer(
         Spool(spool),
         state,
         job=settings.job,
+        prefix=settings.prefix,
         stale_after=settings.stale_after,
         max_age=settings.spool_max_age,
         max_bytes=settings.spool_max_bytes,

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from ecoflow_push.sinks.record import Family, LabelSet, Record
+from ecoflow_push.sinks.record import LabelSet, Record
 from ecoflow_push.spool import Entry, Spool, endpoint_folder, other_spools
 from tests.support import ROOT
 
@@ -21,13 +21,21 @@ START_MS = 1_764_057_600_000
 def record(number: int, value: float = 1.5) -> Record:
     """Return a small record; each number is a minute later."""
     labels: list[LabelSet] = [(("device", SN), ("job", "ecoflow"))]
-    families = [Family("ecoflow_pd_soc", "gauge", "A quota.", [0], [value])]
-    return Record(START_MS + number * 60_000, labels, families, [("ecoflow_old", 0)])
+    return Record(
+        START_MS + number * 60_000,
+        labels,
+        [("gauge", "A quota.")],
+        ["ecoflow_pd_soc"],
+        [0],
+        [0],
+        [value],
+        [("ecoflow_old", 0)],
+    )
 
 
 def entry(number: int) -> Entry:
     one = record(number)
-    return Entry(one.time_ms, one.samples, SN, one.to_bytes())
+    return Entry(one.time_ms, len(one.names), SN, one.to_bytes())
 
 
 @pytest.fixture
@@ -157,22 +165,27 @@ def test_a_bomb_is_not_inflated(folder):
         b"",
         b"null",
         b"[]",
-        b"[1,[],[],[]]",
-        b"[-1,[],[],[],[]]",
-        b"[true,[],[],[],[]]",
-        b'[1,[[["a"]]],[],[],[]]',
-        b'[1,[[["a",2]]],[],[],[]]',
-        b'[1,[],["h"],[["n","gauge",0,[0],[1.0]]],[]]',
-        b'[1,[[]],["h"],[["n","gauge",1,[0],[1.0]]],[]]',
-        b'[1,[[]],["h"],[["n","gauge",-1,[0],[1.0]]],[]]',
-        b'[1,[[]],["h"],[["n","gauge",0,[0],[]]],[]]',
-        b'[1,[[]],["h"],[["n","gauge",0,[-1],[1.0]]],[]]',
-        b'[1,[[]],["h"],[["n","gauge",0,[0],["x"]]],[]]',
-        b'[1,[[]],["h"],[["n","gauge",0,[0],[null]]],[]]',
-        b'[1,[[]],[],[],[["n",1]]]',
-        b"[1,[[]],[],[],[[3,0]]]",
+        b"[1,[],[],[],[],[],[]]",
+        b"[-1,[],[],[],[],[],[],[]]",
+        b"[1.5,[],[],[],[],[],[],[]]",
+        b'["1",[],[],[],[],[],[],[]]',
+        b'[1,[[["a"]]],[],[],[],[],[],[]]',
+        b'[1,[[["a",2]]],[],[],[],[],[],[]]',
+        b'[1,[],[["gauge",null]],[],[],[],[],[]]',
+        b'[1,[],[["gauge","h"]],["n"],[0],[0],[1.0],[]]',
+        b'[1,[[]],[["gauge","h"]],["n"],[0],[1],[1.0],[]]',
+        b'[1,[[]],[["gauge","h"]],["n"],[0],[-1],[1.0],[]]',
+        b'[1,[[]],[["gauge","h"]],["n"],[-1],[0],[1.0],[]]',
+        b'[1,[[]],[["gauge","h"]],["n"],[0],[0],[],[]]',
+        b'[1,[[]],[["gauge","h"]],["n"],[0],[],[1.0],[]]',
+        b'[1,[[]],[["gauge","h"]],["n"],[true],[0],[1.0],[]]',
+        b'[1,[[]],[["gauge","h"]],[7],[0],[0],[1.0],[]]',
+        b'[1,[[]],[["gauge","h"]],["n"],[0],[0],["x"],[]]',
+        b'[1,[[]],[["gauge","h"]],["n"],[0],[0],[null],[]]',
+        b'[1,[[]],[],[],[],[],[],[["n",1]]]',
+        b"[1,[[]],[],[],[],[],[],[[3,0]]]",
         b"[" * 100_000,
-        b'{"a":1,"b":2,"c":3,"d":4,"e":5}',
+        b'{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7,"h":8}',
         b"\xff",
     ],
 )

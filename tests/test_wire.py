@@ -12,12 +12,12 @@ from prometheus_client.core import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from ecoflow_push.sinks.record import Family, Record, record_of
+from ecoflow_push.sinks.record import Record, record_of
 from ecoflow_push.sinks.wire import ENCODERS, MOST_SAMPLES, NAN, STALE
 from tests.receiver import MESSAGES, Sample, decode
 
 AT_MS = 1_700_000_000_000
-UP = Record(AT_MS, [(("job", "j"),)], [Family("up", "gauge", "h", [0], [1.0])], [])
+UP = Record(AT_MS, [(("job", "j"),)], [("gauge", "h")], ["up"], [0], [0], [1.0], [])
 # push-protocols.md 3.5, made there with the protobuf runtime.
 GOLDEN = {
     "1": (
@@ -88,14 +88,14 @@ def test_the_runtime_makes_the_same_bytes():
         AT_MS,
     )
     theirs = MESSAGES["V1Request"]()
-    for family in record.families:
-        for place, value in zip(family.places, family.values, strict=True):
-            series = theirs.timeseries.add()
-            labels = [("__name__", family.name), *record.label_sets[place]]
-            for name, text in sorted(labels):
-                series.labels.add(name=name, value=text)
-            (bits,) = struct.unpack("<Q", struct.pack("<d", value))
-            series.samples.add(value=bits, timestamp=AT_MS)
+    for metric, place, value in zip(
+        record.names, record.places, record.values, strict=True
+    ):
+        series = theirs.timeseries.add()
+        for name, text in sorted([("__name__", metric), *record.label_sets[place]]):
+            series.labels.add(name=name, value=text)
+        (bits,) = struct.unpack("<Q", struct.pack("<d", value))
+        series.samples.add(value=bits, timestamp=AT_MS)
 
     (ours,) = ENCODERS["1"](record)
 

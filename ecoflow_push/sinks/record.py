@@ -1,8 +1,8 @@
 """Record: the series of one device at one moment, ready for a timestamped sink.
 
 It is what remote-write sends, and what the spool keeps of it, neutral to the version
-of the protocol. Values that are alike in labels share one label set, since a device's
-series mostly differ in nothing but the name.
+of the protocol. It is kept in columns, and series that are alike in labels share one
+label set: a device's mostly differ in nothing but the name.
 """
 
 from __future__ import annotations
@@ -19,42 +19,31 @@ LabelSet = tuple[tuple[str, str], ...]
 SeriesKey = tuple[str, LabelSet]
 
 
-class Family(NamedTuple):
-    """All samples of one name; `places` are their label sets' places in the record.
-
-    `type` and `help` are those of the metric, which go along in remote-write 2.0.
-    """
-
-    name: str
-    type: str
-    help: str
-    places: list[int]
-    values: list[float]
-
-
 class Record(NamedTuple):
     """One moment of one device; `time_ms` in milliseconds since 1970.
 
-    `label_sets` are sorted by label name, hold no empty value and no `__name__`.
-    `ended` are series that end here, each with a staleness marker: as names and places,
-    since no float can carry the marker's bits through arithmetic or JSON unharmed
-    (push-protocols.md 3.5).
+    Sample n is called `names[n]`, has the labels `label_sets[places[n]]`, the value
+    `values[n]`, and the type and help text `kinds[metas[n]]`. Label sets are sorted by
+    label name, and hold no empty value and no `__name__`.
+
+    `ended` are names and places of series that end here, each with a staleness marker.
+    They have no value, since no float could carry the marker's bits through arithmetic
+    or JSON unharmed (push-protocols.md 3.5).
     """
 
     time_ms: int
     label_sets: list[LabelSet]
-    families: list[Family]
+    kinds: list[tuple[str, str]]
+    names: list[str]
+    places: list[int]
+    metas: list[int]
+    values: list[float]
     ended: list[tuple[str, int]]
-
-    @property
-    def samples(self) -> int:
-        """The number of values, staleness markers left out."""
-        return sum(len(family.places) for family in self.families)
 
     def keys(self) -> set[SeriesKey]:
         """Return the series that have a value here."""
-        sets = self.label_sets
-        return {(f.name, sets[place]) for f in self.families for place in f.places}
+        sets = [self.label_sets[place] for place in self.places]
+        return set(zip(self.names, sets, strict=True))
 
     def ended_keys(self) -> set[SeriesKey]:
         """Return the series that end here."""
@@ -63,7 +52,7 @@ class Record(NamedTuple):
     def ending(self, keys: Iterable[SeriesKey]) -> Record:
         """Return this record with markers for all of `keys` that have no value in it.
 
-        Labels keep the order in which they came, so that equal runs make equal bytes.
+        They are sorted, so that equal runs make equal bytes.
         """
         gone = sorted(set(keys) - self.keys())
         if not gone:
@@ -72,44 +61,68 @@ class Record(NamedTuple):
         ended = [(n, places.setdefault(labels, len(places))) for n, labels in gone]
         return self._replace(label_sets=list(places), ended=ended)
 
+    def only(self, name: str) -> Record:
+        """Return this record with nothing but the series of one name."""
+        kept = [n for n, each in enumerate(self.names) if each == name]
+        return self._replace(
+            names=[name] * len(kept),
+            places=[self.places[n] for n in kept],
+            metas=[self.metas[n] for n in kept],
+            values=[self.values[n] for n in kept],
+        )
+
     def to_bytes(self) -> bytes:
         """Return what `from_bytes` takes: compact JSON."""
-        helps = {family.help: None for family in self.families}
-        numbers = {text: number for number, text in enumerate(helps)}
-        families = [(n, t, numbers[h], p, v) for n, t, h, p, v in self.families]
-        fields = (self.time_ms, self.label_sets, list(helps), families, self.ended)
-        return json.dumps(fields, separators=(",", ":")).encode()
+        return json.dumps(self, separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Record:
         """Return the record that `to_bytes` wrote; raises ValueError for another."""
         try:
-            time_ms, label_sets, helps, families, ended = json.loads(content)
-            record = cls(
-                _whole(time_ms),
-                [
-                    tuple((_text(name), _text(value)) for name, value in labels)
-                    for labels in label_sets
-                ],
-                [
-                    Family(
-                        _text(name),
-                        _text(kind),
-                        _text(helps[_whole(number)]),
-                        [_whole(place) for place in places],
-                        [float(value) for value in values],
-                    )
-                    for name, kind, number, places, values in families
-                ],
-                [(_text(name), _whole(place)) for name, place in ended],
+            time_ms, sets, kinds, names, places, metas, values, ended = json.loads(
+                content
             )
-            # Every place is there, and every sample has its value.
-            record.keys(), record.ended_keys()
-            if any(len(f.places) != len(f.values) for f in record.families):
-                raise ValueError("a sample without value")
+            record = cls(
+                time_ms,
+                [tuple((name, value) for name, value in labels) for labels in sets],
+                [(kind, text) for kind, text in kinds],
+                names,
+                places,
+                metas,
+                [float(value) for value in values],
+                [(name, place) for name, place in ended],
+            )
+            strings = {type(text) for pair in record.kinds for text in pair}
+            strings |= {
+                type(text)
+                for labels in record.label_sets
+                for pair in labels
+                for text in pair
+            }
+            strings |= set(map(type, names)) | {type(name) for name, _ in record.ended}
+            bounds = [(places, sets), (metas, kinds), ([p for _, p in ended], sets)]
+            sound = (
+                isinstance(time_ms, int)
+                and time_ms >= 0
+                and strings <= {str}
+                and len(names) == len(places) == len(metas) == len(values)
+                and all(
+                    set(map(type, column)) <= {int}
+                    and min(column, default=0) >= 0
+                    and max(column, default=-1) < len(table)
+                    for column, table in bounds
+                )
+            )
         except (TypeError, LookupError, OverflowError, RecursionError) as exc:
             raise ValueError("not a record") from exc
+        if not sound:
+            raise ValueError("not a record")
         return record
+
+
+def empty_record(time_ms: int) -> Record:
+    """Return a record without any series."""
+    return Record(time_ms, [], [], [], [], [], [], [])
 
 
 def record_of(
@@ -120,33 +133,34 @@ def record_of(
     Labels of `grouping` go to every series and win over a sample's own, as those of a
     Pushgateway's group do. Raises ValueError if a series occurs twice.
     """
-    places: dict[LabelSet, int] = {}
+    record = empty_record(time_ms)
+    _, _, _, names, places, metas, values, _ = record
+    place_of: dict[LabelSet, int] = {}
     seen: dict[tuple[tuple[str, str], ...], int] = {}
-    families: dict[str, Family] = {}
+    kinds: dict[tuple[str, str], int] = {}
     labels: dict[str, str] | None = None
     place = 0
     for metric in registry.collect():
+        meta = kinds.setdefault((metric.type, metric.documentation), len(kinds))
         for sample in metric.samples:
+            name, own, value = sample[:3]
             # Neighbours mostly have the same labels: comparing is cheaper than hashing.
-            if sample.labels != labels:
-                labels = sample.labels
-                place = _place(labels, grouping, places, seen)
-            family = families.get(sample.name)
-            if family is None:
-                family = families[sample.name] = Family(
-                    sample.name, metric.type, metric.documentation, [], []
-                )
-            family.places.append(place)
-            family.values.append(sample.value)
-    if any(len(set(f.places)) < len(f.places) for f in families.values()):
+            if own is not labels and own != labels:
+                labels = own
+                place = _place(own, grouping, place_of, seen)
+            names.append(name)
+            places.append(place)
+            metas.append(meta)
+            values.append(value)
+    if len(set(zip(names, places, strict=True))) < len(names):
         raise ValueError("a series occurs twice")
-    return Record(time_ms, list(places), list(families.values()), [])
+    return record._replace(label_sets=list(place_of), kinds=list(kinds))
 
 
 def _place(
     labels: Mapping[str, str],
     grouping: Mapping[str, str],
-    places: dict[LabelSet, int],
+    place_of: dict[LabelSet, int],
     seen: dict[tuple[tuple[str, str], ...], int],
 ) -> int:
     as_given = tuple(labels.items())
@@ -154,17 +168,5 @@ def _place(
     if place is None:
         whole = {**labels, **grouping}
         key = tuple(sorted((name, value) for name, value in whole.items() if value))
-        place = seen[as_given] = places.setdefault(key, len(places))
+        place = seen[as_given] = place_of.setdefault(key, len(place_of))
     return place
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError
-    return value

@@ -49,22 +49,25 @@ def encode_v1(record: Record, most_samples: int = MOST_SAMPLES) -> Iterator[byte
     """Yield the messages of prometheus.WriteRequest that hold `record`."""
     tail = b"\x10" + _varint(record.time_ms)
     middle = b"\x12" + _varint(9 + len(tail)) + b"\x09"
-    around = []
+    starts: list[_Starts] = []
+    afters: list[bytes] = []
     for labels in record.label_sets:
         before = b"".join(_label(*pair) for pair in labels if pair[0] < NAME)
         after = b"".join(_label(*pair) for pair in labels if pair[0] > NAME) + middle
-        around.append((before, after, len(before) + len(after) + 8 + len(tail)))
-    out: list[bytes] = []
-    for name, places, values in _series(record):
-        label = _name_label(name)
-        size = len(label)
-        for place, value in zip(places, values, strict=True):
-            before, after, rest = around[place]
-            out += (b"\x0a", _varint(size + rest), before, label, after, value, tail)
-            if len(out) == 7 * most_samples:
-                yield b"".join(out)
-                out.clear()
-    if out:
+        starts.append(_Starts(before, len(before) + len(after) + 8 + len(tail)))
+        afters.append(after)
+    names, places, values = _columns(record)
+    labels_of_names = [_label(NAME, name) for name in names]
+    for begin in range(0, len(names), most_samples):
+        part = slice(begin, begin + most_samples)
+        name_labels, where = labels_of_names[part], places[part]
+        # Column by column, which costs half of a loop over the samples.
+        out = [tail] * (5 * len(where))
+        sizes = map(len, name_labels)
+        out[0::5] = [starts[p][size] for p, size in zip(where, sizes, strict=True)]
+        out[1::5] = name_labels
+        out[2::5] = [afters[p] for p in where]
+        out[3::5] = values[part]
         yield b"".join(out)
 
 
@@ -72,26 +75,38 @@ def encode_v2(record: Record, most_samples: int = MOST_SAMPLES) -> Iterator[byte
     """Yield the messages of io.prometheus.write.v2.Request that hold `record`."""
     tail = b"\x10" + _varint(record.time_ms)
     middle = b"\x12" + _varint(9 + len(tail)) + b"\x09"
-    meta = {f.name: (TYPES.get(f.type, 0), f.help) for f in record.families}
-    symbols = _Symbols(record)
-    out: list[bytes] = []
-    for name, places, values in _series(record):
-        kind, text = meta.get(name, (0, ""))
-        for place, value in zip(places, values, strict=True):
+    names, places, values = _columns(record)
+    # What has ended is of no type any more.
+    metas = [record.kinds[n] for n in record.metas] + [("", "")] * len(record.ended)
+    for begin in range(0, len(names), most_samples):
+        part = slice(begin, begin + most_samples)
+        symbols = _Symbols(record)
+        out = []
+        for name, place, (kind, text), value in zip(
+            names[part], places[part], metas[part], values[part], strict=True
+        ):
             refs = symbols.labels(name, place)
-            metadata = b"\x08" + _varint(kind) if kind else b""
+            metadata = b"\x08" + _varint(TYPES[kind]) if kind in TYPES else b""
             if text:
                 metadata += b"\x18" + _varint(symbols.number(text))
             series = b"\x0a%b%b%b%b%b" % (_varint(len(refs)), refs, middle, value, tail)
             if metadata:
                 series += b"\x2a" + _varint(len(metadata)) + metadata
             out.append(b"\x2a" + _varint(len(series)) + series)
-            if len(out) == most_samples:
-                yield symbols.message() + b"".join(out)
-                symbols = _Symbols(record)
-                out.clear()
-    if out:
         yield symbols.message() + b"".join(out)
+
+
+class _Starts(dict[int, bytes]):
+    """How a series of one label set begins, by the size of its name's label."""
+
+    def __init__(self, before: bytes, size: int) -> None:
+        """Take the labels before the name, and the size of all but the name's."""
+        self._before = before
+        self._size = size
+
+    def __missing__(self, size: int) -> bytes:
+        self[size] = start = b"\x0a" + _varint(size + self._size) + self._before
+        return start
 
 
 class _Symbols:
@@ -128,20 +143,21 @@ class _Symbols:
         return b"".join(_varint(self.number(text)) for pair in labels for text in pair)
 
 
-def _series(record: Record) -> Iterator[tuple[str, list[int], list[bytes]]]:
-    """Yield each name with its places and their values' bytes, the markers last."""
-    for name, _, _, places, values in record.families:
-        # Only a NaN differs from itself.
-        yield name, places, [_double(v) if v == v else NAN for v in values]  # noqa: PLR0124
-    for name, place in record.ended:
-        yield name, [place], [STALE]
+def _columns(record: Record) -> tuple[list[str], list[int], list[bytes]]:
+    """Return each sample's name, place and value as bytes, the markers last."""
+    ended_names = [name for name, _ in record.ended]
+    ended_places = [place for _, place in record.ended]
+    # Only a NaN differs from itself.
+    values = [_double(v) if v == v else NAN for v in record.values]  # noqa: PLR0124
+    return (
+        record.names + ended_names,
+        record.places + ended_places,
+        values + [STALE] * len(record.ended),
+    )
 
 
+# Names and devices' labels come again in every record.
 @lru_cache(maxsize=16_384)
-def _name_label(name: str) -> bytes:
-    return _label(NAME, name)
-
-
 def _label(name: str, value: str) -> bytes:
     first, second = name.encode(), value.encode("utf-8", "replace")
     size, second_size = _varint(len(first)), _varint(len(second))
