@@ -16,6 +16,7 @@ EcoflowPushError
     ├── SinkDown                74  ... because it is not there at all
     ├── SinkFailing             74  ... and blames itself (HTTP 5xx)
     ├── SinkDeferred            75  ... so it was stored, or must wait
+    ├── SinkLoss                 1  ... in time: what waited for it is lost
     ├── SinkRejected            76  ... and never will take this content
     ├── SinkRedirected          76  ... because the address is another one
     └── SinkUnauthorized        77  ... because it refused our credentials
@@ -152,6 +153,12 @@ class SinkDeferred(SinkError):
     """What a sink did not take now is stored, or was not to be sent at all."""
 
     status = ExitStatus.TEMPFAIL
+
+
+class SinkLoss(SinkError):
+    """What waited for a sink is lost; what is new may fare better."""
+
+    status = ExitStatus.PARTIAL
 
 
 class SinkRejected(SinkError):

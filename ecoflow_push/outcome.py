@@ -35,6 +35,8 @@ class SinkOutcome:
     def __init__(self) -> None:
         self.delivered = 0
         self.errors: list[SinkError] = []
+        #: What is worth a word beside "ok".
+        self.note = ""
 
     @property
     def is_closed(self) -> bool:
@@ -73,7 +75,11 @@ class Outcome:
             f"{count} {state}" for state, count in sorted(states.items())
         )
         parts = [f"devices: {counts or 'none'}", f"{self.truth.samples} samples"]
-        parts += [f"{name}: ok" for name, sink in self.sinks.items() if not sink.errors]
+        parts += [
+            f"{name}: ok{sink.note}"
+            for name, sink in self.sinks.items()
+            if not sink.errors
+        ]
         return "; ".join([*parts, *self._problems()])
 
     def _collect_status(self) -> ExitStatus:

@@ -73,13 +73,25 @@ class DeviceRecord:
 class EndpointRecord:
     """What is remembered of a remote-write endpoint; times in Unix seconds."""
 
-    __slots__ = ("failing", "failing_runs", "name", "pause_until", "version")
+    __slots__ = (
+        "failing",
+        "failing_runs",
+        "has_taken",
+        "name",
+        "pause_until",
+        "told_at",
+        "version",
+    )
 
     def __init__(self, fields: Mapping[str, object] | None = None) -> None:
         fields = fields or {}
         self.name = _text(fields.get("name"))
         #: The protocol's version that it turned out to take.
         self.version = _text(fields.get("version"))
+        #: It once took something: its address is right.
+        self.has_taken = fields.get("has_taken") is True
+        #: When the log last said that something waits for another one.
+        self.told_at = _number(fields.get("told_at"))
         #: Until when it wants to be left alone.
         self.pause_until = _number(fields.get("pause_until"))
         #: The record that it answered with 5xx, and in how many runs in a row.

@@ -18,6 +18,7 @@ from ecoflow_push.errors import (
     SinkDown,
     SinkError,
     SinkFailing,
+    SinkLoss,
     SinkRedirected,
     SinkRejected,
     SinkUnauthorized,
@@ -52,11 +53,15 @@ LOSSES = {
     "clock": "the clock was not to be trusted",
     "damaged": "their file in the spool was damaged; it is set aside",
     "disk": "they could be neither delivered nor stored",
+    "elsewhere": "they waited longer than SPOOL_MAX_AGE for another endpoint",
     "failing": "the server fails on them alone; their file is set aside",
     "partial": "the server took a part of their snapshot and refused these",
     "refused": "the server refused their snapshot for good",
     "size": "the spool is larger than SPOOL_MAX_BYTES",
 }
+TELL_SECONDS = 86_400.0
+#: Of these, what had been kept for later.
+WAITED = ("age", "damaged", "failing", "size")
 #: What the run's own series are remembered by; no serial number looks like it.
 RUN = "@run"
 
@@ -102,6 +107,7 @@ class Writer:
         self._rejected: list[SinkRejected] = []
         self._stopped: SinkError | None = None
         self._is_abandoned = False
+        self._replayed = 0
         self._offset: float | None = None
         self._distrust = ""
 
@@ -160,7 +166,8 @@ class Writer:
             return
         oldest_ms = round((self._clock() - self._max_age) * 1000)
         for entry in self._spool.too_old(oldest_ms):
-            self._lose(entry, "age")
+            if not entry.is_fresh:
+                self._lose(entry, "age")
         self._drain(deadline)
         endpoint.version = self._sink.learnt_version
         asked = min(self._sink.asked_to_wait, LONGEST_PAUSE_SECONDS)
@@ -209,8 +216,9 @@ class Writer:
         try:
             self._sink.write(record, deadline)
         except SinkError as exc:
-            self.outcome.errors.append(exc)
+            self.outcome.errors.append(type(exc)(f"the run's own series: {exc}"))
         else:
+            self._state.endpoint.has_taken = True
             self._spool.remember(RUN, record.to_bytes())
 
     @property
@@ -327,6 +335,8 @@ class Writer:
         self.outcome.delivered += 1
         self._settled.add(entry)
         self._spool.delivered(entry)
+        self._state.endpoint.has_taken = True
+        self._replayed += not entry.is_fresh
 
     def _queue(self) -> list[Entry]:
         """Return what is neither delivered nor lost, in the order in which it goes."""
@@ -375,9 +385,13 @@ class Writer:
             self._lose(entry, "disk")
         if self._rejected:
             more = f" (and {len(self._rejected) - 1} more)" * (len(self._rejected) > 1)
+            if not self._state.endpoint.has_taken:
+                more += "; nothing was ever taken there, check REMOTE_WRITE_URL"
             self.outcome.errors.append(
                 SinkRejected(f"{self._rejected[0]}{more}: dropped")
             )
+        if self._replayed:
+            self.outcome.note = f" ({self._replayed} snapshots from the spool)"
         self._count()
         for entry in self._spool.too_many(self._max_bytes):
             self._lose(entry, "size")
@@ -392,23 +406,35 @@ class Writer:
         if not stored:
             why = self._spool.trouble or "SPOOL_MAX_BYTES is too small"
             return SinkError(f"{error}; not stored either: {why}")
+        keeps = f"{self.waiting} samples wait in the spool"
+        if count := self.outcome.delivered:
+            keeps = f"{count} snapshots were delivered, {keeps}"
         if isinstance(error, (SinkUnauthorized, SinkRedirected)):
-            return type(error)(f"{error}; {self.waiting} samples wait in the spool")
-        return SinkDeferred(f"{error}; {self.waiting} samples wait in the spool")
+            return type(error)(f"{error}; {keeps}")
+        return SinkDeferred(f"{error}; {keeps}")
 
     def _tend_other_spools(self) -> None:
         """Let the records of endpoints that are no longer set grow old and go."""
         oldest_ms = round((self._clock() - self._max_age) * 1000)
         for spool in other_spools(self._spool.folder):
             for entry in () if self._distrust else spool.too_old(oldest_ms):
-                self._lose(entry, "age")
+                self._lose(entry, "elsewhere")
                 self._homes[entry] = spool
-            if waiting := sum(entry.samples for entry in spool.entries):
+            waiting = sum(entry.samples for entry in spool.entries)
+            if waiting and self._is_due():
                 log.warning(
-                    "remote-write: %d samples wait for another endpoint than"
-                    " REMOTE_WRITE_URL; SPOOL_MAX_AGE will drop them",
+                    "remote-write: %d samples wait for another address, user or tenant"
+                    " than is set now; SPOOL_MAX_AGE will drop them",
                     waiting,
                 )
+
+    def _is_due(self) -> bool:
+        """Return whether this is to be told, and note that it is: once a day."""
+        now, told_at = time.time(), self._state.endpoint.told_at
+        if told_at is not None and 0 <= now - told_at < TELL_SECONDS:
+            return False
+        self._state.endpoint.told_at = now
+        return True
 
     def _count(self) -> None:
         """Count what is lost, durably, then remove it."""
@@ -421,6 +447,11 @@ class Writer:
             total = self._state.dropped.get(reason, 0)
             self._state.dropped[reason] = total + samples
             log.warning("remote-write: %d samples dropped: %s", samples, LOSSES[reason])
+            if reason in WAITED:
+                # Not "ok": the sink has not everything.
+                self.outcome.errors.append(
+                    SinkLoss(f"remote-write: {samples} samples that waited are lost")
+                )
         self._state.save()
         for entry, reason, _ in self._lost:
             keep = reason in ("damaged", "failing")

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from ecoflow_push.errors import Unreachable
 from ecoflow_push.logs import redact
 from ecoflow_push.sockets import dial, tls_context
 from ecoflow_push.transport import OWN_HEADERS, Reply, Request, proxy_for, read_body
@@ -132,6 +133,16 @@ def words(reply: Reply) -> str:
     # Masked before it is cut: half a secret is one too.
     text = " ".join(str(redact(reply.body[:8000].decode("utf-8", "replace"))).split())
     return re.sub(r"[^ -~]", "?", text)[:200] or "no explanation"
+
+
+def explained(exc: Unreachable, settings: str) -> str:
+    """Return why a server was not reached, with the variable that may cure it.
+
+    `settings` is what the names of its variables begin with.
+    """
+    if "certificate" in str(exc):
+        return f"{exc}: set {settings}_CA_FILE if it is your own authority's"
+    return str(exc)
 
 
 def is_web_page(reply: Reply) -> bool:

@@ -21,6 +21,7 @@ from ecoflow_push.errors import (
 from ecoflow_push.sinks.http import (
     PlainExchange,
     authorization,
+    explained,
     is_web_page,
     words,
 )
@@ -129,7 +130,7 @@ class PushgatewaySink:
             reply = self._transport.send(lambda: request, deadline, tries)
         except Unreachable as exc:
             kind = SinkDown if exc.down else SinkError
-            raise kind(f"{what}: {exc}") from exc
+            raise kind(f"{what}: {explained(exc, 'PUSHGATEWAY')}") from exc
         if reply.status in (200, 202, 204):
             if is_web_page(reply):
                 raise SinkError(f"{what}: answered with a web page (a login portal?)")

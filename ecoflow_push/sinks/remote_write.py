@@ -20,6 +20,7 @@ from ecoflow_push.errors import (
 from ecoflow_push.sinks.http import (
     PlainExchange,
     authorization,
+    explained,
     is_web_page,
     words,
 )
@@ -176,14 +177,15 @@ class RemoteWriteSink:
             return self._transport.send(build, deadline, tries)
         except Unreachable as exc:
             kind = SinkDown if exc.down else SinkError
-            raise kind(f"{self._what}: {exc}") from exc
+            raise kind(f"{self._what}: {explained(exc, 'REMOTE_WRITE')}") from exc
 
     def _judge(self, reply: Reply, version: str) -> None:
         """Return if the receiver took the message, else raise what that means."""
         status, what = reply.status, f"{self._what}: HTTP {reply.status}"
         written = _written(reply)
         if version == "2" and self._is_older(reply):
-            reason = f"{what}: {words(reply)}: does not speak version 2.0"
+            says = "" if status < 300 else f": {words(reply)}"
+            reason = f"{what}{says}: does not speak version 2.0"
             if self._may_change:
                 raise _OtherVersion(reason)
             raise SinkRedirected(f"{reason}: set REMOTE_WRITE_VERSION to 1 or auto")
@@ -209,9 +211,10 @@ class RemoteWriteSink:
             )
         if written or (400 <= status < 500 and status != 429):
             raise SinkRejected(f"{what}: {words(reply)}", written)
-        self.asked_to_wait = reply.retry_after() or 0.0
+        self.asked_to_wait = wait = reply.retry_after() or 0.0
+        asks = f", asks to wait {wait:.0f} s" if wait else ""
         kind = SinkFailing if 500 <= status < 600 else SinkError
-        raise kind(f"{what}: {words(reply)}")
+        raise kind(f"{what}{asks}: {words(reply)}")
 
     def _is_older(self, reply: Reply) -> bool:
         """Return whether an answer to a 2.0 message shows a receiver of 1.0 alone."""
