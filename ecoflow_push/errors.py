@@ -136,9 +136,10 @@ class ApiOutOfTime(EcoflowApiException):
 
 
 class SinkError(EcoflowPushError):
-    """A sink did not take what was collected."""
+    """A sink did not take what was collected; `is_stored` if it may get it later."""
 
     status = ExitStatus.IOERR
+    is_stored = False
 
 
 class SinkDown(SinkError):

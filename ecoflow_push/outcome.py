@@ -112,7 +112,8 @@ class Outcome:
         if len(found) == 1:
             return found.pop()
         # Several sinks that fail in different ways: nothing was delivered anywhere.
-        return ExitStatus.TEMPFAIL if deferred else ExitStatus.IOERR
+        stored = any(error.is_stored for sink in failed for error in sink.errors)
+        return ExitStatus.TEMPFAIL if deferred or stored else ExitStatus.IOERR
 
     def _problems(self) -> Iterable[str]:
         """Return what went wrong, each cause once, with the devices it concerns."""

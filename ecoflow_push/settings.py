@@ -118,6 +118,12 @@ class Settings:
             for server in servers
             if server.password
         ]
+        for server in servers:
+            query = server.url.partition("?")[2]
+            texts += [query, *(unquote(p.partition("=")[2]) for p in query.split("&"))]
+            if server.username and not (server.password and server.password.reveal()):
+                # A token in the user's place.
+                texts.append(server.username)
         for name, value in self.remote_write_headers.items():
             if name.lower() not in TENANT_HEADERS:
                 # The whole, and what stands behind "Bearer", say.

@@ -18,8 +18,12 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ecoflow_push.files import TEMPORARY, replace_file, sync_folder
+
+if TYPE_CHECKING:
+    from ecoflow_push.deadline import Deadline
 
 MAGIC = b"ecoflow-push spool 1\n"
 # Of the compressed content behind it: its length, its CRC-32.
@@ -33,13 +37,8 @@ class Entry:
     """One record, on its way: in memory, in the spool, or in both."""
 
     __slots__ = (
-        "body",
-        "device",
-        "is_fresh",
-        "is_stored",
-        "samples",
-        "size",
-        "time_ms",
+        *("body", "device", "has_file", "is_fresh", "is_stored"),
+        *("samples", "size", "time_ms"),
     )
 
     def __init__(
@@ -57,6 +56,8 @@ class Entry:
         self.body = body
         #: Bytes of the file.
         self.size = size
+        self.has_file = body is None
+        #: The file will outlast a power cut.
         self.is_stored = body is None
         #: Of this run.
         self.is_fresh = body is not None
@@ -78,6 +79,7 @@ class Spool:
         self.folder = folder
         self._set_aside: list[tuple[str, int]] = []
         self._touched = False
+        self._is_open = False
         self.trouble = ""
         #: What waits, oldest first.
         self.entries: list[Entry] = []
@@ -87,13 +89,21 @@ class Spool:
         try:
             self._make_folders()
             self.entries = self._listed()
+            self._is_open = True
         except OSError as exc:
             self.trouble = f"cannot use the spool {self.folder}: {exc.strerror}"
 
-    def store(self, entries: Iterable[Entry]) -> None:
-        """Store entries durably, each whole or not at all; `trouble` says if not."""
+    def store(self, entries: Iterable[Entry], deadline: Deadline) -> None:
+        """Store entries durably, each whole or not at all; `trouble` says if not.
+
+        A slow disk may not use up what the network needs: after the deadline nothing
+        more is stored.
+        """
         written = []
         for entry in entries if not self.trouble else ():
+            if deadline.left() <= 0:
+                self.trouble = f"the disk of {self.folder} is too slow to store all"
+                break
             content = _framed(entry.body or b"")
             try:
                 replace_file(self._path(entry), content, 0o600)
@@ -101,6 +111,7 @@ class Spool:
                 self._note(exc)
                 continue
             entry.size = len(content)
+            entry.has_file = True
             written.append(entry)
         if written and self._sync():
             for entry in written:
@@ -120,19 +131,22 @@ class Spool:
         last = self._path_of_last(entry.device)
         self._forget(entry)
         try:
-            if entry.is_stored:
+            if entry.has_file:
                 os.replace(self._path(entry), last)
             else:
                 self.remember(entry.device, entry.body or b"")
         except OSError as exc:
             self._note(exc)
-            self._unlink(self._path(entry))
+            if entry.has_file:
+                self._unlink(self._path(entry))
 
     def remember(self, device: str, body: bytes) -> None:
         """Make a record that was never stored the device's last one.
 
         It need not outlast a power cut: what it is for is a courtesy.
         """
+        if not self._is_open:
+            return
         with contextlib.suppress(OSError):
             last = self._path_of_last(device)
             replace_file(last, _framed(body), 0o600, synced=False)
@@ -140,7 +154,9 @@ class Spool:
     def discard(self, entry: Entry, *, keep: bool = False) -> None:
         """Take an entry out for good; with `keep` its file is set aside."""
         self._forget(entry)
-        if keep and entry.is_stored:
+        if not entry.has_file:
+            return
+        if keep:
             aside = os.path.join(self.folder, BAD, entry.name)
             with contextlib.suppress(OSError):
                 os.replace(self._path(entry), aside)
@@ -173,17 +189,39 @@ class Spool:
 
     def last(self, device: str) -> bytes | None:
         """Return the record of a device that was delivered last, None if unknown."""
+        if not self._is_open:
+            return None
         try:
             return self._read(self._path_of_last(device))
         except (OSError, ValueError):
             return None
 
-    def newest(self, device: str) -> Entry | None:
-        """Return the entry of a device that waits and is newest."""
-        return next((e for e in reversed(self.entries) if e.device == device), None)
+    def waiting(self, device: str) -> list[Entry]:
+        """Return the entries of a device that wait, newest first."""
+        return [entry for entry in reversed(self.entries) if entry.device == device]
+
+    @property
+    def size(self) -> int:
+        """The bytes of all that waits and of what was set aside."""
+        aside = sum(size for _, size in self._set_aside)
+        return sum(entry.size for entry in self.entries) + aside
+
+    def remove_if_unused(self, since: float) -> None:
+        """Remove the folders if nothing waits, and nothing was done since (Unix s)."""
+        last = os.path.join(self.folder, LAST)
+        with contextlib.suppress(OSError):
+            if not self._is_open or self.entries or os.stat(last).st_mtime > since:
+                return
+            for folder in (last, os.path.join(self.folder, BAD)):
+                for name in os.listdir(folder):
+                    os.unlink(os.path.join(folder, name))
+                os.rmdir(folder)
+            os.rmdir(self.folder)
 
     def forget(self, kept: Iterable[str]) -> None:
         """Forget the last records of all devices but these."""
+        if not self._is_open:
+            return
         folder, kept = os.path.join(self.folder, LAST), set(kept)
         with contextlib.suppress(OSError):
             for name in os.listdir(folder):
@@ -192,13 +230,17 @@ class Spool:
 
     def sync(self) -> None:
         """Make it durable that entries are out: else they would be sent again."""
-        if self._touched:
+        if self._touched and self._is_open:
             self._sync()
             self._touched = False
 
     # -- files ----------------------------------------------------------------------
 
     def _make_folders(self) -> None:
+        for name in ("", BAD, LAST):
+            # What it points to is not ours to write to.
+            if os.path.islink(os.path.join(self.folder, name).rstrip("/")):
+                raise PermissionError(0, "it is a symbolic link")
         is_new = not os.path.isdir(self.folder)
         umask = os.umask(0o077)
         try:
@@ -282,7 +324,8 @@ def other_spools(own_folder: str) -> list[Spool]:
     found = []
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(parent)):
-            if name.startswith("spool-") and name != own:
+            is_link = os.path.islink(os.path.join(parent, name))
+            if name.startswith("spool-") and name != own and not is_link:
                 spool = Spool(os.path.join(parent, name))
                 spool.open()
                 found.append(spool)

@@ -19,6 +19,7 @@ FILE_VERSION = 1
 MAX_FILE_BYTES = 32 * 1024 * 1024
 # Three refusals of the keys in a row: from then on at most one attempt in 5 minutes.
 MOST_REFUSALS = 3
+MOST_ENDPOINTS = 8
 REFUSED_WAIT_SECONDS = 300.0
 # However long a Retry-After says: a wrong one must not silence us for a day.
 LONGEST_PAUSE_SECONDS = 900.0
@@ -87,7 +88,8 @@ class EndpointRecord:
         fields = fields or {}
         self.name = _text(fields.get("name"))
         #: The protocol's version that it turned out to take.
-        self.version = _text(fields.get("version"))
+        version = fields.get("version")
+        self.version = str(version) if version in ("1", "2") else ""
         #: It once took something: its address is right.
         self.has_taken = fields.get("has_taken") is True
         #: When the log last said that something waits for another one.
@@ -117,12 +119,14 @@ class State:
         self.pause_until: float | None = None
         #: Samples that no timestamped sink will ever get, by reason, over all runs.
         self.dropped: dict[str, int] = {}
-        #: What is known of the remote-write endpoint of this run.
+        #: What is known of the remote-write endpoint of this run, and of others.
         self.endpoint = EndpointRecord()
+        self._endpoints: dict[str, EndpointRecord] = {}
         self._gateway = ""
         self._refusals = 0
         self._refused_at: float | None = None
         self._refused_keys = ""
+        self._is_full = False
         self._folder = ""
         self._lock = -1
 
@@ -164,8 +168,9 @@ class State:
 
     def save(self) -> None:
         """Write the state file, whole or not at all (0600); sets `trouble` if not."""
-        if self.trouble:
+        if self.trouble and not self._is_full:
             return
+        self._is_full, self.trouble = False, ""
         import json
 
         text = json.dumps(
@@ -176,7 +181,7 @@ class State:
                 "last_success_at": self.last_success_at,
                 "pause_until": self.pause_until,
                 "dropped": self.dropped,
-                "endpoint": self.endpoint.fields(),
+                "endpoints": [each.fields() for each in self._endpoints.values()],
                 "gateway": self._gateway,
                 "refusals": self._refusals,
                 "refused_at": self._refused_at,
@@ -186,6 +191,8 @@ class State:
         try:
             replace_file(os.path.join(self._folder, "state.json"), text.encode(), 0o600)
         except OSError as exc:
+            # Worth another try when something was removed meanwhile.
+            self._is_full = True
             self.trouble = (
                 f"cannot write the state folder {self._folder}: {exc.strerror}"
             )
@@ -199,9 +206,12 @@ class State:
                 record.held_at = None
 
     def use_endpoint(self, name: str) -> None:
-        """Note where records are written; of another endpoint nothing is known."""
-        if name != self.endpoint.name:
-            self.endpoint = EndpointRecord({"name": name})
+        """Note where records are written; each endpoint has its own memory."""
+        known = self._endpoints.pop(name, None)
+        self.endpoint = known or EndpointRecord({"name": name})
+        # The one in use last, so that the oldest are forgotten.
+        kept = list(self._endpoints.items())[1 - MOST_ENDPOINTS :]
+        self._endpoints = {**dict(kept), name: self.endpoint}
 
     def accepted(self) -> None:
         """Note that EcoFlow took the keys."""
@@ -244,8 +254,10 @@ class State:
         for reason, count in (dropped if isinstance(dropped, dict) else {}).items():
             if _text(reason):
                 self.dropped[reason] = int(_number(count) or 0)
-        endpoint = data.get("endpoint")
-        self.endpoint = EndpointRecord(endpoint if isinstance(endpoint, dict) else {})
+        endpoints = data.get("endpoints")
+        for fields in endpoints if isinstance(endpoints, list) else ():
+            if isinstance(fields, dict) and (name := _text(fields.get("name"))):
+                self._endpoints[name] = EndpointRecord(fields)
         self._gateway = _text(data.get("gateway"))
         self._refusals = int(_number(data.get("refusals")) or 0)
         self._refused_at = _number(data.get("refused_at"))

@@ -200,9 +200,20 @@ class Worker:
         verdicts = self._outcome.truth.verdicts
         writer = self._writer
         share = self._deadline.share(DEVICES_PUSH_SHARE)
+        gone = {
+            verdict.sn: record
+            for verdict in verdicts
+            if verdict.facts is None and (record := self._state.devices.get(verdict.sn))
+        }
         if writer:
             # Stored before anything is sent, to whomever: a push may be its end.
-            writer.take(self._outcome.truth, self._registry_of, self._clock_offset())
+            writer.take(
+                self._outcome.truth,
+                self._registry_of,
+                share,
+                offset=self._clock_offset(),
+                elapsed=time.monotonic() - self._started,
+            )
         if self._pushgateway:
             sink = self._outcome.sinks["pushgateway"] = SinkOutcome()
             part = share.share(GATEWAY_SHARE) if writer else share
@@ -215,11 +226,21 @@ class Worker:
                     self._state.devices.pop(verdict.sn, None)
         if writer:
             self._outcome.sinks["remote-write"] = writer.outcome
-            if self._pushgateway:
-                writer.hear(self._pushgateway.clock_offset())
-            if not within(share, partial(writer.replay, share)):
+            self._replay(writer, share, gone)
+
+    def _replay(
+        self, writer: Writer, deadline: Deadline, gone: Mapping[str, DeviceRecord]
+    ) -> None:
+        if self._pushgateway:
+            writer.hear(self._pushgateway.clock_offset())
+        try:
+            if not within(deadline, partial(writer.replay, deadline)):
                 writer.abandon()
-            writer.finish()
+        finally:
+            # Even then: what was collected must be stored, what was lost counted.
+            writer.finish(self._deadline)
+        for sn in writer.owed & gone.keys():
+            self._state.devices[sn] = gone[sn]
 
     def _clock_offset(self) -> float | None:
         """Return how far our clock is ahead of EcoFlow's (s), None if it is unknown."""
@@ -344,7 +365,7 @@ class Worker:
             samples=outcome.truth.samples,
             skipped=outcome.truth.skipped,
             spool=SpoolFacts(writer.waiting, writer.oldest_at, writer.dropped())
-            if writer
+            if writer and writer.is_open
             else None,
         )
 

@@ -68,6 +68,8 @@ def main() -> int:
     """Do the run and return its status."""
     minute, *kinds = sys.argv[1:]
     at = float(os.environ["DRILL_START"]) + 60 * int(minute)
+    # By how much the clock is set between collecting and writing.
+    step = float(os.environ.get("DRILL_STEP", "0"))
     settings = Settings.from_environ(os.environ)
     logs.configure("INFO", "text", settings.secrets())
     folder = state_folder(settings.state_dir, "drill")
@@ -80,7 +82,7 @@ def main() -> int:
             instance=settings.instance,
             extra_labels={},
             pushgateway=None,
-            writer=create_writer(settings, state, folder, clock=lambda: at),
+            writer=create_writer(settings, state, folder, clock=lambda: at + step),
             textfile=None,
             deadline=settings.run_deadline,
             keys_fingerprint="",

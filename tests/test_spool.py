@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from ecoflow_push.deadline import Deadline
 from ecoflow_push.sinks.record import LabelSet, Record
 from ecoflow_push.spool import Entry, Spool, endpoint_folder, other_spools
 from tests.support import ROOT
@@ -59,7 +60,7 @@ def files(folder: str) -> list[str]:
 
 def test_what_is_stored_is_read_back_oldest_first(folder):
     """A later process reads what was stored, oldest first, byte for byte."""
-    opened(folder).store([entry(2), entry(0), entry(1)])
+    opened(folder).store([entry(2), entry(0), entry(1)], Deadline(5))
 
     spool = opened(folder)
 
@@ -73,7 +74,7 @@ def test_what_is_stored_is_read_back_oldest_first(folder):
 def test_what_was_delivered_is_the_last_one(folder):
     """A delivered record leaves the queue and is remembered as the device's last."""
     spool = opened(folder)
-    spool.store([entry(0), entry(1)])
+    spool.store([entry(0), entry(1)], Deadline(5))
 
     spool.delivered(spool.entries[0])
 
@@ -88,7 +89,7 @@ def test_only_the_owner_can_look_inside(folder):
     before = os.umask(0)
     try:
         spool = opened(folder)
-        spool.store([entry(0), entry(1)])
+        spool.store([entry(0), entry(1)], Deadline(5))
         spool.delivered(spool.entries[0])
     finally:
         os.umask(before)
@@ -102,7 +103,7 @@ def test_only_the_owner_can_look_inside(folder):
 
 def test_litter_goes_and_foreign_files_stay_out_of_the_way(folder, tmp_path):
     """Leftovers of a killed run are removed; what is not ours is left alone."""
-    opened(folder).store([entry(0)])
+    opened(folder).store([entry(0)], Deadline(5))
     name = opened(folder).entries[0].name
     foreign = ["notes.txt", "1.1.x", f"{name}~", "00x.1.y", "000000000000001.1."]
     for litter in (f".{name}.tmp", f"last/.{SN}.tmp", "bad/.x.tmp", *foreign):
@@ -119,7 +120,7 @@ def test_litter_goes_and_foreign_files_stay_out_of_the_way(folder, tmp_path):
 
 def test_a_drill_of_every_damage(folder):
     """Whatever byte of a file is flipped or cut off, no wrong record comes out."""
-    opened(folder).store([entry(0)])
+    opened(folder).store([entry(0)], Deadline(5))
     path = os.path.join(folder, opened(folder).entries[0].name)
     with open(path, "rb") as file:
         whole = file.read()
@@ -198,7 +199,7 @@ def test_only_a_record_is_a_record(content):
 def test_the_oldest_go_first(folder):
     """What does not fit is named oldest first, after what was set aside is gone."""
     spool = opened(folder)
-    spool.store([entry(n) for n in range(5)])
+    spool.store([entry(n) for n in range(5)], Deadline(5))
     spool.discard(spool.entries[0], keep=True)
     size = spool.entries[0].size
     assert len(files(os.path.join(folder, "bad"))) == 1
@@ -213,7 +214,7 @@ def test_the_oldest_go_first(folder):
 def test_age_is_by_the_time_of_collection(folder):
     """Records from before an instant are named, newer ones are not."""
     spool = opened(folder)
-    spool.store([entry(n) for n in range(3)])
+    spool.store([entry(n) for n in range(3)], Deadline(5))
 
     old = spool.too_old(record(1).time_ms)
 
@@ -239,7 +240,7 @@ def test_each_endpoint_has_its_own(tmp_path):
     ]
     assert len(set(folders)) == 3
     for folder in folders:
-        opened(folder).store([entry(0)])
+        opened(folder).store([entry(0)], Deadline(5))
 
     others = other_spools(folders[0])
 
@@ -250,9 +251,9 @@ def test_each_endpoint_has_its_own(tmp_path):
 def limited(folder: str, most_bytes: int) -> subprocess.CompletedProcess[str]:
     """Store two records in a process that may write no file larger than this."""
     code = (
-        "import sys; from tests.test_spool import entry, opened\n"
+        "import sys; from tests.test_spool import Deadline, entry, opened\n"
         "spool = opened(sys.argv[1]); entries = [entry(1), entry(2)]\n"
-        "spool.store(entries)\n"
+        "spool.store(entries, Deadline(5))\n"
         "print([e.is_stored for e in entries], spool.trouble)"
     )
     return subprocess.run(
@@ -270,7 +271,7 @@ def limited(folder: str, most_bytes: int) -> subprocess.CompletedProcess[str]:
 
 def test_a_full_disk_leaves_what_was_there(folder):
     """What does not fit is not stored, leaves no torn file, and harms no other."""
-    opened(folder).store([entry(0)])
+    opened(folder).store([entry(0)], Deadline(5))
 
     done = limited(folder, 64)
 
@@ -286,7 +287,7 @@ def test_a_folder_that_cannot_be_used_is_no_crash(tmp_path):
 
     spool = opened(str(tmp_path / "spool-0"))
     one = entry(0)
-    spool.store([one])
+    spool.store([one], Deadline(5))
 
     assert "cannot use the spool" in spool.trouble
     assert not one.is_stored

@@ -74,8 +74,9 @@ class Handler(BaseHTTPRequestHandler):
     ) -> bytes:
         """Return the status line and the headers; `length` None leaves it open."""
         lines = [f"HTTP/1.1 {status} {self.responses.get(status, ('',))[0]}"]
-        now = time.time() + self.server.date_offset
-        lines += [f"Date: {self.date_time_string(now)}"]
+        if self.server.date_offset is not None:
+            now = time.time() + self.server.date_offset
+            lines += [f"Date: {self.date_time_string(now)}"]
         lines += [f"{name}: {value}" for name, value in headers]
         if length is None:
             self.close_connection = True
@@ -97,8 +98,8 @@ class RecordingServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.received: list[Received] = []
         self.handshakes = 0
-        #: How far the server's clock is ahead, in seconds.
-        self.date_offset = 0.0
+        #: How far the server's clock is ahead, in seconds; None: it tells no time.
+        self.date_offset: float | None = 0.0
         #: Set when the server stops: a fault that waits must wait for this.
         self.stopping = threading.Event()
         self._faults: list[tuple[str, Iterator[Fault]]] = []

@@ -32,11 +32,14 @@ class PlainExchange:
         cert_file: str | None = None,
         key_file: str | None = None,
         proxies: Mapping[str, str] | None = None,
+        needs_body: bool = True,
     ) -> None:
         """Prepare for the server at `url`; nothing is contacted.
 
+        Without `needs_body` the status is an answer, whatever becomes of the rest.
         Raises SettingsError when a certificate or key file cannot be used.
         """
+        self._needs_body = needs_body
         parts = urlsplit(url)
         tls = parts.scheme == "https"
         context = tls_context(ca_file, cert_file, key_file) if tls else None
@@ -71,7 +74,7 @@ class PlainExchange:
             connection.allow(seconds)
             connection.request(request.method, target, request.body, headers)
             response = connection.getresponse()
-            body = read_body(response.headers, response.read, MOST_BYTES)
+            body = self._read(response)
         except BaseException:
             connection.close()
             raise
@@ -80,6 +83,15 @@ class PlainExchange:
     def close(self) -> None:
         """Close the kept connection."""
         self._connection.close()
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
+        try:
+            return read_body(response.headers, response.read, MOST_BYTES)
+        except (Unreachable, OSError, http.client.HTTPException, ValueError):
+            if self._needs_body:
+                raise
+            self._connection.close()
+            return b""
 
 
 class _Connection(http.client.HTTPConnection):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import cramjam
 
@@ -95,11 +95,15 @@ class RemoteWriteSink:
                 cert_file=cert_file,
                 key_file=key_file,
                 proxies=proxies,
+                # What a 2xx says beside is to be ignored.
+                needs_body=False,
             ),
             attempts=attempts,
             longest_wait=longest_wait,
-            is_worth_a_retry=_is_worth_a_retry,
+            is_worth_a_retry=self._is_worth_a_retry,
         )
+        #: The version of the message that is being sent.
+        self._version = ""
         #: How long the receiver asked us to stay away when it was asked last (s).
         self.asked_to_wait = 0.0
 
@@ -117,8 +121,15 @@ class RemoteWriteSink:
             self._write(record, version, deadline, tries)
         except _OtherVersion as exc:
             # Only what takes the other message shows that the message was the trouble.
+            try:
+                self._write(record, "1", deadline, tries)
+            except SinkRedirected:
+                if not exc.may_be_content:
+                    raise
+                # It knows 2.0 alone, and means what the message says.
+                self.known_version = "2"
+                raise SinkRejected(exc.reason) from exc
             version = "1"
-            self._write(record, version, deadline, tries)
             log.info("%s: version 1.0 from now on", exc)
         self.known_version = version
 
@@ -173,6 +184,7 @@ class RemoteWriteSink:
             return Request("POST", self._url, {**headers, **again}, body)
 
         self.asked_to_wait = 0.0
+        self._version = version
         try:
             return self._transport.send(build, deadline, tries)
         except Unreachable as exc:
@@ -182,17 +194,23 @@ class RemoteWriteSink:
     def _judge(self, reply: Reply, version: str) -> None:
         """Return if the receiver took the message, else raise what that means."""
         status, what = reply.status, f"{self._what}: HTTP {reply.status}"
-        written = _written(reply)
         if version == "2" and self._is_older(reply):
-            says = "" if status < 300 else f": {words(reply)}"
-            reason = f"{what}{says}: does not speak version 2.0"
+            says = what if status < 300 else f"{what}: {words(reply)}"
             if self._may_change:
-                raise _OtherVersion(reason)
-            raise SinkRedirected(f"{reason}: set REMOTE_WRITE_VERSION to 1 or auto")
+                raise _OtherVersion(says, may_be_content=status == 400)
+            cure = "does not speak version 2.0: set REMOTE_WRITE_VERSION to 1 or auto"
+            raise SinkRedirected(f"{says}: {cure}")
         if 200 <= status < 300:
             if is_web_page(reply):
                 raise SinkError(f"{what} with a web page (a login portal?)")
-            return
+        else:
+            self._refuse(reply, what)
+
+    def _refuse(self, reply: Reply, what: str) -> NoReturn:
+        """Raise what an answer means that is no success."""
+        status = reply.status
+        if written := self._written(reply):
+            raise SinkRejected(f"{what}: {words(reply)}", written)
         if 300 <= status < 400:
             raise SinkRedirected(
                 f"{what}, a redirect, not followed: check REMOTE_WRITE_URL"
@@ -203,14 +221,14 @@ class RemoteWriteSink:
                 f" _PASSWORD, or _BEARER_TOKEN: {words(reply)}"
             )
         if status in NOT_ABOUT_CONTENT:
-            if self._may_change:
+            if self._may_change and status == 415:
                 self.known_version = ""
             raise SinkRedirected(
                 f"{what}: check REMOTE_WRITE_URL and _VERSION, and whether the server"
                 f" takes remote-write: {words(reply)}"
             )
-        if written or (400 <= status < 500 and status != 429):
-            raise SinkRejected(f"{what}: {words(reply)}", written)
+        if 400 <= status < 500 and status != 429:
+            raise SinkRejected(f"{what}: {words(reply)}")
         self.asked_to_wait = wait = reply.retry_after() or 0.0
         asks = f", asks to wait {wait:.0f} s" if wait else ""
         kind = SinkFailing if 500 <= status < 600 else SinkError
@@ -221,23 +239,31 @@ class RemoteWriteSink:
         if 200 <= reply.status < 300:
             # It takes this message for an empty one (push-protocols.md 3.3).
             return not any(name in reply.headers for name in WRITTEN)
-        doubtful = self._may_change and not self.known_version and not _written(reply)
-        return reply.status == 415 or (reply.status == 400 and doubtful)
+        is_doubtful = self._may_change and not self.known_version
+        is_doubtful &= not self._written(reply)
+        return reply.status == 415 or (reply.status == 400 and is_doubtful)
+
+    def _is_worth_a_retry(self, reply: Reply) -> bool:
+        """Return whether the specification lets this be sent again: 429 and 5xx.
+
+        What was taken in part is not sent again, whatever the status.
+        """
+        may_be = reply.status == 429 or 500 <= reply.status < 600
+        return may_be and not self._written(reply)
+
+    def _written(self, reply: Reply) -> int:
+        """Return how many samples of a refused request were written all the same.
+
+        To 1.0, newer servers say 0 where they wrote all (push-protocols.md 3.3).
+        """
+        text = reply.headers.get(WRITTEN[0], "") if self._version == "2" else ""
+        return int(text[:9]) if text.isdecimal() and text.isascii() else 0
 
 
 class _OtherVersion(SinkError):
-    """The receiver does not understand version 2.0."""
+    """The receiver does not understand 2.0, or `may_be_content`: not this message."""
 
-
-def _is_worth_a_retry(reply: Reply) -> bool:
-    """Return whether the specification lets this be sent again: 429 and 5xx.
-
-    What was taken in part is not sent again, whatever the status.
-    """
-    return (reply.status == 429 or 500 <= reply.status < 600) and not _written(reply)
-
-
-def _written(reply: Reply) -> int:
-    """Return how many samples of a refused request were written all the same."""
-    text = reply.headers.get(WRITTEN[0], "")
-    return int(text[:9]) if text.isdecimal() and text.isascii() else 0
+    def __init__(self, reason: str, *, may_be_content: bool) -> None:
+        super().__init__(f"{reason}: does not speak version 2.0")
+        self.reason = reason
+        self.may_be_content = may_be_content

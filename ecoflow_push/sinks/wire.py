@@ -159,7 +159,8 @@ def _columns(record: Record) -> tuple[list[str], list[int], list[bytes]]:
 # Names and devices' labels come again in every record.
 @lru_cache(maxsize=16_384)
 def _label(name: str, value: str) -> bytes:
-    first, second = name.encode(), value.encode("utf-8", "replace")
+    # Half a surrogate pair may come from a file that somebody else wrote.
+    first, second = (text.encode("utf-8", "replace") for text in (name, value))
     size, second_size = _varint(len(first)), _varint(len(second))
     pair = b"\x0a" + size + first + b"\x12" + second_size + second
     return b"\x0a" + _varint(len(pair)) + pair
