@@ -1,6 +1,8 @@
 """Take one snapshot of EcoFlow devices, push it to Prometheus, exit with the truth.
 
     python push.py              settings → client → snapshots → registry → sinks
+    python push.py --every      stay, and walk that road on a schedule
+    python push.py --check      say what is wrong, step by step, and what to do
     python push.py --dry-run    print what would be pushed
     python push.py --demo       the same road, from a simulated EcoFlow cloud
 
@@ -11,26 +13,33 @@ sysexits.h where they fit (docs/exit-statuses.md).
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # of signal, without its imports
+import os
+import sys
+
+from ecoflow_push.lock import leave_if_held
 
 if __name__ == "__main__":
     # Before anything that takes time: until we have words of our own, it just ends us.
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    leave_if_held(sys.argv[1:], os.environ)
 
 import contextlib
 import gc
 import logging
-import os
 import signal
-import sys
-from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 from ecoflow_push import logs
-from ecoflow_push.deadline import Watchdog
-from ecoflow_push.errors import EcoflowPushError, ExitStatus
+from ecoflow_push.deadline import alarm
+from ecoflow_push.errors import EcoflowPushError, ExitStatus, SettingsError
 from ecoflow_push.options import Options, parse_args
 from ecoflow_push.settings import Settings
 from ecoflow_push.state import State, state_folder
+
+if TYPE_CHECKING:
+    from ecoflow_push.sinks.exporter import ExporterSink
 
 log = logging.getLogger("ecoflow_push")
 
@@ -39,16 +48,74 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Do what the arguments say and return the exit status."""
     options = parse_args(argv)
     logs.configure("INFO", "text", ())
-    try:
-        with contextlib.ExitStack() as stack:
-            if options.demo:
-                from ecoflow_push.simulator import demo_environ
+    with contextlib.ExitStack() as stack:
+        return attempt(partial(begin, options, environ, stack))
 
-                environ = stack.enter_context(demo_environ(environ))
-            prints = options.dry_run or options.demo or options.list_devices
-            settings = Settings.from_environ(environ, needs_sink=not prints)
-            logs.configure(settings.log_level, settings.log_format, settings.secrets())
-            return run(options, settings)
+
+def begin(
+    options: Options, environ: Mapping[str, str], stack: contextlib.ExitStack
+) -> int:
+    """Do one run, or stay for many."""
+    if options.demo:
+        from ecoflow_push.simulator import demo_environ
+
+        environ = stack.enter_context(demo_environ(environ))
+    try:
+        settings = read(options, environ)
+    except SettingsError as exc:
+        if not options.check:
+            raise
+        from ecoflow_push.check import show_faults
+
+        return show_faults(exc)
+    if options.every is None:
+        return run(options, settings)
+    from ecoflow_push.loop import stay
+
+    # Each run reads the settings anew: a mounted secret may have changed.
+    return stay(
+        settings,
+        lambda served: attempt(lambda: run(options, read(options, environ), served)),
+    )
+
+
+def read(options: Options, environ: Mapping[str, str]) -> Settings:
+    """Return the settings, and tell the log what it must not say."""
+    needs_sink = not (options.demo or options.looks)
+    settings = Settings.from_environ(
+        environ, needs_sink=needs_sink, every=options.every
+    )
+    logs.configure(settings.log_level, settings.log_format, settings.secrets())
+    return settings
+
+
+def run(
+    options: Options, settings: Settings, served: ExporterSink | None = None
+) -> int:
+    """Walk the road once, holding the lock of this account and job."""
+    account = settings.access_key or settings.account_user
+    name = account.reveal() if account else ""
+    folder = state_folder(settings.state_dir, settings.api_url, name, settings.job)
+    with alarm(settings.run_deadline), State.open(folder) as state:
+        if options.check:
+            from ecoflow_push.check import create_check
+
+            return create_check(settings, state, folder, options.devices).run()
+        # With the lock in hand, not before: these imports are most of a run's cost.
+        from ecoflow_push.worker import create_worker
+
+        worker = create_worker(settings, state, folder, options.devices, served)
+        if options.list_devices:
+            return worker.list_devices()
+        if options.dry_run or not settings.has_sink:
+            return worker.dry_run()
+        return worker.run()
+
+
+def attempt(work: Callable[[], int]) -> int:
+    """Return the status of `work`, or that of what it raises, with one line."""
+    try:
+        return work()
     except EcoflowPushError as exc:
         log.error("exit %d %s: %s", exc.status, exc.status.name, exc)  # noqa: TRY400
         return exc.status
@@ -58,25 +125,6 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except Exception:  # a bug becomes status 70, with one redacted traceback
         log.exception("exit 70 SOFTWARE: a bug in ecoflow_push, please report it")
         return ExitStatus.SOFTWARE
-
-
-def run(options: Options, settings: Settings) -> int:
-    """Walk the road once, holding the lock of this account and job."""
-    account = settings.access_key or settings.account_user
-    name = account.reveal() if account else ""
-    folder = state_folder(settings.state_dir, settings.api_url, name, settings.job)
-    # The kernel's own end of it all, for a hang that not even the watchdog survives.
-    signal.setitimer(signal.ITIMER_REAL, settings.run_deadline + 10)
-    with State.open(folder) as state, Watchdog(settings.run_deadline + 5):
-        # With the lock in hand, not before: these imports are most of a run's cost.
-        from ecoflow_push.worker import create_worker
-
-        worker = create_worker(settings, state, folder, options.devices)
-        if options.list_devices:
-            return worker.list_devices()
-        if options.dry_run or not settings.has_sink:
-            return worker.dry_run()
-        return worker.run()
 
 
 def stop(signum: int, _frame: object) -> NoReturn:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ecoflow_push.errors import ExitStatus
 from ecoflow_push.logs import last_words
@@ -54,6 +56,21 @@ def within(deadline: Deadline, work: Callable[[], object]) -> bool:
     if raised:
         raise raised[0]
     return done.is_set()
+
+
+@contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """End the process if the block hangs for longer: two rings around all else.
+
+    The watchdog's thread says why; the kernel's alarm is for a hang that not even a
+    thread survives. Neither outlives the block.
+    """
+    signal.setitimer(signal.ITIMER_REAL, seconds + 10)
+    try:
+        with Watchdog(seconds + 5):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class Watchdog:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
-from urllib.parse import SplitResult, urlsplit
 
 from ecoflow_push.errors import CredentialsConflictError, SettingsError
+
+TYPE_CHECKING = False  # typing's would import typing
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from urllib.parse import SplitResult
 
 RESERVED_LABELS = (
     *("job", "instance", "device", "device_name", "product_name", "source", "pack"),
@@ -24,6 +27,8 @@ RESERVED_HEADERS = (
     *("accept-encoding", "connection", "content-length", "expect", "host"),
     *("proxy-authorization", "te", "transfer-encoding", "upgrade"),
 )
+# The service routes it by the caller's location.
+DEFAULT_API_HOST = "api.ecoflow.com"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # A secret is a line, not a document; a wrong path must not fill the memory.
 MAX_FILE_BYTES = 64 * 1024
@@ -150,6 +155,11 @@ class Reader:
             form = "path][?query" if query else "prefix"
             self.fault(f"{name}: expected http(s)://host[:port][/{form}]")
         return parts
+
+    def whole_url(self, name: str) -> Secret | None:
+        """Return an http(s) URL as it stands; whoever knows it may use it."""
+        parts = self.url(name, query=True)
+        return Secret(parts.geturl()) if parts else None
 
     def headers(self, name: str) -> dict[str, str]:
         """Return HTTP headers, written as lines or with semicolons between them."""
@@ -327,6 +337,8 @@ def _is_printable(text: str) -> bool:
 
 def _split(url: str, *, query: bool = False) -> SplitResult | None:
     """Return the parts of an http(s) URL that can name a server, else None."""
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
         usable = (

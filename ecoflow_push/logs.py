@@ -11,7 +11,9 @@ import re
 import select
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable
+from typing import ClassVar
 from urllib.parse import quote
 
 # Masking less would garble every line, and hide nothing that is worth it.
@@ -63,6 +65,11 @@ class _Formatter(logging.Formatter):
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
+        line = self._line(record)
+        _Current.lines.append(line)
+        return line
+
+    def _line(self, record: logging.LogRecord) -> str:
         if self._as_json:
             event = {
                 "time": self.formatTime(record),
@@ -91,6 +98,7 @@ class _Current:
 
     redactor = Redactor(())
     formatter = _Formatter(redactor, as_json=False)
+    lines: ClassVar[deque[str]] = deque(maxlen=10)
 
 
 def configure(level: str, style: str, secrets: Iterable[str]) -> None:
@@ -109,14 +117,20 @@ def configure(level: str, style: str, secrets: Iterable[str]) -> None:
     logging.getLogger("ecoflow_push").setLevel(level)
 
 
+def recent() -> str:
+    """Return the last lines of the log, secrets masked."""
+    return "\n".join(_Current.lines)
+
+
 def redact(text: object) -> object:
     """Return other people's text without our secrets, before it is cut."""
     return _Current.redactor(text) if isinstance(text, str) else text
 
 
-def last_words(text: str) -> None:
+def last_words(text: str, level: str = "ERROR") -> None:
     """Write one line past the log, which may be what hangs, unless that would hang."""
-    record = logging.LogRecord("ecoflow_push", logging.ERROR, "", 0, text, None, None)
+    number = logging.getLevelNamesMapping()[level]
+    record = logging.LogRecord("ecoflow_push", number, "", 0, text, None, None)
     line = _Current.formatter.format(record) + "\n"
     with contextlib.suppress(OSError, ValueError):
         if select.select([], [2], [], 0)[1]:

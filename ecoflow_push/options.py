@@ -16,7 +16,15 @@ class Options:
         self.demo = False
         self.dry_run = False
         self.list_devices = False
+        self.check = False
+        #: Seconds, 0 for the interval of the settings, None for a single run.
+        self.every: float | None = None
         self.devices: list[str] = []
+
+    @property
+    def looks(self) -> bool:
+        """Whether it only prints, and needs nowhere to push to."""
+        return self.dry_run or self.list_devices or self.check
 
 
 def parse_args(argv: Sequence[str]) -> Options:
@@ -38,9 +46,18 @@ def parse_args(argv: Sequence[str]) -> Options:
         exit_on_error=False,
     )
     switch = parser.add_argument
+    switch(
+        "--every",
+        nargs="?",
+        type=_interval,
+        const=0.0,
+        metavar="SECONDS",
+        help="stay, and do so every SECONDS (default: COLLECTING_INTERVAL)",
+    )
     switch("--dry-run", action="store_true", help="print what would be pushed")
     switch("--demo", action="store_true", help="read a simulated cloud")
     switch("--list-devices", action="store_true", help="print the account's devices")
+    switch("--check", action="store_true", help="say what is wrong, and what to do")
     switch("--device", action="append", dest="devices", metavar="SN", default=[])
     switch("--version", action="version", version=__version__)
     try:
@@ -49,7 +66,16 @@ def parse_args(argv: Sequence[str]) -> Options:
         unknown = [exc.argument_name or ""]
     wrong = [argument.partition("=")[0] for argument in unknown]
     wrong += ["--device" for sn in options.devices if not is_serial(sn)]
+    wrong += ["--every"] if options.every is not None and options.looks else []
     if wrong:
         name = wrong[0] if wrong[0].startswith("--") else "an argument"
         parser.exit(ExitStatus.USAGE, f"ecoflow-push: {name} is wrong; see --help\n")
     return options
+
+
+def _interval(text: str) -> float:
+    """Return seconds, 1 to 1e6; raises ValueError."""
+    seconds = float(text)
+    if not 1 <= seconds <= 1e6:
+        raise ValueError
+    return seconds

@@ -29,6 +29,10 @@ PRECEDENCE = (
 )
 
 
+#: Where a run can fail; the label `stage`.
+STAGES = ("connect", "collect", "push", "bug")
+
+
 class SinkOutcome:
     """How one sink fared."""
 
@@ -67,6 +71,17 @@ class Outcome:
         if self.bug:
             found.add(ExitStatus.SOFTWARE)
         return _worst(found)
+
+    def failed_stages(self) -> set[str]:
+        """Return the stages of STAGES in which anything failed."""
+        readings = self.collection.readings.values()
+        found = {
+            "connect": self.collection.error is not None,
+            "collect": any(r.state == "failed" for r in readings),
+            "push": any(sink.errors for sink in self.sinks.values()),
+            "bug": self.bug,
+        }
+        return {stage for stage, has_failed in found.items() if has_failed}
 
     def line(self) -> str:
         """Return what came out: devices, samples, sinks, and what went wrong."""

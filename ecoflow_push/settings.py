@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from ecoflow_push.environ import Reader, Secret
+from ecoflow_push.environ import DEFAULT_API_HOST, Reader, Secret
 
 # They name whose data it is; they open nothing.
 TENANT_HEADERS = ("x-scope-orgid", "thanos-tenant")
+LEAST_MQTT_INTERVAL = 60.0
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -52,6 +53,9 @@ class Settings:
     longest_wait: float
     mqtt_timeout: float
     interval: float
+    #: The interval is longer than what was asked for.
+    is_interval_raised: bool
+    healthcheck_url: Secret | None
     exporter_port: int | None
     run_deadline: float
     stale_after: float
@@ -75,9 +79,16 @@ class Settings:
 
     @classmethod
     def from_environ(
-        cls, environ: Mapping[str, str], *, needs_sink: bool = True
+        cls,
+        environ: Mapping[str, str],
+        *,
+        needs_sink: bool = True,
+        every: float | None = None,
     ) -> Settings:
         """Return the settings that `environ` describes.
+
+        `every` is what --every says: seconds, 0 for COLLECTING_INTERVAL, None where
+        there is but one run.
 
         Raises SettingsError that names every fault, or its subclass
         CredentialsConflictError when both credential pairs compete.
@@ -85,13 +96,16 @@ class Settings:
         read = Reader(environ)
         self = cls()
         self._read_ecoflow(read)
-        self._read_run(read)
+        self._read_run(read, every)
         self._read_sinks(read)
+        if every is None:
+            # One run is over before anybody could look.
+            self.exporter_port = None
         self.proxies = read.proxies()
         if needs_sink and not self.has_sink:
             read.fault(
-                "no sink: set PUSHGATEWAY_URL, REMOTE_WRITE_URL or TEXTFILE_PATH, or"
-                " use --dry-run"
+                "no sink: set PUSHGATEWAY_URL, REMOTE_WRITE_URL or TEXTFILE_PATH (with"
+                " --every, EXPORTER_PORT also is one), or use --dry-run"
             )
         read.raise_faults()
         return self
@@ -99,7 +113,8 @@ class Settings:
     @property
     def has_sink(self) -> bool:
         """Whether what is collected goes anywhere but to the screen."""
-        return bool(self.pushgateway or self.remote_write or self.textfile_path)
+        pushes = self.pushgateway or self.remote_write or self.textfile_path
+        return bool(pushes or self.exporter_port)
 
     def secrets(self) -> list[str]:
         """Return every text that must not appear in any output."""
@@ -109,6 +124,7 @@ class Settings:
             self.secret_key,
             self.account_user,
             self.account_password,
+            self.healthcheck_url,
             *(server.bearer_token for server in servers),
             *(server.password for server in servers),
         ]
@@ -164,7 +180,7 @@ class Settings:
             )
         source = source or ("rest" if keys else "mqtt")
         self.sources = ("rest", "mqtt") if source == "auto" else (source,)
-        self.api_url = read.api_url("ECOFLOW_API_HOST", "api.ecoflow.com")
+        self.api_url = read.api_url("ECOFLOW_API_HOST", DEFAULT_API_HOST)
         self.api_ca_file = read.existing_file("ECOFLOW_CA_FILE")
         self.device_sns = read.serials("ECOFLOW_DEVICE_SN")
         self.device_names = read.names("ECOFLOW_DEVICE_NAME", self.device_sns)
@@ -172,10 +188,17 @@ class Settings:
         self.longest_wait = read.seconds("RETRY_TIMEOUT", 30, 0)
         self.mqtt_timeout = read.seconds("MQTT_TIMEOUT", 60, 1)
 
-    def _read_run(self, read: Reader) -> None:
-        self.interval = read.seconds("COLLECTING_INTERVAL", 10, 1)
+    def _read_run(self, read: Reader, every: float | None) -> None:
+        asked = read.seconds("COLLECTING_INTERVAL", 10, 1)
+        asked = every or asked
+        # No limit is published; more than a visit a minute looks like an attack.
+        least = LEAST_MQTT_INTERVAL if "mqtt" in self.sources else 0.0
+        self.interval = max(asked, least)
+        self.is_interval_raised = self.interval > asked
         self.exporter_port = read.count("EXPORTER_PORT", None, 1, 65535)
-        self.run_deadline = read.seconds("RUN_DEADLINE", 50, 1)
+        deadline = 50.0 if every is None else min(50.0, self.interval)
+        self.run_deadline = read.seconds("RUN_DEADLINE", deadline, 1)
+        self.healthcheck_url = read.whole_url("HEALTHCHECK_URL")
         self.stale_after = read.seconds("STALE_AFTER", 300, 0)
         self.job = read.text("PUSH_JOB") or "ecoflow"
         self.instance = read.text("PUSH_INSTANCE") or read.instance(self.job)

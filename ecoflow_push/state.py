@@ -10,10 +10,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Mapping
 
 from ecoflow_push.errors import LockedError
 from ecoflow_push.files import replace_file
+
+TYPE_CHECKING = False  # typing's would import typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FILE_VERSION = 1
 MAX_FILE_BYTES = 32 * 1024 * 1024
@@ -119,6 +122,9 @@ class State:
         self.pause_until: float | None = None
         #: Samples that no timestamped sink will ever get, by reason, over all runs.
         self.dropped: dict[str, int] = {}
+        #: Runs, and failures by stage, since the state was made.
+        self.runs = 0
+        self.failures: dict[str, int] = {}
         #: What is known of the remote-write endpoint of this run, and of others.
         self.endpoint = EndpointRecord()
         self._endpoints: dict[str, EndpointRecord] = {}
@@ -181,6 +187,8 @@ class State:
                 "last_success_at": self.last_success_at,
                 "pause_until": self.pause_until,
                 "dropped": self.dropped,
+                "runs": self.runs,
+                "failures": self.failures,
                 "endpoints": [each.fields() for each in self._endpoints.values()],
                 "gateway": self._gateway,
                 "refusals": self._refusals,
@@ -250,10 +258,9 @@ class State:
                 self.devices[sn] = DeviceRecord(fields)
         self.last_success_at = _number(data.get("last_success_at"))
         self.pause_until = _number(data.get("pause_until"))
-        dropped = data.get("dropped")
-        for reason, count in (dropped if isinstance(dropped, dict) else {}).items():
-            if _text(reason):
-                self.dropped[reason] = int(_number(count) or 0)
+        self.dropped = _counts(data.get("dropped"))
+        self.runs = int(_number(data.get("runs")) or 0)
+        self.failures = _counts(data.get("failures"))
         endpoints = data.get("endpoints")
         for fields in endpoints if isinstance(endpoints, list) else ():
             if isinstance(fields, dict) and (name := _text(fields.get("name"))):
@@ -297,6 +304,11 @@ def _wait(since: float | None, now: float, seconds: float) -> float:
     if since is None or not 0 <= now - since < seconds:
         return 0.0
     return seconds - (now - since)
+
+
+def _counts(value: object) -> dict[str, int]:
+    found = value if isinstance(value, dict) else {}
+    return {key: int(_number(n) or 0) for key, n in found.items() if _text(key)}
 
 
 def _left(until: float | None, now: float) -> float:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import generate_latest
+from prometheus_client.core import CollectorRegistry
 
 from ecoflow_push import __version__
 from ecoflow_push.api import create_client
@@ -33,8 +34,9 @@ from ecoflow_push.metrics.registry import (
     RegistryBuilder,
     RunFacts,
     SpoolFacts,
+    Totals,
 )
-from ecoflow_push.outcome import Outcome, SinkOutcome
+from ecoflow_push.outcome import STAGES, Outcome, SinkOutcome
 from ecoflow_push.settings import Settings
 from ecoflow_push.sinks import (
     create_pushgateway,
@@ -44,9 +46,9 @@ from ecoflow_push.state import LONGEST_PAUSE_SECONDS, DeviceRecord, State, finge
 from ecoflow_push.truth import Judge, Verdict
 
 if TYPE_CHECKING:
-    from prometheus_client.core import CollectorRegistry
-
     from ecoflow_push.api.base import EcoflowApiClient
+    from ecoflow_push.healthcheck import Healthcheck
+    from ecoflow_push.sinks.exporter import ExporterSink
     from ecoflow_push.sinks.pushgateway import PushgatewaySink
     from ecoflow_push.sinks.textfile import TextfileSink
     from ecoflow_push.writer import Writer
@@ -77,6 +79,8 @@ class Worker:
         pushgateway: PushgatewaySink | None,
         writer: Writer | None = None,
         textfile: TextfileSink | None,
+        exporter: ExporterSink | None = None,
+        healthcheck: Healthcheck | None = None,
         deadline: float,
         keys_fingerprint: str,
     ) -> None:
@@ -94,6 +98,8 @@ class Worker:
         self._pushgateway = pushgateway
         self._writer = writer
         self._textfile = textfile
+        self._exporter = exporter
+        self._healthcheck = healthcheck
         self._keys_fingerprint = keys_fingerprint
         self._started = time.monotonic()
         self._deadline = Deadline(deadline)
@@ -103,6 +109,8 @@ class Worker:
     def run(self) -> ExitStatus:
         """Walk the whole road and return what the process is to exit with."""
         outcome = self._outcome
+        if self._healthcheck:
+            self._healthcheck.start()
         try:
             try:
                 self._collect()
@@ -113,14 +121,19 @@ class Worker:
                 log.exception("a bug in ecoflow_push, please report it")
                 outcome.bug = True
             self._write_textfile()
+            self._serve()
             self._push_run()
             if outcome.status() == ExitStatus.OK:
                 self._state.last_success_at = time.time()
+            totals = self._totals()
+            self._state.runs, self._state.failures = totals.runs, dict(totals.failures)
         finally:
             self._leave()
             self._save()
         # Last, so that no signal can contradict it.
         self._tell()
+        if self._healthcheck:
+            self._healthcheck.end(outcome.status(), self._deadline)
         return outcome.status()
 
     def dry_run(self) -> ExitStatus:
@@ -307,6 +320,25 @@ class Worker:
             push = partial(self._textfile.push, self._everything())
             sink.delivered = int(_attempt(sink, push, counts=False))
 
+    def _serve(self) -> None:
+        if not self._exporter:
+            return
+        self._outcome.sinks["exporter"] = sink = SinkOutcome()
+        sink.delivered = 1
+        for verdict in self._outcome.truth.verdicts:
+            if verdict.facts is None:
+                self._exporter.delete(verdict.sn)
+            elif verdict.fresh:
+                # What is not heard of again loses its values there by itself.
+                bare = verdict.facts._replace(samples=(), online=None)
+                self._exporter.push(
+                    verdict.sn,
+                    self._registry_of(verdict.facts),
+                    self._registry_of(bare),
+                )
+        run = self._registry([], self._run_facts())
+        self._exporter.push("", run, CollectorRegistry())
+
     def _push_run(self) -> None:
         if not (self._pushgateway or self._writer):
             return
@@ -364,10 +396,20 @@ class Worker:
             devices=states,
             samples=outcome.truth.samples,
             skipped=outcome.truth.skipped,
+            # Without a memory they would count from 0 in every run.
+            totals=None if self._state.trouble else self._totals(),
             spool=SpoolFacts(writer.waiting, writer.oldest_at, writer.dropped())
             if writer and writer.is_open
             else None,
         )
+
+    def _totals(self) -> Totals:
+        """Return the totals with this run counted as far as it is known now."""
+        state, failed = self._state, self._outcome.failed_stages()
+        failures = {
+            stage: state.failures.get(stage, 0) + (stage in failed) for stage in STAGES
+        }
+        return Totals(state.runs + 1, failures)
 
     def _tell(self) -> None:
         """Log the one line of this run."""
@@ -399,12 +441,16 @@ class Worker:
 
 
 def create_worker(
-    settings: Settings, state: State, folder: str, only: Sequence[str]
+    settings: Settings,
+    state: State,
+    folder: str,
+    only: Sequence[str],
+    exporter: ExporterSink | None = None,
 ) -> Worker:
     """Return the worker of the settings; `only` narrows this run to some serials.
 
-    `folder` is the state's, where a login is kept. Raises SettingsError for what
-    cannot be built as they say.
+    `folder` is the state's, where a login is kept; `exporter` outlives the run. Raises
+    SettingsError for what cannot be built as they say.
     """
     clients = [create_client(settings, source, folder) for source in settings.sources]
     judge = Judge(
@@ -414,6 +460,11 @@ def create_worker(
         device_names=settings.device_names,
         stale_after=settings.stale_after,
     )
+    healthcheck = None
+    if settings.healthcheck_url:
+        from ecoflow_push.healthcheck import create_healthcheck
+
+        healthcheck = create_healthcheck(settings)
     writer = None
     if settings.remote_write:
         from ecoflow_push.writer import create_writer
@@ -432,6 +483,8 @@ def create_worker(
         pushgateway=create_pushgateway(settings),
         writer=writer,
         textfile=create_textfile(settings),
+        exporter=exporter,
+        healthcheck=healthcheck,
         deadline=settings.run_deadline,
         keys_fingerprint=fingerprint(
             *(key.reveal() if isinstance(key, Secret) else key or "" for key in keys)

@@ -24,9 +24,12 @@ SERVERS = {
     "prometheus": ("prometheus",),
     "victoria-metrics": ("victoria-metrics",),
     "mosquitto": ("mosquitto",),
+    "kubectl": ("kubectl",),
 }
-# A release whose Prometheus speaks remote-write 2.0, for that program alone.
+# A release whose Prometheus speaks remote-write 2.0 and whose kubectl is not years old,
+# for these programs alone.
 NEWER = "forky"
+FROM_NEWER = {"prometheus", "kubectl"}
 # It needs libraries of its own release; the others run on any.
 NEEDS_LIBRARIES = "mosquitto"
 # A third party may use the same suite and component names, but has its own keyring.
@@ -85,8 +88,12 @@ def wanted(suite: str) -> set[str]:
     """Return the packages whose programs can run here."""
     here = suite in {"", release()}
     if suite == NEWER and not here:
-        return {"prometheus"}
-    return {name for name in SERVERS if here or name != NEEDS_LIBRARIES}
+        return FROM_NEWER
+    return {
+        name
+        for name in SERVERS
+        if name != "kubectl" and (here or name != NEEDS_LIBRARIES)
+    }
 
 
 def find(suite: str = "") -> dict[str, Path]:

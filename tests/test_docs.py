@@ -137,7 +137,15 @@ def test_every_option_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     options = set(re.findall(r"--[a-z-]+", push({}, "--help").stdout))
 
-    assert options >= {"--dry-run", "--demo", "--device", "--list-devices", "--version"}
+    assert options >= {
+        "--check",
+        "--every",
+        "--dry-run",
+        "--demo",
+        "--device",
+        "--list-devices",
+        "--version",
+    }
     for option in options:
         assert f"`{option}" in readme, option
 

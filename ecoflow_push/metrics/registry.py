@@ -36,6 +36,8 @@ RUN_METRICS = {
     "push_devices": "Devices of this run by state.",
     "push_samples": "Quota samples that this run collected.",
     "push_skipped_values": "Values of this run's quota maps that became no sample.",
+    "push_runs_total": "Runs since the state folder was made.",
+    "push_failures_total": "Runs since then in which a stage failed.",
     "push_spool_samples": "Samples that wait in the spool for remote-write.",
     "push_spool_oldest_timestamp_seconds": (
         "When the oldest of the samples in the spool were collected."
@@ -86,7 +88,15 @@ class RunFacts(NamedTuple):
     devices: Mapping[str, float] = NONE
     samples: int = 0
     skipped: Mapping[str, float] = NONE
+    totals: Totals | None = None
     spool: SpoolFacts | None = None
+
+
+class Totals(NamedTuple):
+    """Counts over all runs that the state remembers, this one included."""
+
+    runs: int
+    failures: Mapping[str, int]
 
 
 class SpoolFacts(NamedTuple):
@@ -160,6 +170,10 @@ class RegistryBuilder:
         for reason in SKIP_REASONS:
             count = facts.skipped.get(reason, 0)
             self._own("push_skipped_values", {**labels, "reason": reason}, count)
+        if facts.totals:
+            self._own("push_runs_total", labels, facts.totals.runs)
+            for stage, count in facts.totals.failures.items():
+                self._own("push_failures_total", {**labels, "stage": stage}, count)
         if facts.spool:
             self._own("push_spool_samples", labels, facts.spool.samples)
             if facts.spool.oldest_at is not None:

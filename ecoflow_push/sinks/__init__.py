@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ecoflow_push.settings import Server, Settings
+    from ecoflow_push.sinks.exporter import ExporterSink
     from ecoflow_push.sinks.pushgateway import PushgatewaySink
     from ecoflow_push.sinks.remote_write import RemoteWriteSink
     from ecoflow_push.sinks.textfile import TextfileSink
@@ -59,3 +60,15 @@ def create_textfile(settings: Settings) -> TextfileSink | None:
     from ecoflow_push.sinks.textfile import TextfileSink
 
     return TextfileSink(settings.textfile_path)
+
+
+def create_exporter(settings: Settings) -> ExporterSink | None:
+    """Return the pull port of the settings, listening, None if there is none.
+
+    Raises SettingsError when the port cannot be used.
+    """
+    if not settings.exporter_port:
+        return None
+    from ecoflow_push.sinks.exporter import ExporterSink
+
+    return ExporterSink(settings.exporter_port, settings.stale_after)

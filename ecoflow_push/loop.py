@@ -1,0 +1,90 @@
+"""The schedule mode: a run at once, then one on every beat.
+
+`schedule` keeps the job, a monotonic clock beats. schedule's own clock is the wall's:
+it would fall silent for an hour at the end of summer time and for the length of any
+step back, and drift by a job's length (reliability.md 0.10).
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+import schedule
+
+from ecoflow_push import logs
+from ecoflow_push.errors import ExitStatus
+from ecoflow_push.sinks import create_exporter
+
+if TYPE_CHECKING:
+    from ecoflow_push.settings import Settings
+    from ecoflow_push.sinks.exporter import ExporterSink
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """Runs a job on the beats of one interval; missed beats are skipped."""
+
+    def __init__(
+        self,
+        interval: float,
+        job: Callable[[], object],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Store what is needed. `interval` in seconds; `job` raises nothing."""
+        self._interval = interval
+        self._clock = clock
+        self._sleep = sleep
+        self._scheduler = schedule.Scheduler()
+        # What is to be done and how often; when, the beat decides.
+        self._scheduler.every(interval).seconds.do(job)  # type: ignore[arg-type]  # a timedelta takes fractions
+
+    def run(self, beats: int | None = None) -> None:
+        """Run now, then on every beat; for ever, or `beats` times.
+
+        A beat that falls into a run is skipped: the next one is the next on the grid
+        that began with the first run, however long runs and sleeps took.
+        """
+        start = self._clock()
+        done = 0
+        while True:
+            self._scheduler.run_all()
+            done += 1
+            if done == beats:
+                return
+            passed = self._clock() - start
+            skipped_to = int(passed // self._interval) + 1
+            until = start + skipped_to * self._interval
+            while (left := until - self._clock()) > 0:
+                self._sleep(left)
+
+
+def stay(settings: Settings, job: Callable[[ExporterSink | None], object]) -> int:
+    """Run `job` on the beats of the settings until a signal ends the process with 0.
+
+    `job` raises nothing. Raises SettingsError when EXPORTER_PORT cannot be used.
+    """
+    exporter = create_exporter(settings)
+    if settings.is_interval_raised:
+        log.warning(
+            "with the app account a run every %.0f s is the most", settings.interval
+        )
+    log.info("a run every %g s, until SIGTERM or SIGINT", settings.interval)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    gc.enable()
+    Loop(settings.interval, lambda: job(exporter)).run()
+    return ExitStatus.OK
+
+
+def _leave(signum: int, _frame: object) -> NoReturn:
+    """End the process: what a run has stored is safe, the kernel does the rest."""
+    logs.last_words(f"exit 0 OK: the schedule was stopped by signal {signum}", "INFO")
+    os._exit(ExitStatus.OK)

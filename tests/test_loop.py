@@ -1,0 +1,462 @@
+"""The schedule mode: its beat, its bounds, and what it serves."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from ecoflow_push.environ import Reader
+from ecoflow_push.errors import SettingsError
+from ecoflow_push.lock import _folder
+from ecoflow_push.loop import Loop
+from ecoflow_push.settings import Settings
+from ecoflow_push.simulator import faults
+from ecoflow_push.simulator.cloud import SimulatedDevice
+from ecoflow_push.simulator.server import RecordingServer
+from ecoflow_push.sinks.exporter import ExporterSink
+from ecoflow_push.state import State
+from tests.conftest import DELTA, STREAM
+from tests.support import PUSH, eventually, fetch, free_port, parse, push, values
+from tests.test_settings import ACCOUNT, BASE
+from tests.test_wire import gauge, registry
+
+
+class Clock:
+    """A clock that only sleeping and working move."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+
+
+def beats(
+    durations: list[float],
+    interval: float = 10.0,
+    look: Callable[[Clock], None] = lambda _: None,
+) -> list[float]:
+    """Return when runs of these durations began, counted from the first."""
+    clock = Clock()
+    began = []
+    left = iter(durations)
+
+    def job() -> None:
+        began.append(clock.now - 1000)
+        look(clock)
+        clock.now += next(left)
+
+    Loop(interval, job, clock, clock.sleep).run(len(durations))
+    return began
+
+
+@pytest.mark.parametrize(
+    ("durations", "expected"),
+    [
+        ([1, 1, 1, 1], [0, 10, 20, 30]),
+        ([0, 9.99, 0], [0, 10, 20]),
+        # A run that takes all its interval has missed the beat at its end.
+        ([10, 1, 1], [0, 20, 30]),
+        ([25, 1, 1], [0, 30, 40]),
+        # A host that slept for an hour: one run on the next beat, none made up for.
+        ([3605, 1], [0, 3610]),
+    ],
+)
+def test_beats_are_kept_or_skipped(durations, expected):
+    """Runs begin on a grid from the first one; a missed beat is skipped."""
+    assert beats(durations) == expected
+
+
+def test_no_beat_drifts():
+    """After 10,000 runs of any duration below it, the interval is still exact."""
+    chance = random.Random(1)
+
+    began = beats([chance.uniform(0, 0.9) for _ in range(10_000)], 1.0)
+
+    assert began == [float(n) for n in range(10_000)]
+
+
+def test_the_walls_clock_moves_no_beat():
+    """A zone that moves by an hour in every run, as schedule sees it, moves no beat."""
+    hour = [0]
+
+    def jumping(clock: Clock) -> None:
+        hour[0] += 1
+        os.environ["TZ"] = f"X{hour[0]}"
+        time.tzset()
+
+    try:
+        assert beats([1.0] * 5, look=jumping) == [0, 10, 20, 30, 40]
+    finally:
+        os.environ.pop("TZ", None)
+        time.tzset()
+
+
+@contextmanager
+def staying(
+    environ: dict[str, str], *args: str, log: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Run push.py --every until the block ends, at the latest."""
+    with open(log or os.devnull, "w", encoding="utf-8") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, PUSH, "--every", *args],
+            env={"PATH": os.defpath, "HOME": "/nonexistent", **environ},
+            stderr=stderr,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def lines(log: Path, pattern: str) -> list[str]:
+    return [line for line in log.read_text().splitlines() if re.search(pattern, line)]
+
+
+def until(condition, seconds: float = 20) -> None:
+    assert eventually(condition, seconds)
+
+
+def test_it_runs_at_once_and_then_on_the_beat(environ, cloud, tmp_path):
+    """The first run comes at once, the next ones a second apart, whatever they take."""
+    log = tmp_path / "log"
+    with staying(environ, "1", log=log):
+        until(lambda: len(lines(log, "exit 0 OK after")) >= 4)
+
+    lists = [received for received in cloud.received if "list" in received.path]
+    asked = [float(received.headers["timestamp"]) / 1000 for received in lists]
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
+    assert all(0.8 < gap < 1.2 for gap in gaps), gaps
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_0(number, environ, tmp_path):
+    """SIGTERM and SIGINT end the schedule at once, with 0 and a word."""
+    log = tmp_path / "log"
+    with staying(environ, "1", log=log) as process:
+        until(lambda: lines(log, "exit 0 OK after"))
+        began = time.monotonic()
+        process.send_signal(number)
+
+        assert process.wait(timeout=5) == 0
+
+    assert time.monotonic() - began < 2
+    assert lines(log, f"the schedule was stopped by signal {number:d}")
+
+
+def test_a_drill_of_stops(environ, cloud, tmp_path, drill):
+    """Stopped at any moment, the schedule ends within 2 s, with 0."""
+    chance = random.Random(9)
+    slowest = 0.0
+    log = tmp_path / "log"
+    for _ in range(100 if drill else 4):
+        with staying(environ, "1", log=log) as process:
+            until(lambda: lines(log, "a run every"))
+            time.sleep(chance.uniform(0, 1.2))
+            began = time.monotonic()
+            process.send_signal(chance.choice([signal.SIGTERM, signal.SIGINT]))
+            assert process.wait(timeout=5) == 0
+            slowest = max(slowest, time.monotonic() - began)
+    print(f"seed 9, slowest stop {slowest * 1000:.0f} ms")
+    assert slowest < 2
+
+
+def resident_kib(pid: int) -> int:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+)", text)[0])
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def test_a_drill_of_beats(environ, cloud, pushgateway, tmp_path, drill):
+    """Faults at random end no schedule, shift no beat, and leak nothing."""
+    count = 300 if drill else 6
+    chance = random.Random(4)
+    log = tmp_path / "log"
+    held: list[tuple[int, int]] = []
+    kinds = {
+        "cloud down": lambda: cloud.fail("", faults.status(503)),
+        "cloud hangs": lambda: cloud.fail("quota", faults.hang()),
+        "cloud resets": lambda: cloud.fail("", faults.reset()),
+        "odd answer": lambda: cloud.fail(
+            "quota", faults.body(b'{"code":"0","data":7}')
+        ),
+        "well": lambda: None,
+    }
+    with RecordingServer() as gateway:
+        environ |= {"PUSHGATEWAY_URL": gateway.url, "ESTABLISH_ATTEMPTS": "2"}
+        with staying(environ, "1", log=log) as process:
+            until(lambda: lines(log, "exit 0"))
+            began = time.monotonic()
+            for number in range(1, count + 1):
+                time.sleep(max(0, began + number - 0.5 - time.monotonic()))
+                cloud.heal()
+                gateway.heal()
+                kinds[chance.choice([*kinds, "well"])]()
+                if chance.random() < 0.2:
+                    gateway.fail("", faults.status(500))
+                held.append((resident_kib(process.pid), descriptors(process.pid)))
+            assert process.poll() is None
+    ended = [float(line.split()[0][-7:-1]) for line in lines(log, r"exit \d+ \w+")]
+    statuses = [re.findall(r"exit (\d+)", line)[0] for line in lines(log, r"exit \d+")]
+    print("statuses:", {s: statuses.count(s) for s in sorted(set(statuses))})
+    print(f"memory: {held[len(held) // 3][0]} KiB, then {held[-1][0]} KiB")
+    # A run may take its whole second, and then the next beat is over.
+    assert len(ended) > 0.6 * count
+    assert {"0"} < set(statuses)
+    third = held[len(held) // 3 :]
+    assert max(rss for rss, _ in third) - third[0][0] < 4096
+    assert max(fds for _, fds in held) - held[0][1] <= 4
+
+
+def test_a_bug_ends_no_schedule(environ, cloud, tmp_path):
+    """A run that fails in an unforeseen way is 70, and the next one goes on."""
+    log = tmp_path / "log"
+    # A folder where the state file belongs is nothing that a run foresees to read.
+    with staying({**environ, "LOG_LEVEL": "INFO"}, "1", log=log):
+        until(lambda: lines(log, "exit 0 OK after"))
+        cloud.fail("list", faults.status(500))
+        until(lambda: lines(log, "exit 69"))
+        cloud.heal()
+        before = len(lines(log, "exit 0 OK after"))
+        until(lambda: len(lines(log, "exit 0 OK after")) > before)
+
+
+def test_a_locked_state_skips_the_beat(environ, tmp_path):
+    """While another run holds the lock, a beat ends with 75, and the next one comes."""
+    log = tmp_path / "log"
+    with State.open(_folder(Reader(environ))), staying(environ, "1", log=log):
+        until(lambda: len(lines(log, "exit 75 TEMPFAIL: another run")) >= 2)
+        assert not lines(log, "exit 0 OK after")
+
+
+# -- intervals ----------------------------------------------------------------------
+
+
+def test_the_interval_and_its_deadline():
+    """--every wins over COLLECTING_INTERVAL; a run has at most its interval."""
+    for every, given, interval, deadline in [
+        (0.0, {}, 10, 10),
+        (0.0, {"COLLECTING_INTERVAL": "30"}, 30, 30),
+        (5.0, {"COLLECTING_INTERVAL": "30"}, 5, 5),
+        (300.0, {}, 300, 50),
+        (5.0, {"RUN_DEADLINE": "40"}, 5, 40),
+        (None, {}, 10, 50),
+    ]:
+        settings = Settings.from_environ({**BASE, **given}, every=every)
+        assert (settings.interval, settings.run_deadline) == (interval, deadline)
+        assert not settings.is_interval_raised
+
+
+def test_the_app_account_is_visited_once_a_minute_at_most():
+    """With the app account an interval below 60 s is raised to that."""
+    environ = {"PUSHGATEWAY_URL": "http://g", **ACCOUNT}
+    for every, interval in [(0.0, 60), (5.0, 60), (90.0, 90)]:
+        settings = Settings.from_environ(environ, every=every)
+        assert settings.interval == interval
+        assert settings.is_interval_raised == (every != 90)
+
+
+@pytest.mark.parametrize("wrong", ["0", "0.5", "-1", "x", "nan", "1e9"])
+def test_a_wrong_interval_is_64(wrong):
+    """An interval that makes no sense is a wrong option."""
+    assert push(BASE, "--every", wrong).status == 64
+
+
+@pytest.mark.parametrize("other", ["--dry-run", "--list-devices"])
+def test_what_prints_once_does_not_stay(other):
+    """--every together with what prints once is a wrong option."""
+    assert push(BASE, "--every", "5", other).status == 64
+
+
+# -- the pull port ------------------------------------------------------------------
+
+
+def served(port: int):
+    return parse(fetch(f"http://127.0.0.1:{port}/metrics").decode())
+
+
+def test_the_pull_port_serves_the_latest_snapshot(environ, cloud, tmp_path):
+    """With EXPORTER_PORT alone, /metrics has the last snapshot and the run's series."""
+    port = free_port()
+    del environ["PUSHGATEWAY_URL"]
+    environ |= {"EXPORTER_PORT": str(port)}
+    cloud.devices[:] = [DELTA, STREAM]
+    log = tmp_path / "log"
+    with staying(environ, "1", log=log):
+        until(lambda: lines(log, "exit 0 OK after"))
+        first = served(port)
+        cloud.devices[:] = [
+            SimulatedDevice(DELTA.sn, {"pd.soc": 12}, "Garage", "DELTA 2")
+        ]
+        until(
+            lambda: any(v == 12 for (n, _), v in served(port).items() if "pd_soc" in n)
+        )
+        cloud.fail("quota", faults.code("1", "whatever"))
+        runs = len(lines(log, "exit"))
+        until(lambda: len(lines(log, "exit")) > runs + 1)
+        failing = served(port)
+        until(lambda: STREAM.sn not in str(served(port)))
+
+    assert len(values(first)) == 6
+    assert {dict(k)["device"] for n, k in first if "pd_soc" in n} == {DELTA.sn}
+    assert first["ecoflow_push_success", ()] == 1
+    # Not readable, but young.
+    assert [v for (n, _), v in failing.items() if "pd_soc" in n] == [12]
+    assert failing["ecoflow_push_success", ()] == 0
+
+
+def test_what_is_too_old_is_not_served():
+    """After STALE_AFTER without a push a group shows what has no values."""
+    clock = Clock()
+    sink = ExporterSink(free_port(), 300, clock)
+    fresh, bare = registry(gauge("a", ({}, 1))), registry(gauge("info", ({}, 1)))
+    try:
+        sink.push("x", fresh, bare)
+        assert {name for name, _ in served(sink.port)} == {"a"}
+        clock.now += 301
+        assert {name for name, _ in served(sink.port)} == {"info"}
+        sink.push("x", fresh, bare)
+        assert {name for name, _ in served(sink.port)} == {"a"}
+        sink.delete("x")
+        assert served(sink.port) == {}
+    finally:
+        sink.close()
+
+
+def test_a_taken_port_is_78(environ):
+    """A port that somebody else holds is a fault of the settings."""
+    with socket.create_server(("0.0.0.0", 0)) as holder:
+        port = holder.getsockname()[1]
+        with pytest.raises(SettingsError, match="EXPORTER_PORT"):
+            ExporterSink(port, 300)
+        run = push({**environ, "EXPORTER_PORT": str(port)}, "--every")
+
+    assert run.status == 78
+    assert f"EXPORTER_PORT: port {port} cannot be used" in run.stderr
+
+
+def test_a_single_run_listens_to_nothing(environ):
+    """Without --every, EXPORTER_PORT is no sink and nothing listens."""
+    port = free_port()
+    del environ["PUSHGATEWAY_URL"]
+
+    run = push({**environ, "EXPORTER_PORT": str(port)})
+
+    assert run.status == 78
+    assert "no sink" in run.stderr
+
+
+# -- totals -------------------------------------------------------------------------
+
+
+def test_totals_go_on_over_processes(environ, cloud, pushgateway):
+    """Runs and failures count on from run to run, by the stage that failed."""
+    assert push(environ).status == 0
+    cloud.fail("list", faults.status(500))
+    assert push({**environ, "ESTABLISH_ATTEMPTS": "1"}).status == 69
+    cloud.heal()
+    cloud.fail("quota", faults.code("1", "whatever"))
+    assert push(environ).status == 69
+    cloud.heal()
+
+    assert push(environ).status == 0
+
+    own = pushgateway.run()
+    assert own["ecoflow_push_runs_total"] == 4
+    assert own["ecoflow_push_failures_total connect"] == 1
+    assert own["ecoflow_push_failures_total collect"] == 2
+    assert own["ecoflow_push_failures_total push"] == 0
+    assert own["ecoflow_push_failures_total bug"] == 0
+
+
+def test_without_a_memory_there_are_no_totals(environ, pushgateway, tmp_path):
+    """A counter that would begin anew in every run is not pushed."""
+    (tmp_path / "file").write_text("")
+
+    assert push({**environ, "STATE_DIR": str(tmp_path / "file" / "x")}).status == 0
+
+    assert not any("_total" in name for name in pushgateway.run())
+
+
+# -- healthcheck --------------------------------------------------------------------
+
+
+@pytest.fixture
+def pings():
+    with RecordingServer() as server:
+        yield server
+
+
+def paths(pings: RecordingServer) -> list[str]:
+    return [received.path for received in pings.received]
+
+
+def test_a_good_run_pings_start_and_success(environ, pings):
+    """The service hears of the start and of the success."""
+    environ["HEALTHCHECK_URL"] = f"{pings.url}/ping/3f2a-uuid"
+
+    run = push(environ)
+
+    assert run.status == 0
+    assert paths(pings) == ["/ping/3f2a-uuid/start", "/ping/3f2a-uuid"]
+
+
+def test_a_failed_run_pings_with_its_last_lines(environ, cloud, pings):
+    """The service hears of the failure, with the log's last lines, secrets masked."""
+    secret = environ["ECOFLOW_SECRET_KEY"]
+    environ["HEALTHCHECK_URL"] = f"{pings.url}/ping/3f2a-uuid?x=y"
+    cloud.fail("list", faults.code("8521", f"sign of {secret} is wrong"))
+
+    run = push({**environ, "ESTABLISH_ATTEMPTS": "1"})
+
+    assert run.status == 77
+    assert paths(pings)[-1] == "/ping/3f2a-uuid/fail?x=y"
+    body = pings.received[-1].body.decode()
+    assert body.startswith("exit 77 NOPERM\n")
+    assert "the signature is wrong" in body
+    assert secret not in body
+    assert "3f2a-uuid" not in run.stderr + body
+
+
+@pytest.mark.parametrize("fault", [faults.status(500), faults.reset(), faults.hang()])
+def test_a_healthcheck_fails_no_run(fault, environ, pings):
+    """Whatever the service does, the run's status is its own, within its deadline."""
+    environ["HEALTHCHECK_URL"] = pings.url
+    pings.fail("", fault)
+
+    run = push({**environ, "RUN_DEADLINE": "3"})
+
+    assert run.status == 0
+    assert len(run.stderr.splitlines()) == 1
+    assert run.took < 4.5
+
+
+def test_a_healthcheck_address_never_shows(environ, pings):
+    """The address, which whoever knows it may use, is in no line of the log."""
+    url = f"{pings.url}/ping/3f2a-uuid"
+
+    run = push({**environ, "HEALTHCHECK_URL": url, "LOG_LEVEL": "DEBUG"})
+
+    assert run.status == 0
+    assert "3f2a" not in run.stderr
