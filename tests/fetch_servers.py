@@ -203,7 +203,7 @@ def main() -> int:
 
 def provide(suite: str) -> int:
     """Make sure that the servers of `suite` are here; return the exit status."""
-    if find(suite).keys() < wanted(suite):
+    if not find(suite).keys() >= wanted(suite):
         if not shutil.which("apt-get"):
             names = " and ".join("/".join(names) for names in SERVERS.values())
             print(f"There is no apt-get here: put {names} on PATH.", file=sys.stderr)

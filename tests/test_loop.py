@@ -12,11 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+import push as program
 from ecoflow_push.environ import Reader
 from ecoflow_push.errors import SettingsError
 from ecoflow_push.lock import _folder
@@ -229,14 +231,33 @@ def test_a_drill_of_beats(environ, cloud, pushgateway, tmp_path, drill):
     assert max(fds for _, fds in held) - held[0][1] <= 4
 
 
-def test_a_bug_ends_no_schedule(environ, cloud, tmp_path):
-    """A run that fails in an unforeseen way is 70, and the next one goes on."""
+def test_a_bug_ends_no_schedule_and_shifts_no_beat(caplog):
+    """A run that fails in an unforeseen way is 70, and the next one comes in time."""
+    clock = Clock()
+    began, statuses = [], []
+
+    def buggy() -> int:
+        began.append(clock.now - 1000)
+        clock.now += 3
+        if len(began) == 2:
+            raise ZeroDivisionError
+        return 0
+
+    job = partial(program.attempt, buggy)
+    Loop(10, lambda: statuses.append(job()), clock, clock.sleep).run(4)
+
+    assert began == [0, 10, 20, 30]
+    assert statuses == [0, 70, 0, 0]
+    assert "a bug in ecoflow_push" in caplog.text
+
+
+def test_a_failed_run_ends_no_schedule(environ, cloud, tmp_path):
+    """After a run that failed the schedule goes on, and the next one succeeds."""
     log = tmp_path / "log"
-    # A folder where the state file belongs is nothing that a run foresees to read.
-    with staying({**environ, "LOG_LEVEL": "INFO"}, "1", log=log):
+    with staying(environ, "1", log=log):
         until(lambda: lines(log, "exit 0 OK after"))
-        cloud.fail("list", faults.status(500))
-        until(lambda: lines(log, "exit 69"))
+        cloud.fail("list", faults.code("8512"))
+        until(lambda: lines(log, "exit 77"))
         cloud.heal()
         before = len(lines(log, "exit 0 OK after"))
         until(lambda: len(lines(log, "exit 0 OK after")) > before)
