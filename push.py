@@ -12,15 +12,14 @@ sysexits.h where they fit (docs/exit-statuses.md).
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # of signal, without its imports
 import os
 import sys
 
-from ecoflow_push.lock import leave_if_held
+from ecoflow_push.lock import leave_if_held, leave_on_signals
 
 if __name__ == "__main__":
-    # Before anything that takes time: until we have words of our own, it just ends us.
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    # Before anything that takes time.
+    leave_on_signals(sys.argv[1:])
     leave_if_held(sys.argv[1:], os.environ)
 
 import contextlib
@@ -47,7 +46,7 @@ log = logging.getLogger("ecoflow_push")
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Do what the arguments say and return the exit status."""
     options = parse_args(argv)
-    logs.configure("INFO", "text", ())
+    logs.configure("INFO", environ.get("LOG_FORMAT", "").strip().lower(), ())
     with contextlib.ExitStack() as stack:
         return attempt(partial(begin, options, environ, stack))
 
@@ -62,14 +61,14 @@ def begin(
         environ = stack.enter_context(demo_environ(environ))
     try:
         settings = read(options, environ)
+        if options.every is None:
+            return run(options, settings)
     except SettingsError as exc:
         if not options.check:
             raise
         from ecoflow_push.check import show_faults
 
         return show_faults(exc)
-    if options.every is None:
-        return run(options, settings)
     from ecoflow_push.loop import stay
 
     # Each run reads the settings anew: a mounted secret may have changed.
@@ -81,10 +80,8 @@ def begin(
 
 def read(options: Options, environ: Mapping[str, str]) -> Settings:
     """Return the settings, and tell the log what it must not say."""
-    needs_sink = not (options.demo or options.looks)
-    settings = Settings.from_environ(
-        environ, needs_sink=needs_sink, every=options.every
-    )
+    sink = not (options.demo or options.looks)
+    settings = Settings.from_environ(environ, needs_sink=sink, every=options.every)
     logs.configure(settings.log_level, settings.log_format, settings.secrets())
     return settings
 
@@ -96,7 +93,10 @@ def run(
     account = settings.access_key or settings.account_user
     name = account.reveal() if account else ""
     folder = state_folder(settings.state_dir, settings.api_url, name, settings.job)
-    with alarm(settings.run_deadline), State.open(folder) as state:
+    with (
+        alarm(settings.run_deadline, stays=settings.stays),
+        State.open(folder) as state,
+    ):
         if options.check:
             from ecoflow_push.check import create_check
 
@@ -139,8 +139,9 @@ def stop(signum: int, _frame: object) -> NoReturn:
 
 def entry() -> NoReturn:
     """Be the process: the installed command, and this file as a script."""
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    if not any(each.startswith("--every") for each in sys.argv):
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
     gc.disable()  # for one short run, looking for cycles costs more than it frees
     try:
         status = main(sys.argv[1:], os.environ)

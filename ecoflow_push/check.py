@@ -48,10 +48,10 @@ from ecoflow_push.outcome import Outcome, SinkOutcome
 from ecoflow_push.settings import Settings
 from ecoflow_push.sinks import create_pushgateway, create_remote_write
 from ecoflow_push.sockets import dial, tls_context
-from ecoflow_push.state import State
+from ecoflow_push.state import State, fingerprint
 from ecoflow_push.transport import explain, proxy_for
 from ecoflow_push.truth import Judge
-from ecoflow_push.writer import MOST_CLOCK_OFFSET_SECONDS
+from ecoflow_push.writer import MOST_CLOCK_OFFSET_SECONDS, spool_folder
 
 if TYPE_CHECKING:
     import ssl
@@ -161,6 +161,9 @@ class Check:
     group: Mapping[str, str]
     deadline: Deadline
     outcome: Outcome
+    #: For how long (s) runs let these keys rest, which EcoFlow refused before.
+    rest: float = 0.0
+    has_sink: bool = True
     #: How far our clock is ahead (s), None as long as it is unknown.
     offset: float | None = None
 
@@ -176,7 +179,9 @@ class Check:
             for each in (*self.clients, self.pushgateway, self.remote_write):
                 if each:
                     each.close()
-        return show_status(self.outcome.status())
+        # A run without a sink does not even begin.
+        status = self.outcome.status() if self.has_sink else ExitStatus.CONFIG
+        return show_status(status)
 
     @property
     def host(self) -> str:
@@ -234,7 +239,11 @@ class Check:
         self._check_clock(deadline)
         if error is None or listed:
             self._say("ok", "region", f"{self.host} is the right one")
-            self._say("ok", "credentials", "accepted")
+            again = ", again: the next runs use them" if self.rest else ""
+            self._say("ok", "credentials", f"accepted{again}")
+            if self.rest:
+                self.state.accepted()
+                self.state.save()
         elif getattr(error, "code", "") == "8513" and self.elsewhere:
             self._look_elsewhere(deadline)
         else:
@@ -379,7 +388,8 @@ class Check:
             sinks.append(("textfile", "TEXTFILE_PATH", self._try_textfile))
         if not sinks:
             cure = "set PUSHGATEWAY_URL, REMOTE_WRITE_URL or TEXTFILE_PATH"
-            self._say("unknown", "sinks", f"none is set: {cure}")
+            self._say("wrong", "sinks", f"none is set, which a run does not do: {cure}")
+            self.has_sink = False
         for place, (name, variable, work) in enumerate(sinks):
             sink = self.outcome.sinks[name] = SinkOutcome()
             share = self.deadline.share(0.9 / (len(sinks) - place))
@@ -439,6 +449,8 @@ class Check:
 
         from ecoflow_push.sinks.record import record_of
 
+        if wait := self.state.endpoint.pause_for(time.time()):
+            raise SinkDeferred(f"remote-write: asked to wait {wait:.0f} s more: wait")
         if abs(self.offset or 0.0) > MOST_CLOCK_OFFSET_SECONDS:
             raise SinkDeferred("nothing sent by a wrong clock: set it, see above")
         now_ms = round(time.time() * 1000)
@@ -455,7 +467,8 @@ class Check:
             # It may have been taken without our hearing of it.
             with contextlib.suppress(SinkError):
                 sink.write(end, deadline, 1)
-            if self.state.trouble:
+            nothing_new = not any(v.fresh for v in self.outcome.truth.verdicts)
+            if self.state.trouble or nothing_new:
                 raise
             # A run would have stored it.
             raise SinkDeferred(str(exc)) from exc
@@ -512,6 +525,8 @@ def create_check(
         stale_after=settings.stale_after,
     )
     server = settings.remote_write
+    if server:
+        state.use_endpoint(os.path.basename(spool_folder(settings, server, folder)))
     others = [url for url in regions if url != settings.api_url]
     is_regional = settings.api_url in regions and settings.sources[0] == "rest"
     return Check(
@@ -528,4 +543,5 @@ def create_check(
         group={"job": f"{settings.job}_check", "instance": settings.instance},
         deadline=Deadline(settings.run_deadline),
         outcome=Outcome(only or settings.device_sns),
+        rest=state.refused_for(fingerprint(*settings.keys), time.time()),
     )

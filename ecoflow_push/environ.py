@@ -67,6 +67,11 @@ class Reader:
         self.fault(text)
         self._error = CredentialsConflictError
 
+    @property
+    def has_faults(self) -> bool:
+        """Whether anything was wrong so far."""
+        return bool(self._faults)
+
     def raise_faults(self) -> None:
         """Raise SettingsError if there was any fault."""
         if self._faults:

@@ -1,7 +1,7 @@
 """Healthcheck: tells a dead man's switch that a run began, and how it ended.
 
 The addresses are those of healthchecks.io and its kin: URL/start, URL, URL/fail. It
-never fails a run, and says nothing but a line at DEBUG of its own troubles.
+never fails a run; of an address that does not work the log has a line.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import logging
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ecoflow_push.deadline import Deadline, within
 from ecoflow_push.errors import ExitStatus, Unreachable
 from ecoflow_push.logs import recent
-from ecoflow_push.sinks.http import PlainExchange
+from ecoflow_push.sinks.http import PlainExchange, authorization
 from ecoflow_push.transport import Request, Transport
 
 if TYPE_CHECKING:
@@ -31,10 +31,27 @@ MOST_BYTES = 10_000
 class Healthcheck:
     """The pings of one run."""
 
-    def __init__(self, url: str, proxies: Mapping[str, str]) -> None:
-        """Store what is needed; nothing is contacted."""
-        self._url = url
+    def __init__(
+        self, url: str, proxies: Mapping[str, str], *, waits: bool = True
+    ) -> None:
+        """Store what is needed; nothing is contacted.
+
+        Without `waits` the last ping goes on after the run, as it can in a process that
+        stays: the next beat is worth more.
+        """
+        parts = urlsplit(url)
+        netloc = parts.netloc.rpartition("@")[2]
+        self._url = parts._replace(netloc=netloc, path=quote(parts.path, safe="/%"))
+        self._headers = {
+            "Content-Type": "text/plain",
+            **authorization(
+                None if parts.username is None else unquote(parts.username),
+                unquote(parts.password or ""),
+                None,
+            ),
+        }
         self._proxies = proxies
+        self._waits = waits
         self._starting: threading.Thread | None = None
 
     def start(self) -> None:
@@ -49,24 +66,34 @@ class Healthcheck:
 
         A run without any time left still gets a second for it.
         """
-        time_left = Deadline(min(MOST_SECONDS, max(1.0, deadline.left())))
-        if self._starting:
-            self._starting.join(time_left.left() / 2)
+        time_left = Deadline(MOST_SECONDS)
+        if self._waits:
+            time_left = Deadline(min(MOST_SECONDS, max(1.0, deadline.left())))
         way = "" if status == ExitStatus.OK else "/fail"
         text = f"exit {status:d} {status.name}\n{recent()}"
-        within(time_left, lambda: self._ping(way, text, time_left))
+
+        def ping() -> None:
+            if self._starting:
+                self._starting.join(time_left.left() / 2)
+            self._ping(way, text, time_left)
+
+        if self._waits:
+            within(time_left, ping)
+        else:
+            threading.Thread(target=ping, daemon=True).start()
 
     def _ping(self, way: str, text: str, deadline: Deadline) -> None:
-        parts = urlsplit(self._url)
-        url = parts._replace(path=parts.path.rstrip("/") + way).geturl()
+        url = self._url._replace(path=self._url.path.rstrip("/") + way).geturl()
         body = text.encode("utf-8", "replace")[-MOST_BYTES:]
-        request = Request("POST", url, {"Content-Type": "text/plain"}, body)
+        request = Request("POST", url, self._headers, body)
         transport = Transport(
             PlainExchange(url, proxies=self._proxies), attempts=2, longest_wait=1.0
         )
         try:
             reply = transport.send(lambda: request, deadline)
-            log.debug("healthcheck%s: HTTP %d", way, reply.status)
+            bad = 300 <= reply.status < 500
+            level = logging.WARNING if bad else logging.DEBUG
+            log.log(level, "healthcheck%s: HTTP %d", way, reply.status)
         except Unreachable as exc:
             log.debug("healthcheck%s: %s", way, exc)
         finally:
@@ -76,4 +103,6 @@ class Healthcheck:
 def create_healthcheck(settings: Settings) -> Healthcheck | None:
     """Return the pings of the settings, None if none are wanted."""
     url = settings.healthcheck_url
-    return Healthcheck(url.reveal(), settings.proxies) if url else None
+    if not url:
+        return None
+    return Healthcheck(url.reveal(), settings.proxies, waits=not settings.stays)

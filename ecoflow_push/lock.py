@@ -6,6 +6,7 @@ it lets pass takes the lock in earnest later (`State.open`).
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # of signal, without its imports
 import fcntl
 import os
 import sys
@@ -25,12 +26,31 @@ WORDS = "another run is still at work; this one leaves"
 def leave_if_held(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """End the process with 75 if another one holds this job's lock.
 
-    Arguments are left to who knows them: with any, this does nothing.
+    Arguments are left to who knows them: with any, this does nothing. Nor does it with
+    settings that are faulty at first sight: that is the better word.
     """
     read = Reader(environ)
-    if not argv and _is_held(os.path.join(_folder(read), "lock")):
-        _say(read)
-        os._exit(ExitStatus.TEMPFAIL)
+    if argv or not _is_held(os.path.join(_folder(read), "lock")):
+        return
+    both = read.text("ECOFLOW_ACCESS_KEY") and read.text("ECOFLOW_ACCOUNT_USER")
+    if read.has_faults or (both and not read.text("ECOFLOW_SOURCE")):
+        return
+    _say(read)
+    os._exit(ExitStatus.TEMPFAIL)
+
+
+def leave_on_signals(argv: Sequence[str]) -> None:
+    """Until there are better words, let SIGTERM and SIGINT just end the process.
+
+    As the first process of a container it would not hear them otherwise.
+    """
+    stays = any(each.startswith("--every") for each in argv)
+
+    def leave(number: int, _frame: object) -> None:
+        os._exit(0 if stays else 128 + number)
+
+    for number in (_signal.SIGINT, _signal.SIGTERM):
+        _signal.signal(number, leave)
 
 
 def _folder(read: Reader) -> str:
@@ -61,6 +81,8 @@ def _is_held(path: str) -> bool:
 
 def _say(read: Reader) -> None:
     """Write the line that logging would, in its two forms."""
+    if (read.text("LOG_LEVEL") or "").upper() == "CRITICAL":
+        return
     now = time.time()
     at = (
         time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))

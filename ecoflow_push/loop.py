@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, NoReturn
 import schedule
 
 from ecoflow_push import logs
+from ecoflow_push.deadline import Deadline
 from ecoflow_push.errors import ExitStatus
+from ecoflow_push.healthcheck import create_healthcheck
 from ecoflow_push.sinks import create_exporter
 
 if TYPE_CHECKING:
@@ -66,21 +68,33 @@ class Loop:
                 self._sleep(left)
 
 
-def stay(settings: Settings, job: Callable[[ExporterSink | None], object]) -> int:
-    """Run `job` on the beats of the settings until a signal ends the process with 0.
+def stay(settings: Settings, job: Callable[[ExporterSink | None], int]) -> int:
+    """Run `job` on the beats of the settings until a signal ends it with 0.
 
-    `job` raises nothing. Raises SettingsError when EXPORTER_PORT cannot be used.
+    `job` returns its status and raises nothing. Raises SettingsError when EXPORTER_PORT
+    cannot be used.
     """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     exporter = create_exporter(settings)
     if settings.is_interval_raised:
         log.warning(
             "with the app account a run every %.0f s is the most", settings.interval
         )
     log.info("a run every %g s, until SIGTERM or SIGINT", settings.interval)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
     gc.enable()
-    Loop(settings.interval, lambda: job(exporter)).run()
+
+    def beat() -> None:
+        pushes = exporter.pushes if exporter else 0
+        status = job(exporter)
+        if exporter and exporter.pushes == pushes:
+            # The run ended before it could say so itself.
+            exporter.delete("")
+        ping = create_healthcheck(settings)
+        if ping and status in (ExitStatus.CONFIG, ExitStatus.SOFTWARE):
+            ping.end(ExitStatus(status), Deadline(0))
+
+    Loop(settings.interval, beat).run()
     return ExitStatus.OK
 
 

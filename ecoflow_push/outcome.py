@@ -39,6 +39,8 @@ class SinkOutcome:
     def __init__(self) -> None:
         self.delivered = 0
         self.errors: list[SinkError] = []
+        #: Somebody may still be talking to it, and is not heard any more.
+        self.is_abandoned = False
         #: What is worth a word beside "ok".
         self.note = ""
 
@@ -77,7 +79,11 @@ class Outcome:
         readings = self.collection.readings.values()
         found = {
             "connect": self.collection.error is not None,
-            "collect": any(r.state == "failed" for r in readings),
+            "collect": any(r.state == "failed" for r in readings)
+            or (
+                self.collection.error is None
+                and self._collect_status() != ExitStatus.OK
+            ),
             "push": any(sink.errors for sink in self.sinks.values()),
             "bug": self.bug,
         }

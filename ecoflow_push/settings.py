@@ -53,6 +53,8 @@ class Settings:
     longest_wait: float
     mqtt_timeout: float
     interval: float
+    #: One process for many runs.
+    stays: bool
     #: The interval is longer than what was asked for.
     is_interval_raised: bool
     healthcheck_url: Secret | None
@@ -115,6 +117,16 @@ class Settings:
         """Whether what is collected goes anywhere but to the screen."""
         pushes = self.pushgateway or self.remote_write or self.textfile_path
         return bool(pushes or self.exporter_port)
+
+    @property
+    def keys(self) -> tuple[str, str, str]:
+        """What EcoFlow may refuse: the host, and the two keys there."""
+        access, secret = self.access_key, self.secret_key
+        return (
+            self.api_url,
+            access.reveal() if access else "",
+            secret.reveal() if secret else "",
+        )
 
     def secrets(self) -> list[str]:
         """Return every text that must not appear in any output."""
@@ -189,6 +201,7 @@ class Settings:
         self.mqtt_timeout = read.seconds("MQTT_TIMEOUT", 60, 1)
 
     def _read_run(self, read: Reader, every: float | None) -> None:
+        self.stays = every is not None
         asked = read.seconds("COLLECTING_INTERVAL", 10, 1)
         asked = every or asked
         # No limit is published; more than a visit a minute looks like an attack.
@@ -196,7 +209,9 @@ class Settings:
         self.interval = max(asked, least)
         self.is_interval_raised = self.interval > asked
         self.exporter_port = read.count("EXPORTER_PORT", None, 1, 65535)
-        deadline = 50.0 if every is None else min(50.0, self.interval)
+        # Some time before the next beat, or a run that hangs would cost that one too.
+        spare = max(0.5, self.interval / 10)
+        deadline = 50.0 if every is None else min(50.0, self.interval - spare)
         self.run_deadline = read.seconds("RUN_DEADLINE", deadline, 1)
         self.healthcheck_url = read.whole_url("HEALTHCHECK_URL")
         self.stale_after = read.seconds("STALE_AFTER", 300, 0)

@@ -127,8 +127,13 @@ def dial(host: str, port: int, seconds: float) -> DeadlineSocket:
     until = time.monotonic() + seconds
     # Against one dead address among several: the next one still gets its chance.
     plain = socket.create_connection((host, port), min(seconds, CONNECT_SECONDS))
+    left = until - time.monotonic()
+    if left <= 0:
+        # Name resolution knows no timeout: by now others have given this up.
+        plain.close()
+        raise TimeoutError("the deadline passed")
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return obedient(plain, max(0.001, until - time.monotonic()))
+    return obedient(plain, left)
 
 
 def obedient(plain: socket.socket, seconds: float | None) -> DeadlineSocket:

@@ -19,7 +19,6 @@ from ecoflow_push.api import create_client
 from ecoflow_push.api.models import DeviceInfo
 from ecoflow_push.collect import Collection, Reading, collect
 from ecoflow_push.deadline import Deadline, within
-from ecoflow_push.environ import Secret
 from ecoflow_push.errors import (
     ApiOutOfTime,
     AskedToWait,
@@ -232,6 +231,9 @@ class Worker:
             part = share.share(GATEWAY_SHARE) if writer else share
             push = partial(self._push_groups, self._pushgateway, sink, part)
             if not within(part, push):
+                # What it says later must not overwrite what others say then.
+                self._pushgateway.close()
+                sink.is_abandoned = True
                 sink.errors.append(SinkDown("pushgateway: no answer in time"))
         else:
             for verdict in verdicts:
@@ -249,6 +251,7 @@ class Worker:
         try:
             if not within(deadline, partial(writer.replay, deadline)):
                 writer.abandon()
+                writer.close()
         finally:
             # Even then: what was collected must be stored, what was lost counted.
             writer.finish(self._deadline)
@@ -331,13 +334,16 @@ class Worker:
             elif verdict.fresh:
                 # What is not heard of again loses its values there by itself.
                 bare = verdict.facts._replace(samples=(), online=None)
+                age = time.time() - verdict.at if verdict.at else 0.0
                 self._exporter.push(
                     verdict.sn,
                     self._registry_of(verdict.facts),
                     self._registry_of(bare),
+                    age,
                 )
         run = self._registry([], self._run_facts())
         self._exporter.push("", run, CollectorRegistry())
+        self._exporter.forget([*self._state.devices, ""])
 
     def _push_run(self) -> None:
         if not (self._pushgateway or self._writer):
@@ -348,7 +354,7 @@ class Worker:
             group = {"job": f"{self._job}_push", "instance": self._instance}
             push = partial(self._pushgateway.push, registry, group, self._deadline)
             # Refused once, not asked twice; a gateway that was down may be back.
-            if not sink.has_refused:
+            if not (sink.has_refused or sink.is_abandoned):
                 self._bounded(sink, partial(_attempt, sink, push, counts=False))
         if self._writer:
             write = partial(
@@ -472,7 +478,6 @@ def create_worker(
         writer = create_writer(settings, state, folder)
     if settings.pushgateway:
         state.use_gateway(settings.pushgateway.url)
-    keys = (settings.api_url, settings.access_key, settings.secret_key)
     return Worker(
         clients,
         state,
@@ -486,9 +491,7 @@ def create_worker(
         exporter=exporter,
         healthcheck=healthcheck,
         deadline=settings.run_deadline,
-        keys_fingerprint=fingerprint(
-            *(key.reveal() if isinstance(key, Secret) else key or "" for key in keys)
-        ),
+        keys_fingerprint=fingerprint(*settings.keys),
     )
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
     from ecoflow_push.metrics.registry import DeviceFacts
-    from ecoflow_push.settings import Settings
+    from ecoflow_push.settings import Server, Settings
     from ecoflow_push.sinks.remote_write import RemoteWriteSink
     from ecoflow_push.state import State
     from ecoflow_push.truth import Truth, Verdict
@@ -575,10 +575,7 @@ def create_writer(
     server = settings.remote_write
     if not server:
         return None
-    headers = settings.remote_write_headers
-    tenants = [v for k, v in sorted(headers.items()) if k.lower() in TENANT_HEADERS]
-    # A password may change; whose data it is, not.
-    spool = endpoint_folder(folder, server.url, server.username or "", *tenants)
+    spool = spool_folder(settings, server, folder)
     state.use_endpoint(os.path.basename(spool))
     return Writer(
         create_remote_write(settings, server, state.endpoint.version),
@@ -592,3 +589,11 @@ def create_writer(
         ahead=settings.spool_mode == "write-ahead",
         clock=clock,
     )
+
+
+def spool_folder(settings: Settings, server: Server, folder: str) -> str:
+    """Return the folder of the spool of an endpoint, whose name stands for it."""
+    headers = settings.remote_write_headers
+    tenants = [v for k, v in sorted(headers.items()) if k.lower() in TENANT_HEADERS]
+    # A password may change; whose data it is, not.
+    return endpoint_folder(folder, server.url, server.username or "", *tenants)

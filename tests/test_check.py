@@ -434,6 +434,13 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+def adopt(environ: dict[str, str], world: World) -> tuple[Path, Path]:
+    """Give the check's driver the state that push.py left; return both folders."""
+    (state,) = world.folder.rglob("state.json")
+    folder = Path(state_folder(environ["STATE_DIR"], world.cloud.url, "x", "ecoflow"))
+    return state.parent, state.parent.rename(folder)
+
+
 def test_in_good_health_all_is_ok(environ, world):
     """A healthy job gets nothing but ok, 0, and not a word on stderr."""
     run = check(all_sinks(environ, world))
@@ -573,10 +580,7 @@ def test_a_pause_that_was_asked_for_is_kept(environ, world):
     world.cloud.fail(LIST, faults.status(429, Retry_After="600"), times=1)
     assert push(environ).status == 75
     asked = len(world.cloud.received)
-    # As push.py has it: the state of this account and job.
-    (state,) = world.folder.rglob("state.json")
-    folder = state_folder(environ["STATE_DIR"], world.cloud.url, "x", "ecoflow")
-    state.parent.rename(folder)
+    adopt(environ, world)
 
     run = check(environ)
 
@@ -584,6 +588,51 @@ def test_a_pause_that_was_asked_for_is_kept(environ, world):
     assert run.status == 75
     assert "asked us to wait" in run.stdout
     assert len(world.cloud.received) == asked
+
+
+def test_without_a_sink_it_is_78_as_a_run_is(environ, world):
+    """All the rest is checked, and the end is what a run's would be."""
+    del environ["PUSHGATEWAY_URL"]
+
+    run = check(environ)
+
+    assert_decent(run)
+    assert run.status == push(environ).status == 78
+    assert "wrong    sinks: none is set" in run.stdout
+    assert "ok       credentials" in run.stdout
+
+
+def test_a_receivers_pause_is_kept(environ, world):
+    """Between a receiver's 429 and the end of its pause, the check sends nothing."""
+    environ |= {"REMOTE_WRITE_URL": world.receiver.write_url}
+    world.receiver.fail("", faults.status(429, Retry_After="600"))
+    assert push(environ).status == 75
+    asked = len(world.receiver.received)
+    adopt(environ, world)
+
+    run = check(environ)
+
+    assert_decent(run)
+    assert "asked to wait" in run.stdout
+    assert len(world.receiver.received) == asked
+
+
+def test_keys_that_are_accepted_again_are_used_by_the_next_run(environ, world):
+    """After a check that found resting keys accepted, a run does not rest."""
+    world.cloud.fail(LIST, faults.code("8521", "sign is wrong"))
+    for _ in range(10):
+        assert push(environ).status == 77
+    world.cloud.heal()
+    asked = len(world.cloud.received)
+    assert push(environ).status == 77
+    assert len(world.cloud.received) == asked
+    own, folder = adopt(environ, world)
+
+    run = check(environ)
+    folder.rename(own)
+
+    assert "credentials: accepted, again" in run.stdout
+    assert push(environ).status == 0
 
 
 def test_servers_cannot_make_us_tell(environ, world):

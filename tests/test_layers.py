@@ -28,7 +28,7 @@ LAW = {
     # Before the road, and before its imports.
     "lock": BASE | {"environ", "state"},
     "start": {"lock", "__main__"},
-    "loop": BASE | {"sinks", "settings"},
+    "loop": BASE | {"sinks", "settings", "healthcheck"},
     "healthcheck": BASE | {"sinks", "transport", "settings"},
     "sockets": BASE,
     "transport": BASE,
@@ -64,6 +64,7 @@ FACTORIES = {
         "create_healthcheck",
         "create_worker",
         "create_writer",
+        "spool_folder",
     ),
     # Builds what stays between the runs of a schedule.
     "stay",

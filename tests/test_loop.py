@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -20,7 +22,7 @@ import pytest
 
 import push as program
 from ecoflow_push.environ import Reader
-from ecoflow_push.errors import SettingsError
+from ecoflow_push.errors import LockedError, SettingsError
 from ecoflow_push.lock import _folder
 from ecoflow_push.loop import Loop
 from ecoflow_push.settings import Settings
@@ -146,7 +148,7 @@ def test_it_runs_at_once_and_then_on_the_beat(environ, cloud, tmp_path):
     lists = [received for received in cloud.received if "list" in received.path]
     asked = [float(received.headers["timestamp"]) / 1000 for received in lists]
     gaps = [later - earlier for earlier, later in pairwise(asked)]
-    assert all(0.8 < gap < 1.2 for gap in gaps), gaps
+    assert all(0.5 < gap < 1.5 for gap in gaps), gaps
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -162,6 +164,20 @@ def test_a_signal_ends_it_with_0(number, environ, tmp_path):
 
     assert time.monotonic() - began < 2
     assert lines(log, f"the schedule was stopped by signal {number:d}")
+
+
+def test_a_signal_before_the_first_run_ends_it_with_0(environ):
+    """SIGTERM while Python still imports ends a schedule with 0 too."""
+    with staying(environ, "60") as process:
+        until(lambda: _handles(process.pid, signal.SIGTERM))
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(timeout=5) == 0
+
+
+def _handles(pid: int, number: int) -> bool:
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
 
 
 def test_a_drill_of_stops(environ, cloud, tmp_path, drill):
@@ -275,11 +291,11 @@ def test_a_locked_state_skips_the_beat(environ, tmp_path):
 
 
 def test_the_interval_and_its_deadline():
-    """--every wins over COLLECTING_INTERVAL; a run has at most its interval."""
+    """--every wins over COLLECTING_INTERVAL; a run ends before the next begins."""
     for every, given, interval, deadline in [
-        (0.0, {}, 10, 10),
-        (0.0, {"COLLECTING_INTERVAL": "30"}, 30, 30),
-        (5.0, {"COLLECTING_INTERVAL": "30"}, 5, 5),
+        (0.0, {}, 10, 9),
+        (0.0, {"COLLECTING_INTERVAL": "30"}, 30, 27),
+        (5.0, {"COLLECTING_INTERVAL": "30"}, 5, 4.5),
         (300.0, {}, 300, 50),
         (5.0, {"RUN_DEADLINE": "40"}, 5, 40),
         (None, {}, 10, 50),
@@ -361,8 +377,57 @@ def test_what_is_too_old_is_not_served():
         assert {name for name, _ in served(sink.port)} == {"a"}
         sink.delete("x")
         assert served(sink.port) == {}
+        # 200 s old when it comes.
+        sink.push("x", fresh, bare, 200)
+        clock.now += 101
+        assert {name for name, _ in served(sink.port)} == {"info"}
+        sink.push("y", fresh, bare)
+        sink.forget(["x"])
+        assert {name for name, _ in served(sink.port)} == {"info"}
     finally:
         sink.close()
+
+
+def test_who_hangs_up_on_the_pull_port_is_no_news(capfd):
+    """A connection that is reset leaves no traceback, and the port goes on."""
+    sink = ExporterSink(free_port(), 300)
+    try:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", sink.port)) as plain:
+                plain.sendall(b"GET /metrics HTTP/1.1\r\n")
+                plain.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
+        assert served(sink.port) == {}
+    finally:
+        sink.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_run_that_ends_early_serves_its_failure_not_the_last_success(
+    environ, cloud, tmp_path
+):
+    """A beat that finds the lock held takes the run's series from the port."""
+    port = free_port()
+    log = tmp_path / "log"
+    environ |= {"EXPORTER_PORT": str(port)}
+    with staying(environ, "1", log=log):
+        until(lambda: lines(log, "exit 0 OK after"))
+        until(lambda: ("ecoflow_push_success", ()) in served(port))
+        held = contextlib.ExitStack()
+        until(lambda: _entered(held, environ))
+        with held:
+            until(lambda: lines(log, "exit 75 TEMPFAIL: another run"))
+            until(lambda: ("ecoflow_push_success", ()) not in served(port))
+            assert any("pd_soc" in name for name, _ in served(port))
+
+
+def _entered(stack: contextlib.ExitStack, environ: dict[str, str]) -> bool:
+    try:
+        stack.enter_context(State.open(_folder(Reader(environ))))
+    except LockedError:
+        return False
+    return True
 
 
 def test_a_taken_port_is_78(environ):
@@ -409,6 +474,15 @@ def test_totals_go_on_over_processes(environ, cloud, pushgateway):
     assert own["ecoflow_push_failures_total collect"] == 2
     assert own["ecoflow_push_failures_total push"] == 0
     assert own["ecoflow_push_failures_total bug"] == 0
+
+
+def test_a_named_device_that_is_not_there_counts_as_a_failure(environ, pushgateway):
+    """A run with a serial that nobody has counts as a failed one."""
+    run = push({**environ, "ECOFLOW_DEVICE_SN": f"{DELTA.sn},R331NOBODY000001"})
+
+    assert run.status == 1
+    own = pushgateway.run()
+    assert own["ecoflow_push_failures_total collect"] == 1
 
 
 def test_without_a_memory_there_are_no_totals(environ, pushgateway, tmp_path):
@@ -471,6 +545,26 @@ def test_a_healthcheck_fails_no_run(fault, environ, pings):
     assert run.status == 0
     assert len(run.stderr.splitlines()) == 1
     assert run.took < 4.5
+
+
+def test_a_healthcheck_gets_its_user_and_a_quoted_path(environ, pings):
+    """What stands before the host goes as a header, and a space in the path works."""
+    url = pings.url.replace("http://", "http://me:s%40crt@")
+
+    run = push({**environ, "HEALTHCHECK_URL": f"{url}/my ping"})
+
+    assert (run.status, paths(pings)[-1]) == (0, "/my%20ping")
+    assert pings.received[-1].headers["authorization"] == "Basic bWU6c0BjcnQ="
+
+
+def test_a_wrong_healthcheck_address_is_warned_of(environ, pings):
+    """An address that the service does not know has a line in the log."""
+    pings.fail("", faults.status(404))
+
+    run = push({**environ, "HEALTHCHECK_URL": f"{pings.url}/ping/3f2a-uuid"})
+
+    assert run.status == 0
+    assert "healthcheck: HTTP 404" in run.stderr
 
 
 def test_a_healthcheck_address_never_shows(environ, pings):

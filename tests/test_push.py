@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -366,6 +367,10 @@ def test_a_second_run_leaves_at_once(environ, cloud, pushgateway):
         assert second.status == 75
         assert second.took < 1
         assert "another run" in second.stderr
+        assert push({**environ, "LOG_LEVEL": "CRITICAL"}).stderr == ""
+        # What is wrong is said rather than who is at work.
+        assert push({**environ, "PUSH_JOB_FILE": "/nowhere"}).status == 78
+        assert push({**environ, "ECOFLOW_ACCOUNT_USER": "me"}).status == 78
         assert pushgateway.groups() == {}
     finally:
         first.kill()
@@ -420,3 +425,11 @@ def wait_for(condition, seconds=10.0):
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def test_a_fault_of_the_settings_is_told_in_the_form_that_was_asked_for(environ):
+    """LOG_FORMAT=json holds for the line about wrong settings too."""
+    run = push({**environ, "LOG_FORMAT": "json", "STALE_AFTER": "soon"})
+
+    assert run.status == 78
+    assert "STALE_AFTER" in json.loads(run.stderr)["message"]

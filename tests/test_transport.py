@@ -176,3 +176,17 @@ def test_jitter_spreads_the_tries():
             sender.close()
 
     assert max(waits) - min(waits) > 0.005
+
+
+def test_who_was_given_up_sends_nothing_more():
+    """After close, a request that is still under way to being sent is not sent."""
+    with RecordingServer() as server:
+        exchange = PlainExchange(server.url)
+        request = Request("GET", server.url, {}, b"")
+        assert exchange(request, 5).status == 200
+        exchange.close()
+
+        with pytest.raises(ConnectionError):
+            exchange(request, 5)
+
+    assert len(server.received) == 1

@@ -18,10 +18,10 @@ def demo_environ(environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
     can touch nothing of a real installation.
     """
     with (
-        SimulatedCloud(demo_fleet()) as cloud,
+        SimulatedCloud(demo_fleet(), keeps=100) as cloud,
         tempfile.TemporaryDirectory(prefix="ecoflow-push-demo-") as state_dir,
     ):
-        own = ("ECOFLOW_", "PUSH_JOB", "STATE_DIR", "SPOOL_")
+        own = ("ECOFLOW_", "PUSH_JOB", "STATE_DIR", "SPOOL_", "HEALTHCHECK_")
         kept = {k: v for k, v in environ.items() if not k.startswith(own)}
         bypassed = environ.get("no_proxy") or environ.get("NO_PROXY", "")
         yield {

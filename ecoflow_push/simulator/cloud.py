@@ -62,8 +62,11 @@ class SimulatedCloud(RecordingServer):
         access_key: str = ACCESS_KEY,
         secret_key: str = SECRET_KEY,
         tls: ssl.SSLContext | None = None,
+        keeps: int | None = None,
     ) -> None:
+        """Serve `devices`; of requests the last `keeps` are kept, all by default."""
         super().__init__(tls)
+        self.keeps = keeps
         self.devices = devices
         self._access_key = access_key
         self._secret_key = secret_key
@@ -123,6 +126,8 @@ class SimulatedCloud(RecordingServer):
         with self.lock:
             reused = (nonce, timestamp) in self._seen
             self._seen.add((nonce, timestamp))
+            if self.keeps and len(self._seen) > self.keeps:
+                self._seen = {(nonce, timestamp)}
         if headers.get("sign") != expected or reused:
             return "8521", "signature is wrong"
         return None

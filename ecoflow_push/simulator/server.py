@@ -55,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
         received = self.current = Received(self.command, self.path, headers, body)
         with self.server.lock:
             self.server.received.append(received)
+            if self.server.keeps:
+                del self.server.received[: -self.server.keeps]
             fault = self.server.next_fault(received.path)
         if fault:
             fault(self)
@@ -98,6 +100,8 @@ class RecordingServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.received: list[Received] = []
         self.handshakes = 0
+        #: How many requests are kept; None: all.
+        self.keeps: int | None = None
         #: How far the server's clock is ahead, in seconds; None: it tells no time.
         self.date_offset: float | None = 0.0
         #: Set when the server stops: a fault that waits must wait for this.

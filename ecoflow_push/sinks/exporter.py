@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import start_http_server
 from prometheus_client.core import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
 from ecoflow_push.errors import SettingsError
+
+PATIENCE_SECONDS = 10
+
+
+def _uptime() -> float:
+    """Return seconds on a clock that goes on while the host sleeps, where there is."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
 
 
 class ExporterSink(Collector):
@@ -22,17 +30,23 @@ class ExporterSink(Collector):
     """
 
     def __init__(
-        self, port: int, stale_after: float, clock: Callable[[], float] = time.monotonic
+        self, port: int, stale_after: float, clock: Callable[[], float] = _uptime
     ) -> None:
         """Listen on `port` of all interfaces; raises SettingsError if it is taken."""
         self._stale_after = stale_after
         self._clock = clock
         self._lock = threading.Lock()
+        #: How often it was pushed to.
+        self.pushes = 0
         self._groups: dict[str, tuple[float, CollectorRegistry, CollectorRegistry]] = {}
         registry = CollectorRegistry()
         registry.register(self)
         try:
             self._server, _ = start_http_server(port, registry=registry)
+            # Whoever connects and hangs up, or says nothing, is no news.
+            self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+            handler = self._server.RequestHandlerClass
+            handler.timeout = PATIENCE_SECONDS  # type: ignore[attr-defined]
         except OSError as exc:
             raise SettingsError(
                 f"settings: EXPORTER_PORT: port {port} cannot be used: {exc.strerror}"
@@ -44,11 +58,24 @@ class ExporterSink(Collector):
         return int(self._server.server_port)
 
     def push(
-        self, group: str, registry: CollectorRegistry, stale: CollectorRegistry
+        self,
+        group: str,
+        registry: CollectorRegistry,
+        stale: CollectorRegistry,
+        age: float = 0.0,
     ) -> None:
-        """Serve `registry` for the group, and `stale` once it is too old."""
+        """Serve `registry` for the group, and `stale` once it is too old.
+
+        `age` is how old it is already, in seconds.
+        """
         with self._lock:
-            self._groups[group] = (self._clock(), registry, stale)
+            self.pushes += 1
+            self._groups[group] = (self._clock() - max(0.0, age), registry, stale)
+
+    def forget(self, kept: Iterable[str]) -> None:
+        """Serve nothing of all groups but these any more."""
+        with self._lock:
+            self._groups = {g: self._groups[g] for g in kept if g in self._groups}
 
     def delete(self, group: str) -> None:
         """Serve nothing of the group any more."""

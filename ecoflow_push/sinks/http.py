@@ -40,6 +40,7 @@ class PlainExchange:
         Raises SettingsError when a certificate or key file cannot be used.
         """
         self._needs_body = needs_body
+        self._is_closed = False
         parts = urlsplit(url)
         tls = parts.scheme == "https"
         context = tls_context(ca_file, cert_file, key_file) if tls else None
@@ -70,6 +71,8 @@ class PlainExchange:
             target = request.url
             headers |= {**self._proxy_headers, "Host": parts.netloc}
         connection = self._connection
+        if self._is_closed:
+            raise ConnectionAbortedError("closed")
         try:
             connection.allow(seconds)
             connection.request(request.method, target, request.body, headers)
@@ -81,7 +84,8 @@ class PlainExchange:
         return Reply(response.status, response.headers, body)
 
     def close(self) -> None:
-        """Close the kept connection."""
+        """Close the kept connection, for good: whoever still sends is too late."""
+        self._is_closed = True
         self._connection.close()
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
