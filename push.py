@@ -15,11 +15,13 @@ from __future__ import annotations
 import os
 import sys
 
-from ecoflow_push.lock import leave_if_held, leave_on_signals
+from ecoflow_push.signals import leave_on_signals
 
 if __name__ == "__main__":
     # Before anything that takes time.
     leave_on_signals(sys.argv[1:])
+    from ecoflow_push.lock import leave_if_held
+
     leave_if_held(sys.argv[1:], os.environ)
 
 import contextlib
@@ -128,10 +130,8 @@ def attempt(work: Callable[[], int]) -> int:
 
 
 def stop(signum: int, _frame: object) -> NoReturn:
-    """End the process at once: the kernel closes connections and frees the lock.
-
-    Raising here would be lost wherever Python cannot raise.
-    """
+    """End the process at once: the kernel closes connections and frees the lock."""
+    # Raising here would be lost wherever Python cannot raise.
     status = ExitStatus(128 + signum)
     logs.last_words(f"exit {status:d} {status.name}: stopped by signal {signum}")
     os._exit(status)
@@ -140,15 +140,15 @@ def stop(signum: int, _frame: object) -> NoReturn:
 def entry() -> NoReturn:
     """Be the process: the installed command, and this file as a script."""
     if not any(each.startswith("--every") for each in sys.argv):
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
     gc.disable()  # for one short run, looking for cycles costs more than it frees
     try:
         status = main(sys.argv[1:], os.environ)
     except SystemExit as exc:  # --help, --version, a wrong option
         status = exc.code if isinstance(exc.code, int) else 0
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -6,7 +6,6 @@ it lets pass takes the lock in earnest later (`State.open`).
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # of signal, without its imports
 import fcntl
 import os
 import sys
@@ -37,20 +36,6 @@ def leave_if_held(argv: Sequence[str], environ: Mapping[str, str]) -> None:
         return
     _say(read)
     os._exit(ExitStatus.TEMPFAIL)
-
-
-def leave_on_signals(argv: Sequence[str]) -> None:
-    """Until there are better words, let SIGTERM and SIGINT just end the process.
-
-    As the first process of a container it would not hear them otherwise.
-    """
-    stays = any(each.startswith("--every") for each in argv)
-
-    def leave(number: int, _frame: object) -> None:
-        os._exit(0 if stays else 128 + number)
-
-    for number in (_signal.SIGINT, _signal.SIGTERM):
-        _signal.signal(number, leave)
 
 
 def _folder(read: Reader) -> str:

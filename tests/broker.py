@@ -93,4 +93,4 @@ def mosquitto(folder: Path, authority: trustme.CA, *lines: str) -> Iterator[Mosq
         yield Mosquitto(port, folder / "log")
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=30)

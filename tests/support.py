@@ -164,7 +164,7 @@ def running(
         # One that a test has stopped would not hear the other signal.
         process.send_signal(signal.SIGCONT)
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=30)
         said.close()
 
 
@@ -239,6 +239,12 @@ def eventually(ask: Callable[[], T], seconds: float = 5) -> T:
         # New series are found by VictoriaMetrics only after its index is written.
         time.sleep(0.05)
     return answer
+
+
+def hears(pid: int, number: int) -> bool:
+    """Return whether a process has a handler of its own for a signal."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
 
 
 def _as_json(exported: str) -> str:

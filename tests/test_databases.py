@@ -109,7 +109,7 @@ def test_what_has_ended_is_not_alive(name, environ, cloud, tmp_path):
             SimulatedDevice(DELTA.sn, fewer, DELTA.name, DELTA.product_name),
             SimulatedDevice(STREAM.sn, STREAM.quotas, online=0),
         ]
-        assert len(database.alive('{device!=""}')) > 10
+        assert eventually(lambda: len(database.alive('{device!=""}')) > 10)
         assert push(environ).status == 0
 
         # Of this run alone.

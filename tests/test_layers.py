@@ -27,7 +27,7 @@ LAW = {
     "state": BASE,
     # Before the road, and before its imports.
     "lock": BASE | {"environ", "state"},
-    "start": {"lock", "__main__"},
+    "start": {"signals", "lock", "__main__"},
     "loop": BASE | {"sinks", "settings", "healthcheck"},
     "healthcheck": BASE | {"sinks", "transport", "settings"},
     "sockets": BASE,
@@ -52,8 +52,8 @@ LAW = {
     | {"api", "collect", "truth", "outcome", "sinks", "state", "settings", "writer"}
     | {"sockets", "transport"},
     "push": BASE
-    | {"settings", "options", "lock", "state", "worker", "loop", "sinks", "check"}
-    | {"simulator"},
+    | {"settings", "options", "signals", "lock", "state", "worker", "loop", "sinks"}
+    | {"check", "simulator"},
 }
 # Only these read Settings; everything else takes plain arguments.
 FACTORIES = {

@@ -32,7 +32,16 @@ from ecoflow_push.simulator.server import RecordingServer
 from ecoflow_push.sinks.exporter import ExporterSink
 from ecoflow_push.state import State
 from tests.conftest import DELTA, STREAM
-from tests.support import PUSH, eventually, fetch, free_port, parse, push, values
+from tests.support import (
+    PUSH,
+    eventually,
+    fetch,
+    free_port,
+    hears,
+    parse,
+    push,
+    values,
+)
 from tests.test_settings import ACCOUNT, BASE
 from tests.test_wire import gauge, registry
 
@@ -169,15 +178,10 @@ def test_a_signal_ends_it_with_0(number, environ, tmp_path):
 def test_a_signal_before_the_first_run_ends_it_with_0(environ):
     """SIGTERM while Python still imports ends a schedule with 0 too."""
     with staying(environ, "60") as process:
-        until(lambda: _handles(process.pid, signal.SIGTERM))
+        until(lambda: hears(process.pid, signal.SIGTERM))
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(timeout=5) == 0
-
-
-def _handles(pid: int, number: int) -> bool:
-    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
-    return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
 
 
 def test_a_drill_of_stops(environ, cloud, tmp_path, drill):

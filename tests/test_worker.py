@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -20,7 +21,7 @@ from ecoflow_push.state import State
 from ecoflow_push.truth import Judge
 from ecoflow_push.worker import Worker
 from tests.conftest import DELTA, STREAM
-from tests.support import PUSH, ROOT, push, values
+from tests.support import PUSH, ROOT, eventually, hears, push, values
 
 
 class Buggy(EcoflowApiClient):
@@ -448,7 +449,7 @@ def test_hostile_keys_cost_little(environ, cloud, pushgateway):
 
 
 def test_drill_signals_at_any_instant(environ, cloud, drill):
-    """A signal at any instant ends a run within 2 s, with one line at most."""
+    """A signal at any instant of ours ends a run within 2 s, with one line at most."""
     import random
     import signal
 
@@ -461,17 +462,17 @@ def test_drill_signals_at_any_instant(environ, cloud, drill):
         process = subprocess.Popen(
             [sys.executable, PUSH], env=environ, stderr=subprocess.PIPE, text=True
         )
+        # Until our first line of code has run, the system and Python answer.
+        assert eventually(partial(hears, process.pid, signal.SIGTERM))
         time.sleep(chance.uniform(0, 0.2))
         began = time.monotonic()
         process.send_signal(number)
         _, said = process.communicate(timeout=10)
         slow = max(slow, time.monotonic() - began)
-        # Until our first line of code has run, the system and Python speak.
-        assert process.returncode in (0, 128 + number, -number), said
-        is_ours = "ecoflow_push" in said or "exit " in said
+        assert process.returncode in (0, 128 + number), said
         # A run that has told its end may still be told to stop.
         lines = [line for line in said.splitlines() if " exit 0 OK " not in line]
-        assert not is_ours or len(lines) <= 1, said
+        assert len(lines) <= 1, said
     assert slow < 2
     print(f"{rounds} signals, seed {seed}: the slowest end took {slow * 1000:.0f} ms")
     assert push(environ).status == 0
