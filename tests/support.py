@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -60,10 +60,24 @@ def push(environ: Mapping[str, str], *args: str, timeout: float = 60) -> Run:
     return Run(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
 
+def _ports() -> Iterator[int]:
+    # Below those of outgoing connections, and each worker of pytest-xdist apart.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 10_000 + worker % 10 * 2_000
+    while True:
+        yield from range(first, first + 2_000)
+
+
+PORTS = _ports()
+
+
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Return a port that nobody listens on, nor is given by the system to others."""
+    for port in PORTS:
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 def fetch(url: str, **headers: str) -> bytes:
