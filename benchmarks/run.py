@@ -43,6 +43,7 @@ JOB = "push.py, 1 device"
 VISIT = "push.py, 1 device over MQTT, cached login"
 A = "a  import of three libraries, normal exit"
 B = "b  shell.sh, 1 device"
+RAW = "   push.py, 1 device, raw metrics alone"
 BARE = "   python -c pass"
 LOCKED = "   push.py, locked out"
 # By the number of devices: the same run to a Pushgateway and over remote-write 1.0.
@@ -272,7 +273,8 @@ def check_shell(goals: Goals, servers: Servers, stderr: str) -> None:
     found = []
     for argv in (PUSH, SHELL):
         servers.ask("https 1")  # which also empties the recorder
-        start(Command(argv, servers.environ(sink="recorder")), stderr)
+        environ = servers.environ(sink="recorder") | {"METRICS_SET": "raw"}
+        start(Command(argv, environ), stderr)
         found.append(servers.ask("series")["series"])
     ours, theirs = map(set, found)
     goals.say(
@@ -295,6 +297,7 @@ def compare(servers: Servers, rounds: int, stderr: str) -> bool:
         JOB: Command(PUSH, https),
         VISIT: Command(PUSH, servers.environ("mqtt 1")),
         A: Command(IMPORTS, https),
+        RAW: Command(PUSH, https | {"METRICS_SET": "raw"}),
     }
     if not lacking:
         # curl reads all trusted CAs at each start. push.py looks one up in the system's
@@ -335,6 +338,8 @@ def compare(servers: Servers, rounds: int, stderr: str) -> bool:
         print(f"Nothing to compare with as b: {', '.join(lacking)} not found.")
     else:
         goals.most("CPU / b", ratios(ours, costs[B], "cpu"), 0.8)
+    raw = ratios(ours, costs[RAW], "cpu")
+    goals.most("with normalized metrics: CPU / raw alone", raw, 1.1)
     goals.most("peak memory / a", ratios(ours, costs[A], "peak"), 1.15)
     for size in (1, 3):
         check_requests(goals, servers, size, stderr)

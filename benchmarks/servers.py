@@ -32,6 +32,7 @@ from tests.support import gateway, parse, values
 
 NEEDED = {"prometheus-pushgateway", "mosquitto"}
 FETCH = "tests/fetch_servers.py"
+ROOT = Path(__file__).parents[1]
 
 PARTS = ("core", "inv", "solar", "pack_packStatus", "ems_emsParam", "20_1")
 THINGS = ("in", "out", "cell", "fan", "usbC1", "acOut", "dcBus", "max", "f32Min", "cfg")
@@ -40,8 +41,14 @@ KINDS = ("Watts", "Vol", "Amp", "Temp", "SOC")
 VALUES = (0, 1, 230579, 24, -3, 53355, 86.53, 1440, True, 0, 99, 213052, "1.0.2.15", 7)
 
 
+# Under real names: what a DELTA 2 gives the normalized metrics.
+REAL = json.loads(
+    (ROOT / "tests" / "fixtures" / "normalized" / "delta2.json").read_text()
+)["quotas"]
+
+
 def quotas(seed: int) -> dict[str, object]:
-    """Return 306 quotas in the shapes of real ones, under invented names."""
+    """Return 306 quotas in the shapes of real ones, under invented names, and REAL."""
     start = seed % len(VALUES)
     keys = (
         f"{part}.{thing}{kind}" for part, thing, kind in product(PARTS, THINGS, KINDS)
@@ -53,6 +60,7 @@ def quotas(seed: int) -> dict[str, object]:
         "core.icoBytes": [],
         "20_134.task1": {"taskIndex": 0, "timeRange": {"isEnable": False}},
         "ems_emsParam.note": None,
+        **REAL,
     }
 
 

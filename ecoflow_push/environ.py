@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 RESERVED_LABELS = (
     *("job", "instance", "device", "device_name", "product_name", "source", "pack"),
     *("phase", "state", "reason", "stage", "version", "le", "quantile"),
+    *("family", "firmware"),
 )
 # What remote-write demands, and what HTTP does by itself.
 RESERVED_HEADERS = (
@@ -131,6 +132,14 @@ class Reader:
         if value:
             self.fault(f"{name}: expected one of {', '.join(choices)}")
         return None
+
+    def choices(self, name: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of `choices` that a list names, in their order; all if unset."""
+        named = {part.strip().lower() for part in (self.text(name) or "").split(",")}
+        found = tuple(choice for choice in choices if choice in named)
+        if named - {"", *choices}:
+            self.fault(f"{name}: expected {' or '.join(choices)}, or both with a comma")
+        return found or choices
 
     def seconds(self, name: str, default: float, least: float) -> float:
         """Return a duration in seconds, fractions allowed."""

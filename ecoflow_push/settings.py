@@ -73,6 +73,9 @@ class Settings:
     job: str
     instance: str
     prefix: str
+    #: raw, normalized or both.
+    metrics_set: tuple[str, ...]
+    metrics_naming: str
     extra_labels: dict[str, str]
     state_dir: str
     log_level: str
@@ -218,6 +221,9 @@ class Settings:
         self.job = read.text("PUSH_JOB") or "ecoflow"
         self.instance = read.text("PUSH_INSTANCE") or read.instance(self.job)
         self.prefix = read.prefix("METRICS_PREFIX", "ecoflow")
+        self.metrics_set = read.choices("METRICS_SET", ("raw", "normalized"))
+        namings = ("ecoflow", "berezhinskiy")
+        self.metrics_naming = read.choice("METRICS_NAMING", namings) or namings[0]
         self.extra_labels = read.labels("EXTRA_LABELS")
         self.state_dir = read.state_dir("STATE_DIR")
         self.log_level = read.choice("LOG_LEVEL", LOG_LEVELS) or "INFO"

@@ -34,6 +34,8 @@ class DeviceRecord:
     __slots__ = (
         "changed_at",
         "digest",
+        "family",
+        "firmware",
         "held_at",
         "listed",
         "missing",
@@ -66,6 +68,8 @@ class DeviceRecord:
         self.snapshot_at = _number(fields.get("snapshot_at"))
         self.changed_at = _number(fields.get("changed_at"))
         self.digest = _text(fields.get("digest"))
+        self.family = _text(fields.get("family"))
+        self.firmware = _text(fields.get("firmware"))
         #: When the log last said that EcoFlow does not open it.
         self.told_at = _number(fields.get("told_at"))
 

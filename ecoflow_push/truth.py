@@ -16,6 +16,12 @@ from typing import NamedTuple
 from ecoflow_push.api.products import product_name
 from ecoflow_push.collect import Collection, Reading
 from ecoflow_push.metrics.names import RawSample, raw_samples
+from ecoflow_push.metrics.normalized import (
+    NormalizedSample,
+    family_of,
+    firmware_of,
+    normalized_samples,
+)
 from ecoflow_push.metrics.registry import RESERVED_NAMES, DeviceFacts
 from ecoflow_push.state import DeviceRecord, State
 
@@ -56,7 +62,8 @@ class Judge(NamedTuple):
     """Turns a run's collection into verdicts and brings the state up to date.
 
     `named` are the serials of the settings, `only` those of this run alone (which
-    change nothing that is remembered of others); `stale_after` is in seconds.
+    change nothing that is remembered of others); `stale_after` is in seconds. `sets`
+    are the kinds of metrics that are said, raw and normalized.
     """
 
     prefix: str
@@ -64,6 +71,8 @@ class Judge(NamedTuple):
     only: Sequence[str]
     device_names: Mapping[str, str]
     stale_after: float
+    sets: Sequence[str] = ("raw", "normalized")
+    naming: str = "ecoflow"
 
     def judge(self, collection: Collection, state: State) -> Truth:
         """Return what may be said; `state` learns what the run learnt."""
@@ -107,12 +116,16 @@ class Judge(NamedTuple):
             truth.unread.append(sn)
             return self._reduced(sn, record, state)
         samples: list[RawSample] = []
+        said: list[RawSample | NormalizedSample] = []
         if reading.snapshot:
+            # Also if they are not said: by them it is known whether anything changed.
             samples, skipped = raw_samples(
-                reading.snapshot.quotas, self.prefix, RESERVED_NAMES
+                reading.snapshot.quotas, self.prefix, RESERVED_NAMES, self.naming
             )
             truth.samples += len(samples)
             truth.skipped += skipped
+            said = [*samples] if "raw" in self.sets else []
+            said += self._normalized(sn, reading.snapshot.quotas, record, truth)
         if reading.snapshot and samples:
             digest = hashlib.sha256(json.dumps(samples).encode()).hexdigest()[:16]
             if record.digest not in ("", digest):
@@ -121,9 +134,27 @@ class Judge(NamedTuple):
             record.snapshot_at = reading.snapshot.collected_at
         facts = self.describe(sn, reading, record)
         timed = reading.state != "refused"
-        facts = _with_values(facts, samples, record if timed else None)
+        facts = _with_values(facts, said, record if timed else None)
         at = reading.snapshot.collected_at if reading.snapshot else None
         return Verdict(sn, facts, at=at)
+
+    def _normalized(
+        self,
+        sn: str,
+        quotas: Mapping[str, object],
+        record: DeviceRecord,
+        truth: Truth,
+    ) -> list[NormalizedSample]:
+        """Return the samples in base units; the record learns what kind this is."""
+        product = record.product_name or product_name(sn)
+        family = family_of(sn, product, quotas)
+        record.family = family.name
+        record.firmware = firmware_of(quotas, family) or record.firmware
+        if "normalized" not in self.sets:
+            return []
+        samples, left_out = normalized_samples(quotas, sn, product, self.prefix)
+        truth.skipped += left_out
+        return samples
 
     def _reduced(self, sn: str, record: DeviceRecord, state: State) -> Verdict | None:
         """Return the group without values once they are too old to stand.
@@ -167,6 +198,8 @@ class Judge(NamedTuple):
             product_name=record.product_name or product_name(sn),
             source=record.source,
             online=online,
+            family=record.family,
+            firmware=record.firmware,
         )
 
 
@@ -181,7 +214,9 @@ def _is_due(record: DeviceRecord) -> bool:
 
 
 def _with_values(
-    facts: DeviceFacts, samples: Sequence[RawSample], record: DeviceRecord | None
+    facts: DeviceFacts,
+    samples: Sequence[RawSample | NormalizedSample],
+    record: DeviceRecord | None,
 ) -> DeviceFacts:
     return facts._replace(
         snapshot_at=record.snapshot_at if record else None,

@@ -465,6 +465,8 @@ def create_worker(
         only=only,
         device_names=settings.device_names,
         stale_after=settings.stale_after,
+        sets=settings.metrics_set,
+        naming=settings.metrics_naming,
     )
     healthcheck = None
     if settings.healthcheck_url:

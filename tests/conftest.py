@@ -59,6 +59,8 @@ def environ(
         "STATE_DIR": str(tmp_path / "state"),
         "PUSH_INSTANCE": "test",
         "RETRY_TIMEOUT": "0.05",
+        # These tests count raw samples; test_push.py has one of both kinds.
+        "METRICS_SET": "raw",
     }
 
 

@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from ecoflow_push.metrics.normalized import METRICS
 from tests.fetch_servers import environ, find
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +29,8 @@ PUSH = ROOT / "push.py"
 # Our own documented names and the gateway's two; everything else is a quota.
 OWN_NAMES = re.compile(
     r"ecoflow_(online|device_info|snapshot_timestamp_seconds"
-    r"|data_last_change_timestamp_seconds|push_\w+)"
+    r"|data_last_change_timestamp_seconds|push_\w+"
+    rf"|{'|'.join(METRICS)})"
     r"|push_(failure_)?time_seconds"
 )
 

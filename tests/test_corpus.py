@@ -224,3 +224,31 @@ def test_existing_dashboards_find_their_names():
         f" {len(wanted & produced)} come out so, {len(other_spelling)} by the other"
         " spelling that the dashboard asks for as well"
     )
+
+
+def test_the_other_spelling_has_the_other_exporters_names():
+    """In its own spelling each name of berezhinskiy's list comes out, if recorded."""
+    rows = (SHARED / "dashboard-metrics.txt").read_text().splitlines()
+    maps = recorded_maps()
+    names = {
+        row.split("\t")[0]
+        for row in rows
+        if not row.startswith("#")
+        and "berezhinskiy-readme" in row.split("\t")[1].split(",")
+    }
+    keys = {
+        re.sub("[^a-z0-9]", "", f"ecoflow{key}".lower())
+        for quotas in maps.values()
+        for _, key, _, _ in leaves(quotas)
+    }
+    produced = {
+        sample.name
+        for quotas in maps.values()
+        for sample in raw_samples(quotas, "ecoflow", RESERVED_NAMES, "berezhinskiy")[0]
+    }
+
+    wanted = {name for name in names if name.replace("_", "") in keys}
+
+    assert len(wanted) > 150
+    assert wanted - produced == set()
+    print(f"{len(names)} names, {len(wanted)} with a recorded key: all come out so")

@@ -9,6 +9,7 @@ import pytest
 from ecoflow_push import __version__
 from ecoflow_push.errors import ExitStatus, SettingsError
 from ecoflow_push.metrics.names import SKIP_REASONS, metric_name
+from ecoflow_push.metrics.normalized import REASONS
 from ecoflow_push.metrics.registry import DEVICE_METRICS, RUN_METRICS
 from ecoflow_push.settings import Settings
 from ecoflow_push.writer import LOSSES
@@ -68,7 +69,7 @@ def test_the_documented_defaults_are_the_real_ones():
             given = Settings.from_environ({**BASE, name: row[1].strip("`")})
             assert {k: str(v) for k, v in vars(given).items()} == unset, name
             checked += 1
-    assert checked == 15
+    assert checked == 16
 
 
 def test_every_path_setting_is_marked_and_has_no_file_form(tmp_path):
@@ -114,10 +115,11 @@ def test_every_reason_is_documented():
     """docs/metrics.md explains each reason to skip or drop, in the code's order."""
     reasons = [row[0].strip("`") for row in table_rows("metrics.md")]
     start = reasons.index("string")
-    end = start + len(SKIP_REASONS)
+    skipped = (*SKIP_REASONS, *REASONS)
+    end = start + len(skipped)
 
-    assert tuple(reasons[start:end]) == SKIP_REASONS
-    assert reasons[end + 1 :] == list(LOSSES)
+    assert tuple(reasons[start:end]) == skipped
+    assert reasons[end + 1 : end + 1 + len(LOSSES)] == list(LOSSES)
 
 
 @pytest.mark.parametrize("document", ["exit-statuses.md", "../README.md"])

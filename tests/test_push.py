@@ -433,3 +433,18 @@ def test_a_fault_of_the_settings_is_told_in_the_form_that_was_asked_for(environ)
 
     assert run.status == 78
     assert "STALE_AFTER" in json.loads(run.stderr)["message"]
+
+
+@pytest.mark.parametrize("chosen", ["raw", "normalized", "raw,normalized", None])
+def test_the_set_of_metrics_is_chosen(chosen, environ, pushgateway):
+    """METRICS_SET chooses raw metrics, normalized ones, or both; unset it is both."""
+    del environ["METRICS_SET"]
+    if chosen:
+        environ["METRICS_SET"] = chosen
+
+    run = push(environ, "--device", DELTA.sn)
+
+    names = {name for name, _ in pushgateway.device(DELTA.sn)}
+    assert run.status == 0, run.stderr
+    assert ("ecoflow_pd_soc" in names) == (chosen != "normalized")
+    assert ("ecoflow_battery_charge_ratio" in names) == (chosen != "raw")

@@ -3,6 +3,7 @@
 from prometheus_client import REGISTRY, generate_latest
 
 from ecoflow_push.metrics.names import SKIP_REASONS, RawSample
+from ecoflow_push.metrics.normalized import METRICS, REASONS, NormalizedSample
 from ecoflow_push.metrics.registry import DeviceFacts, RegistryBuilder, RunFacts
 from tests.support import parse
 
@@ -30,6 +31,25 @@ def test_one_family_per_name_over_devices():
     assert text.count("ecoflow_online{") == 2
 
 
+def test_a_normalized_name_has_its_help_and_its_type():
+    """A normalized metric is told by its name: HELP, TYPE, and the label of a pack."""
+    name = "battery_charge_energy_watt_hours_total"
+    samples = [
+        NormalizedSample("ecoflow_battery_charge_ratio", {}, 0.5),
+        NormalizedSample(f"ecoflow_{name}", {"pack": "1"}, 700.0),
+    ]
+    builder = RegistryBuilder("ecoflow", {})
+    builder.add_device(device("SN1", samples=samples, family="X", firmware="1.2"))
+
+    text = generate_latest(builder.registry()).decode()
+
+    assert f"# HELP ecoflow_{name} {METRICS[name].help}\n" in text
+    assert f"# TYPE ecoflow_{name} counter\n" in text
+    assert "# TYPE ecoflow_battery_charge_ratio gauge\n" in text
+    assert 'pack="1",product_name="DELTA 2"} 700.0\n' in text
+    assert 'family="X",firmware="1.2"' in text
+
+
 def test_what_is_unknown_is_absent():
     """No online flag, no time and no last success appear where none is known."""
     builder = RegistryBuilder("ecoflow", {})
@@ -51,7 +71,7 @@ def test_every_skip_reason_is_always_there():
     series = parse(generate_latest(builder.registry()).decode())
 
     counts = {dict(k[1])["reason"]: v for k, v in series.items() if "skipped" in k[0]}
-    assert counts == dict.fromkeys(SKIP_REASONS, 0.0) | {"null": 3}
+    assert counts == dict.fromkeys((*SKIP_REASONS, *REASONS), 0.0) | {"null": 3}
 
 
 def test_label_values_stay_one_label_value():

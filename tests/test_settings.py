@@ -194,6 +194,8 @@ FAULTS = [
     ({"RUN_DEADLINE": "nan"}, "RUN_DEADLINE: expected seconds from 1"),
     ({"STALE_AFTER": "inf"}, "STALE_AFTER: expected seconds from 0"),
     ({"METRICS_PREFIX": "9x"}, "METRICS_PREFIX: expected letters"),
+    ({"METRICS_SET": "raw,cooked"}, "METRICS_SET: expected raw or normalized"),
+    ({"METRICS_NAMING": "x"}, "METRICS_NAMING: expected one of ecoflow, berezhinskiy"),
     ({"EXTRA_LABELS": "device=x"}, "EXTRA_LABELS: the label device is used"),
     ({"EXTRA_LABELS": "index_0=x"}, "EXTRA_LABELS: the label index_0 is used"),
     ({"EXTRA_LABELS": "__x=x"}, "EXTRA_LABELS: the label __x is used"),

@@ -36,9 +36,14 @@ MOST_LEAVES = 100_000
 LONGEST_KEY = 512
 
 
+# Whose spelling: EcoFlow's keys as `inflection.underscore` writes them, or as
+# berezhinskiy/ecoflow_exporter does: an underscore before every capital.
+NAMINGS = ("ecoflow", "berezhinskiy")
+
 _SEPARATORS = re.compile(r"[.\[\]_]+")
 # Before a capital that follows a small letter or digit, or that starts a word.
 _BOUNDARY = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_CAPITAL = re.compile(r"(?<=[^_])(?=[A-Z])")
 _FOREIGN = re.compile(r"[^a-z0-9_]")
 
 
@@ -58,18 +63,22 @@ class _Leaf(NamedTuple):
 
 
 @lru_cache(maxsize=16_384)
-def metric_name(key: str) -> str:
+def metric_name(key: str, naming: str = NAMINGS[0]) -> str:
     """Return the name of a quota key without its prefix, empty if nothing is left.
 
-    The spelling is that of `inflection.underscore`, which existing dashboards for
-    EcoFlow rely on (ecoflow-protocol.md 6.1).
+    Existing dashboards for EcoFlow rely on one of two spellings, which differ on runs
+    of capitals: pd_chg_power_ac, pd_chg_power_a_c (ecoflow-protocol.md 6.1).
     """
-    name = _BOUNDARY.sub("_", _SEPARATORS.sub("_", key).strip("_")).lower()
+    boundary = _BOUNDARY if naming == NAMINGS[0] else _CAPITAL
+    name = boundary.sub("_", _SEPARATORS.sub("_", key).strip("_")).lower()
     return _FOREIGN.sub("_", name)
 
 
 def raw_samples(
-    quotas: Mapping[str, object], prefix: str, reserved: frozenset[str]
+    quotas: Mapping[str, object],
+    prefix: str,
+    reserved: frozenset[str],
+    naming: str = NAMINGS[0],
 ) -> tuple[list[RawSample], Counter[str]]:
     """Return the samples of a quota map, sorted, and a count of what was skipped.
 
@@ -81,7 +90,7 @@ def raw_samples(
     winners: dict[tuple[str, tuple[int, ...]], tuple[int, str, float]] = {}
     leaves = _leaves(quotas)
     for leaf in islice(leaves, MOST_LEAVES):
-        name = metric_name(leaf.key) if len(leaf.key) <= LONGEST_KEY else ""
+        name = metric_name(leaf.key, naming) if len(leaf.key) <= LONGEST_KEY else ""
         reason = _reason(leaf, name, reserved)
         if reason:
             skipped[reason] += 1

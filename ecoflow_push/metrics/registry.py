@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from ecoflow_push.metrics.names import SKIP_REASONS, RawSample
+from ecoflow_push.metrics.normalized import METRICS, REASONS, NormalizedSample
 
 # Type and HELP are functions of the name alone: a Pushgateway refuses a push whose
 # family contradicts another group's.
@@ -35,7 +36,9 @@ RUN_METRICS = {
     "push_last_success_timestamp_seconds": "When a run last succeeded.",
     "push_devices": "Devices of this run by state.",
     "push_samples": "Quota samples that this run collected.",
-    "push_skipped_values": "Values of this run's quota maps that became no sample.",
+    "push_skipped_values": (
+        "Values of this run's quota maps that became no raw or no normalized sample."
+    ),
     "push_runs_total": "Runs since the state folder was made.",
     "push_failures_total": "Runs since then in which a stage failed.",
     "push_spool_samples": "Samples that wait in the spool for remote-write.",
@@ -45,7 +48,7 @@ RUN_METRICS = {
     "push_dropped_samples_total": "Samples that remote-write will never get.",
     "push_build_info": "The version of ecoflow_push; always 1.",
 }
-RESERVED_NAMES = frozenset((*DEVICE_METRICS, *RUN_METRICS))
+RESERVED_NAMES = frozenset((*DEVICE_METRICS, *RUN_METRICS, *METRICS))
 NONE: Mapping[str, float] = MappingProxyType({})
 
 
@@ -75,7 +78,9 @@ class DeviceFacts(NamedTuple):
     online: bool | None = None
     snapshot_at: float | None = None
     changed_at: float | None = None
-    samples: Sequence[RawSample] = ()
+    samples: Sequence[RawSample | NormalizedSample] = ()
+    family: str = ""
+    firmware: str = ""
 
 
 class RunFacts(NamedTuple):
@@ -138,18 +143,21 @@ class RegistryBuilder:
         }
         if facts.online is not None:
             self._own("online", labels, facts.online)
-        self._own("device_info", {**labels, "source": facts.source}, 1)
+        info = {"source": facts.source, "family": facts.family}
+        info["firmware"] = facts.firmware
+        known = {name: value for name, value in info.items() if value}
+        self._own("device_info", {**labels, **known}, 1)
         if facts.snapshot_at is not None:
             self._own("snapshot_timestamp_seconds", labels, facts.snapshot_at)
         if facts.changed_at is not None:
             self._own("data_last_change_timestamp_seconds", labels, facts.changed_at)
-        for name, indices, value in facts.samples:
-            metric = self._metrics.get(name)
-            if metric is None:
-                metric = self._metrics[name] = EcoflowMetric(name, RAW_HELP)
-            if indices:
-                places = {f"index_{n}": str(index) for n, index in enumerate(indices)}
+        for name, places, value in facts.samples:
+            metric = self._metrics.get(name) or self._quota_metric(name)
+            if isinstance(places, dict):
                 metric.add({**labels, **places}, value)
+            elif places:
+                indices = {f"index_{n}": str(index) for n, index in enumerate(places)}
+                metric.add({**labels, **indices}, value)
             else:
                 metric.add(labels, value)
 
@@ -167,7 +175,7 @@ class RegistryBuilder:
         for state, count in facts.devices.items():
             self._own("push_devices", {**labels, "state": state}, count)
         self._own("push_samples", labels, facts.samples)
-        for reason in SKIP_REASONS:
+        for reason in (*SKIP_REASONS, *REASONS):
             count = facts.skipped.get(reason, 0)
             self._own("push_skipped_values", {**labels, "reason": reason}, count)
         if facts.totals:
@@ -191,6 +199,13 @@ class RegistryBuilder:
         registry = CollectorRegistry()
         registry.register(_Families(self._metrics.values()))
         return registry
+
+    def _quota_metric(self, name: str) -> EcoflowMetric:
+        normalized = METRICS.get(name.removeprefix(f"{self._prefix}_"))
+        kind = "counter" if normalized and name.endswith("_total") else "gauge"
+        text = normalized.help if normalized else RAW_HELP
+        metric = self._metrics[name] = EcoflowMetric(name, text, kind)
+        return metric
 
     def _own(self, suffix: str, labels: Mapping[str, str], value: float) -> None:
         name = f"{self._prefix}_{suffix}"
