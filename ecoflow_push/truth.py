@@ -192,13 +192,15 @@ class Judge(NamedTuple):
     def _facts(
         self, sn: str, record: DeviceRecord, *, online: bool | None
     ) -> DeviceFacts:
+        product = record.product_name or product_name(sn)
         return DeviceFacts(
             sn=sn,
             name=self.device_names.get(sn) or record.name or sn,
-            product_name=record.product_name or product_name(sn),
+            product_name=product,
             source=record.source,
             online=online,
-            family=record.family,
+            # One that was never read yet may still be told by its serial.
+            family=record.family or family_of(sn, product).name,
             firmware=record.firmware,
         )
 
