@@ -17,6 +17,7 @@ from ecoflow_push.api.products import product_name
 from ecoflow_push.collect import Collection, Reading
 from ecoflow_push.metrics.names import RawSample, raw_samples
 from ecoflow_push.metrics.normalized import (
+    FAMILIES,
     NormalizedSample,
     family_of,
     firmware_of,
@@ -116,6 +117,7 @@ class Judge(NamedTuple):
             truth.unread.append(sn)
             return self._reduced(sn, record, state)
         samples: list[RawSample] = []
+        normalized: list[NormalizedSample] = []
         said: list[RawSample | NormalizedSample] = []
         if reading.snapshot:
             # Also if they are not said: by them it is known whether anything changed.
@@ -125,9 +127,14 @@ class Judge(NamedTuple):
             truth.samples += len(samples)
             truth.skipped += skipped
             said = [*samples] if "raw" in self.sets else []
-            said += self._normalized(sn, reading.snapshot.quotas, record, truth)
-        if reading.snapshot and samples:
-            digest = hashlib.sha256(json.dumps(samples).encode()).hexdigest()[:16]
+            normalized, left_out = self._normalized(sn, reading.snapshot.quotas, record)
+            if "normalized" in self.sets:
+                said += normalized
+                truth.skipped += left_out
+        if reading.snapshot and (samples or normalized):
+            # Some devices say all in texts, of which there are no raw samples.
+            text = json.dumps(samples or normalized)
+            digest = hashlib.sha256(text.encode()).hexdigest()[:16]
             if record.digest not in ("", digest):
                 record.changed_at = reading.snapshot.collected_at
             record.digest = digest
@@ -143,18 +150,16 @@ class Judge(NamedTuple):
         sn: str,
         quotas: Mapping[str, object],
         record: DeviceRecord,
-        truth: Truth,
-    ) -> list[NormalizedSample]:
+    ) -> tuple[list[NormalizedSample], Counter[str]]:
         """Return the samples in base units; the record learns what kind this is."""
         product = record.product_name or product_name(sn)
         family = family_of(sn, product, quotas)
+        if family.name not in FAMILIES:
+            # A partial map may lack the key by which it was told before.
+            family = FAMILIES.get(record.family, family)
         record.family = family.name
         record.firmware = firmware_of(quotas, family) or record.firmware
-        if "normalized" not in self.sets:
-            return []
-        samples, left_out = normalized_samples(quotas, sn, product, self.prefix)
-        truth.skipped += left_out
-        return samples
+        return normalized_samples(quotas, sn, product, self.prefix, family)
 
     def _reduced(self, sn: str, record: DeviceRecord, state: State) -> Verdict | None:
         """Return the group without values once they are too old to stand.

@@ -637,6 +637,47 @@ def test_the_next_best_key_stands_in():
     assert (dict(none), dict(counted)) == ({}, {"out_of_bounds": 1})
 
 
+def test_none_is_an_answer():
+    """Where the better key says that there is no such time, no other is asked."""
+    got, _ = samples({"cmsChgRemTime": 5939, "v1p0.chgRemainTime": 1833}, "P351")
+
+    assert got == []
+
+
+@pytest.mark.parametrize(
+    ("sn", "quotas", "switch"),
+    [
+        (
+            "R374ZFAKE0000001",
+            {"ems_change_report.bpSoc": 0, "mpptPwr": 500.0},
+            "ems_change_report.bpOnlineSum",
+        ),
+        (
+            "HW51ZFAKE0000001",
+            {
+                "20_1.batSoc": 0,
+                "20_1.batTemp": 0,
+                "20_1.pv1InputWatts": 5000,
+                "20_1.pv2InputWatts": 0,
+            },
+            "20_1.batInputVolt",
+        ),
+    ],
+)
+def test_no_battery_is_not_an_empty_one(sn, quotas, switch):
+    """A device that says it has no battery has no charge, and its solar power."""
+    without, _ = samples(quotas | {switch: 0}, sn)
+    with_one, _ = samples(quotas | {switch: 500}, sn)
+
+    assert named(without) == {"solar_input_power_watts": 500}
+    assert named(with_one)["battery_charge_ratio"] == 0
+
+
+def test_a_family_is_told_by_what_lies_deeper_too():
+    """Where serial and product say nothing, the keys of an inner map do."""
+    assert family_of("ZZ99", "", {"20_1": {"batSoc": 50}}).name == "PowerStream"
+
+
 @pytest.mark.parametrize("missing", ["powGetPv", "powGetPv2"])
 @pytest.mark.parametrize("value", [None, -1, "x"])
 def test_a_sum_needs_all_its_parts(missing, value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import urllib.request
@@ -16,6 +17,8 @@ from tests.support import PUSH, gateway, push, values
 
 LIST = "device/list"
 QUOTA = "quota/all"
+# Of no known family.
+SN = "ZZ99ZFAKE0000001"
 
 
 def offline(cloud):
@@ -197,3 +200,31 @@ def test_a_run_killed_behind_its_push_is_not_forgotten(environ, cloud, pushgatew
     assert push(environ).status == 69
 
     assert not values(pushgateway.device(DELTA.sn))
+
+
+def test_a_device_that_says_all_in_texts_has_its_times(environ, cloud, pushgateway):
+    """Normalized values alone make a snapshot, which stands until STALE_AFTER."""
+    del environ["METRICS_SET"]
+    pack = json.dumps({"M102ZFAKE00000B2": {"soc": 89, "vol": 52000}})
+    cloud.devices[:] = [SimulatedDevice(SN, {"bp2000": pack}, "Van", "Power Kits")]
+    assert push(environ).status == 0
+    device = pushgateway.device(SN)
+    assert ("ecoflow_snapshot_timestamp_seconds", ()) in device
+    cloud.fail(QUOTA, faults.code("1", "whatever"))
+
+    assert push(environ).status == 69
+
+    assert pushgateway.device(SN) == device
+
+
+def test_a_partial_map_changes_no_family(environ, cloud, pushgateway):
+    """What told the family once is remembered where a later map lacks it."""
+    del environ["METRICS_SET"]
+    for quotas in ({"cmsBattSoc": 50}, {"powGetAcIn": 7}):
+        cloud.devices[:] = [SimulatedDevice(SN, quotas)]
+        assert push(environ).status == 0
+
+    device = pushgateway.device(SN)
+    assert device["ecoflow_ac_input_power_watts", ()] == 7
+    (info,) = [dict(k) for n, k in device if n == "ecoflow_device_info"]
+    assert info["family"] == "third generation"

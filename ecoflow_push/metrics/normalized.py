@@ -83,6 +83,8 @@ class Family(NamedTuple):
     packs: tuple[Packs, ...] = ()
     modules: tuple[str, ...] = ()
     firmware: tuple[str, ...] = ()
+    #: Where one of these keys is 0 there is no battery, and its numbers are made up.
+    battery_if: tuple[str, ...] = ()
 
 
 class Open(NamedTuple):
@@ -361,15 +363,18 @@ def _remaining(
 def _energies(*, upper: bool) -> Rows:
     ac, dc = ("AC", "DC") if upper else ("Ac", "Dc")
     source = "ecoflow-protocol.md 6.2 (lifetime counters)"
+    keys = [
+        ("ac_input", f"pd.chgPower{ac}"),
+        ("ac_output", f"pd.dsgPower{ac}"),
+        ("dc_input", f"pd.chgPower{dc}"),
+        ("dc_output", f"pd.dsgPower{dc}"),
+    ]
+    if not upper:
+        # On the others it stands still at 0 under the sun, which dc_input counts.
+        keys.append(("solar_input", "pd.chgSunPower"))
     return tuple(
         _row(f"{name}_energy_watt_hours_total", key, source, "A", sentinels=_UINT32)
-        for name, key in (
-            ("ac_input", f"pd.chgPower{ac}"),
-            ("ac_output", f"pd.dsgPower{ac}"),
-            ("dc_input", f"pd.chgPower{dc}"),
-            ("dc_output", f"pd.dsgPower{dc}"),
-            ("solar_input", "pd.chgSunPower"),
-        )
+        for name, key in keys
     )
 
 
@@ -613,7 +618,6 @@ _MODULE_UNITS = "recorded: V x A = W in mV, mA and W"
 _POWER_KITS = Family(
     "Power Kits",
     (
-        *_percent("battery_charge_ratio", "bmsTotal.totalSoc", "recorded", "B"),
         _row(
             "solar_input_power_watts",
             "kitscc.pv1InWatts kitscc.pv2InWatts",
@@ -641,12 +645,7 @@ _BLADE = Family(
 )
 _PANEL_1 = Family(
     "Smart Home Panel",
-    (
-        *_percent("battery_charge_ratio", "heartbeat.backupBatPer", "recorded", "B"),
-        _row(
-            "ac_input_voltage_volts", "gridInfo.gridVol", "recorded 120 at 60 Hz", "B"
-        ),
-    ),
+    (*_percent("battery_charge_ratio", "heartbeat.backupBatPer", "recorded", "B"),),
 )
 
 # -- the third generation -----------------------------------------------------------
@@ -711,7 +710,6 @@ _STATISTICS: Rows = tuple(
     for name, numbers in (
         ("ac_output", "2"),
         ("dc_output", "345"),
-        ("ac_input", "6"),
         ("solar_input", "7"),
     )
 )
@@ -845,6 +843,7 @@ _POWERSTREAM = Family(
             _TIMES,
         ),
     ),
+    battery_if=("20_1.batInputVolt",),
 )
 _PLUG = Family(
     "Smart Plug",
@@ -919,7 +918,12 @@ _PANEL_2 = Family(
             "A",
         ),
         _row("home_power_watts", "wattInfo.allHallWatt", "ecoflow-protobuf.md 11", "A"),
-        _row("ac_input_voltage_volts", "pd303_mc.gridVol", "recorded 120", "B"),
+        _row(
+            "ac_input_voltage_volts",
+            "pd303_mc.masterIncreInfo.gridVol",
+            "recorded 118 and 124 beside a nominal 120 and loads at 125",
+            "B",
+        ),
     ),
 )
 _BP: Rows = (
@@ -979,6 +983,8 @@ _POWEROCEAN = Family(
         ),
     ),
     _OCEAN_PACKS,
+    # A recorded one without a battery reports a charge of 0.
+    battery_if=("ems_change_report.bpOnlineSum",),
 )
 _OCEAN_FIT = Family(
     "PowerOcean DC Fit",
@@ -992,7 +998,7 @@ _UNKNOWN = Family("unknown", ())
 
 # -- which family -------------------------------------------------------------------
 
-# ecoflow-protocol.md 5.1, without the prefixes of doubtful meaning.
+# ecoflow-protocol.md 5.1; of the doubtful prefixes only DAEB and H101.
 PREFIXES: dict[str, Family] = {
     "AC71": _WAVE_3,
     "BK01": _MICROINVERTER,
@@ -1093,7 +1099,36 @@ SHAPES: tuple[tuple[str, Family], ...] = (
     ("accuChgCap", _LIKE_THIRD),
 )
 
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        *PREFIXES.values(),
+        *PRODUCTS.values(),
+        *(family for _, family in SHAPES),
+    )
+}
+
 OPEN: tuple[Open, ...] = (
+    Open(
+        "Smart Home Panel, Smart Home Panel 2",
+        "gridInfo.gridVol, pd303_mc.gridVol",
+        "ac_input_voltage_volts",
+        "the nominal voltage: recorded as 230 without mains, and as 120 beside a"
+        " measured 124",
+    ),
+    Open(
+        "DELTA 2, DELTA 2 Max, RIVER 2, RIVER Max, RIVER mini, RIVER Pro",
+        "pd.chgSunPower",
+        "solar_input_energy_watt_hours_total",
+        "0 in every recording, also under the sun",
+    ),
+    Open(
+        "third generation",
+        "displayStatisticsSum, object 6",
+        "ac_input_energy_watt_hours_total",
+        "said to be AC in, and recorded as a hundredth of AC out: without what is"
+        " passed through",
+    ),
     Open(
         "third generation",
         "bmsBattVol, bmsBattAmp, cmsBattVol, cmsBattAmp, plugInInfoBmsVol",
@@ -1237,9 +1272,11 @@ OPEN: tuple[Open, ...] = (
     ),
     Open(
         "Power Kits",
-        "bmsTotal.totalInWatts, bmsTotal.totalOutWatts, bmsTotal.totalAmp",
-        "input_power_watts, output_power_watts",
-        "of the batteries, not of the system; the output is negative in one recording",
+        "bmsTotal.totalSoc, bmsTotal.totalInWatts, bmsTotal.totalOutWatts,"
+        " bmsTotal.totalAmp",
+        "battery_charge_ratio, input_power_watts, output_power_watts",
+        "a charge of 5 beside packs at 87 and 89 in one recording, where the output is"
+        " negative; the powers are of the batteries, not of the system",
     ),
 )
 
@@ -1256,9 +1293,10 @@ def family_of(
         for beginning, family in PRODUCTS.items():
             if product.startswith(beginning):
                 return family
-    for key, family in SHAPES:
-        if quotas and key in quotas:
-            return family
+    for values in (quotas, _opened(quotas)) if quotas else ():
+        for key, family in SHAPES:
+            if key in values:
+                return family
     return _UNKNOWN
 
 
@@ -1275,17 +1313,19 @@ def firmware_of(quotas: Mapping[str, object], family: Family) -> str:
 
 
 def normalized_samples(
-    quotas: Mapping[str, object], sn: str, product_name: str, prefix: str
+    quotas: Mapping[str, object],
+    sn: str,
+    product_name: str,
+    prefix: str,
+    family: Family | None = None,
 ) -> tuple[list[NormalizedSample], Counter[str]]:
     """Return what a quota map says in base units, and what was left out, by reason.
 
     A value that a row wants and cannot use is left out and counted, never corrected;
-    an absent one is absent.
+    an absent one is absent. Without a `family` it is found out.
     """
     opened = _opened(quotas)
-    family = family_of(sn, product_name, quotas)
-    if family is _UNKNOWN:
-        family = family_of("", "", opened)
+    family = family or family_of(sn, product_name, quotas)
     left_out: Counter[str] = Counter()
     values: Mapping[str, object] = quotas
     if opened:
@@ -1293,9 +1333,10 @@ def normalized_samples(
         values = {**opened, **quotas}
     if family.modules:
         values = {**values, **_single_modules(values, family.modules, left_out)}
-    found = {
-        (metric, ""): value for metric, value in _apply(family.rows, values, left_out)
-    }
+    rows = family.rows
+    if any(values.get(key) == 0 for key in family.battery_if):
+        rows = tuple(row for row in rows if not row.metric.startswith("battery_"))
+    found = {(metric, ""): value for metric, value in _apply(rows, values, left_out)}
     for packs in family.packs:
         for pack, report in _reports(values, packs, left_out).items():
             for metric, value in _apply(packs.rows, report, left_out):
@@ -1322,6 +1363,14 @@ def _apply(
         if value is not None:
             done.add(metric)
             yield metric, value
+        elif metric.endswith("_remaining_seconds") and _is_none(row, values):
+            # The better key said that there is no such time.
+            done.add(metric)
+
+
+def _is_none(row: Row, values: Mapping[str, object]) -> bool:
+    value = values[row.keys[0]]
+    return isinstance(value, (int, float)) and value in row.sentinels
 
 
 def _value(

@@ -48,7 +48,11 @@ RUN_METRICS = {
     "push_dropped_samples_total": "Samples that remote-write will never get.",
     "push_build_info": "The version of ecoflow_push; always 1.",
 }
-RESERVED_NAMES = frozenset((*DEVICE_METRICS, *RUN_METRICS, *METRICS))
+_OWN_NAMES = (*DEVICE_METRICS, *RUN_METRICS, *METRICS)
+# A counter's family is called without the suffix, and must not be a gauge's too.
+RESERVED_NAMES = frozenset(
+    (*_OWN_NAMES, *(name.removesuffix("_total") for name in _OWN_NAMES))
+)
 NONE: Mapping[str, float] = MappingProxyType({})
 
 
