@@ -708,6 +708,13 @@ def test_a_real_run_fills_the_panels(way, environ, cloud, pushgateway, tmp_path)
             if title not in NOT_BY_GOOD_RUNS[way]
             and not eventually(partial(ask, database, filled_in(expr)))
         }
+        recorded = [rule["expr"] for rule in rules() if "record" in rule]
+        assert all(eventually(partial(ask, database, expr)) for expr in recorded)
+        alerts = {
+            rule["alert"]: ask(database, rule["expr"])
+            for rule in rules()
+            if "alert" in rule
+        }
         listed = {
             title: ask(database, filled_in(EXPRESSIONS[title]))
             for title in NOT_BY_GOOD_RUNS[way]
@@ -715,3 +722,5 @@ def test_a_real_run_fills_the_panels(way, environ, cloud, pushgateway, tmp_path)
 
     assert silent == set()
     assert not any(listed.values()), listed
+    # Of a fleet in good health no rule has anything to say.
+    assert not any(alerts.values()), alerts

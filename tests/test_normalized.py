@@ -518,8 +518,8 @@ def coverage() -> str:
     files = sum(len(files) for _, files in MODELS.values())
     names = {family_of(serial_of(model), model).name for model in MODELS}
     lines = [
-        f"{files} recorded payloads of {len(MODELS)} models, of {len(names)} families;",
-        "columns are the numbers above, x is given by one of the model's recordings.",
+        f"{files} recorded payloads of {len(MODELS)} models, of {len(names)} families.",
+        "The columns are the numbers above; x is in a recording of the model.",
         "Some recordings hold one message of several: a device may give more.",
         "",
         f"| model | {' | '.join(numbers)} |",
