@@ -17,8 +17,8 @@ import sys
 
 from ecoflow_push.signals import leave_on_signals
 
-if __name__ == "__main__":
-    # Before anything that takes time.
+if __name__.endswith("__main__"):
+    # Before anything that takes time; the installed command imports this file so.
     leave_on_signals(sys.argv[1:])
     from ecoflow_push.lock import leave_if_held
 

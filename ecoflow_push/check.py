@@ -50,7 +50,7 @@ from ecoflow_push.sinks import create_pushgateway, create_remote_write
 from ecoflow_push.sockets import dial, tls_context
 from ecoflow_push.state import State, fingerprint
 from ecoflow_push.transport import explain, proxy_for
-from ecoflow_push.truth import Judge
+from ecoflow_push.truth import Judge, create_judge
 from ecoflow_push.writer import MOST_CLOCK_OFFSET_SECONDS, spool_folder
 
 if TYPE_CHECKING:
@@ -517,13 +517,7 @@ def create_check(
         there.api_url = url
         return create_client(there, "rest", None)
 
-    judge = Judge(
-        prefix=settings.prefix,
-        named=settings.device_sns,
-        only=only,
-        device_names=settings.device_names,
-        stale_after=settings.stale_after,
-    )
+    judge = create_judge(settings, only)
     server = settings.remote_write
     if server:
         state.use_endpoint(os.path.basename(spool_folder(settings, server, folder)))

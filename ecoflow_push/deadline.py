@@ -42,7 +42,7 @@ def within(deadline: Deadline, work: Callable[[], object]) -> bool:
     def task() -> None:
         try:
             work()
-        except BaseException as exc:  # noqa: BLE001 - carried to the waiting thread
+        except BaseException as exc:  # noqa: BLE001 - a bug, carried to who waits
             raised.append(exc)
         finally:
             done.set()

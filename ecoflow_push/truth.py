@@ -24,6 +24,7 @@ from ecoflow_push.metrics.normalized import (
     normalized_samples,
 )
 from ecoflow_push.metrics.registry import RESERVED_NAMES, DeviceFacts
+from ecoflow_push.settings import Settings
 from ecoflow_push.state import DeviceRecord, State
 
 GONE_AFTER_LISTS = 2
@@ -208,6 +209,19 @@ class Judge(NamedTuple):
             family=record.family or family_of(sn, product).name,
             firmware=record.firmware,
         )
+
+
+def create_judge(settings: Settings, only: Sequence[str]) -> Judge:
+    """Return the judge of the settings; `only` narrows this run to some serials."""
+    return Judge(
+        prefix=settings.prefix,
+        named=settings.device_sns,
+        only=only,
+        device_names=settings.device_names,
+        stale_after=settings.stale_after,
+        sets=settings.metrics_set,
+        naming=settings.metrics_naming,
+    )
 
 
 def _is_due(record: DeviceRecord) -> bool:

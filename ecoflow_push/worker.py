@@ -42,7 +42,7 @@ from ecoflow_push.sinks import (
     create_textfile,
 )
 from ecoflow_push.state import LONGEST_PAUSE_SECONDS, DeviceRecord, State, fingerprint
-from ecoflow_push.truth import Judge, Verdict
+from ecoflow_push.truth import Judge, Verdict, create_judge
 
 if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient
@@ -459,15 +459,7 @@ def create_worker(
     SettingsError for what cannot be built as they say.
     """
     clients = [create_client(settings, source, folder) for source in settings.sources]
-    judge = Judge(
-        prefix=settings.prefix,
-        named=settings.device_sns,
-        only=only,
-        device_names=settings.device_names,
-        stale_after=settings.stale_after,
-        sets=settings.metrics_set,
-        naming=settings.metrics_naming,
-    )
+    judge = create_judge(settings, only)
     healthcheck = None
     if settings.healthcheck_url:
         from ecoflow_push.healthcheck import create_healthcheck

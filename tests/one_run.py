@@ -64,6 +64,24 @@ class Fleet(EcoflowApiClient):
         pass
 
 
+def work(client: EcoflowApiClient, settings: Settings, folder: str, now: float) -> int:
+    """Do one run with a client of the caller's, written at the time `now`."""
+    with State.open(folder) as state:
+        return Worker(
+            [client],
+            state,
+            Judge("ecoflow", (), (), {}, settings.stale_after),
+            job=settings.job,
+            instance=settings.instance,
+            extra_labels={},
+            pushgateway=None,
+            writer=create_writer(settings, state, folder, clock=lambda: now),
+            textfile=None,
+            deadline=settings.run_deadline,
+            keys_fingerprint="",
+        ).run()
+
+
 def main() -> int:
     """Do the run and return its status."""
     minute, *kinds = sys.argv[1:]
@@ -73,20 +91,8 @@ def main() -> int:
     settings = Settings.from_environ(os.environ)
     logs.configure("INFO", "text", settings.secrets())
     folder = state_folder(settings.state_dir, "drill")
-    with State.open(folder) as state:
-        return Worker(
-            [Fleet(int(minute), at, kinds or ["ok"] * len(SERIALS))],
-            state,
-            Judge("ecoflow", (), (), {}, settings.stale_after),
-            job=settings.job,
-            instance=settings.instance,
-            extra_labels={},
-            pushgateway=None,
-            writer=create_writer(settings, state, folder, clock=lambda: at + step),
-            textfile=None,
-            deadline=settings.run_deadline,
-            keys_fingerprint="",
-        ).run()
+    fleet = Fleet(int(minute), at, kinds or ["ok"] * len(SERIALS))
+    return work(fleet, settings, folder, at + step)
 
 
 if __name__ == "__main__":

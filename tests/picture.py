@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,10 +22,8 @@ from ecoflow_push import logs
 from ecoflow_push.api.base import EcoflowApiClient
 from ecoflow_push.api.models import DeviceInfo, Snapshot
 from ecoflow_push.settings import Settings
-from ecoflow_push.state import State, state_folder
-from ecoflow_push.truth import Judge
-from ecoflow_push.worker import Worker
-from ecoflow_push.writer import create_writer
+from ecoflow_push.state import state_folder
+from tests.one_run import work
 from tests.support import ROOT, Database, eventually, fetch, prometheus
 from tests.test_dashboard import EXPRESSIONS, PANELS, filled_in
 
@@ -93,26 +90,6 @@ class Line(NamedTuple):
 
     name: str
     points: list[tuple[float, float]]
-
-
-def run(settings: Settings, folder: str, minute: int, at: float) -> None:
-    """Do one run of the real thing, at a time of the past."""
-    with State.open(folder) as state:
-        status = Worker(
-            [Station(minute, at)],
-            state,
-            Judge("ecoflow", (), (), {}, settings.stale_after),
-            job=settings.job,
-            instance=settings.instance,
-            extra_labels={},
-            pushgateway=None,
-            writer=create_writer(settings, state, folder, clock=lambda: at),
-            textfile=None,
-            deadline=settings.run_deadline,
-            keys_fingerprint="",
-        ).run()
-    if status:
-        sys.exit(f"minute {minute}: status {status}")
 
 
 def lines(database: Database, title: str, begin: float) -> list[Line]:
@@ -209,7 +186,8 @@ def main() -> None:
         logs.configure("WARNING", "text", settings.secrets())
         state = state_folder(folder, "picture")
         for minute in MINUTES:
-            run(settings, state, minute, begin + 60 * minute)
+            at = begin + 60 * minute
+            assert work(Station(minute, at), settings, state, at) == 0
         assert eventually(lambda: lines(database, "Charge", begin))
         PICTURE.write_text(picture(database, begin), encoding="utf-8")
 

@@ -27,7 +27,6 @@ LAW = {
     "state": BASE,
     # Before the road, and before its imports.
     "lock": BASE | {"environ", "state"},
-    "start": {"signals", "lock", "__main__"},
     "loop": BASE | {"sinks", "settings", "healthcheck"},
     "healthcheck": BASE | {"sinks", "transport", "settings"},
     "sockets": BASE,
@@ -39,7 +38,7 @@ LAW = {
     # A durable queue of bytes.
     "spool": BASE,
     "collect": BASE | {"api"},
-    "truth": BASE | {"api", "collect", "metrics", "state"},
+    "truth": BASE | {"api", "collect", "metrics", "state", "settings"},
     "outcome": BASE | {"api", "collect", "truth"},
     "writer": BASE
     | {"truth", "outcome", "metrics", "sinks", "spool", "state", "settings"},
@@ -60,6 +59,7 @@ FACTORIES = {
     *("create_client", "create_pushgateway", "create_remote_write", "create_textfile"),
     *(
         "create_check",
+        "create_judge",
         "create_exporter",
         "create_healthcheck",
         "create_worker",
@@ -122,8 +122,8 @@ def test_only_factories_read_the_settings(path):
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_only_push_reads_the_environment(path):
-    """os.environ stands in push.py, and in the command that begins it, alone."""
-    if part(path) not in ("push", "start"):
+    """os.environ stands in push.py alone."""
+    if part(path) != "push":
         assert "os.environ" not in path.read_text()
         assert "getenv" not in path.read_text()
 

@@ -1,10 +1,16 @@
 """Facts to a registry, compared as exposition."""
 
+import pytest
 from prometheus_client import REGISTRY, generate_latest
 
-from ecoflow_push.metrics.names import SKIP_REASONS, RawSample
+from ecoflow_push.metrics.names import SKIP_REASONS, RawSample, raw_samples
 from ecoflow_push.metrics.normalized import METRICS, REASONS, NormalizedSample
-from ecoflow_push.metrics.registry import DeviceFacts, RegistryBuilder, RunFacts
+from ecoflow_push.metrics.registry import (
+    RESERVED_NAMES,
+    DeviceFacts,
+    RegistryBuilder,
+    RunFacts,
+)
 from tests.support import parse
 
 
@@ -90,3 +96,11 @@ def test_the_global_registry_stays_untouched():
     RegistryBuilder("ecoflow", {}).registry()
 
     assert not [m.name for m in REGISTRY.collect() if m.name.startswith("ecoflow")]
+
+
+@pytest.mark.parametrize("key", ["solarInputEnergyWattHours", "batteryChargeRatio"])
+def test_no_quota_takes_a_name_of_ours(key):
+    """A key that would be a normalized metric, or a counter's family, is skipped."""
+    samples, skipped = raw_samples({key: 1}, "ecoflow", RESERVED_NAMES)
+
+    assert (samples, dict(skipped)) == ([], {"reserved": 1})

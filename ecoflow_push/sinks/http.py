@@ -11,6 +11,7 @@ import http.client
 import re
 import ssl
 from collections.abc import Mapping
+from contextlib import ExitStack
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ecoflow_push.errors import Unreachable
@@ -73,14 +74,13 @@ class PlainExchange:
         connection = self._connection
         if self._is_closed:
             raise ConnectionAbortedError("closed")
-        try:
+        with ExitStack() as undo:
+            undo.callback(connection.close)
             connection.allow(seconds)
             connection.request(request.method, target, request.body, headers)
             response = connection.getresponse()
             body = self._read(response)
-        except BaseException:
-            connection.close()
-            raise
+            undo.pop_all()
         return Reply(response.status, response.headers, body)
 
     def close(self) -> None:
