@@ -187,14 +187,14 @@ def test_names_equal_inflections_on_the_corpus():
         }, file
 
 
-def test_existing_dashboards_find_their_names():
-    """Each name of the well-known dashboard whose key is recorded comes out so."""
+def names_wanted(dashboard: str, naming: str) -> tuple[set[str], set[str], set[str]]:
+    """Return a dashboard's names, those with a recorded key, and what comes out."""
     maps = recorded_maps()
     rows = (SHARED / "dashboard-metrics.txt").read_text().splitlines()
     names = {
         row.split("\t")[0]
         for row in rows
-        if not row.startswith("#") and "vpikus-v2" in row.split("\t")[1].split(",")
+        if not row.startswith("#") and dashboard in row.split("\t")[1].split(",")
     }
     # Letters and digits only: tells that a key is there, whatever its spelling.
     bare = {
@@ -205,10 +205,14 @@ def test_existing_dashboards_find_their_names():
     produced = {
         sample.name
         for quotas in maps.values()
-        for sample in raw_samples(quotas, "ecoflow", RESERVED_NAMES)[0]
+        for sample in raw_samples(quotas, "ecoflow", RESERVED_NAMES, naming)[0]
     }
+    return names, {n for n in names if n.replace("_", "") in bare}, produced
 
-    wanted = {name for name in names if name.replace("_", "") in bare}
+
+def test_existing_dashboards_find_their_names():
+    """Each name of the well-known dashboard whose key is recorded comes out so."""
+    names, wanted, produced = names_wanted("vpikus-v2", "ecoflow")
 
     # The dashboard asks for four keys in either of two exporters' spellings.
     other_spelling = {
@@ -228,26 +232,7 @@ def test_existing_dashboards_find_their_names():
 
 def test_the_other_spelling_has_the_other_exporters_names():
     """In its own spelling each name of berezhinskiy's list comes out, if recorded."""
-    rows = (SHARED / "dashboard-metrics.txt").read_text().splitlines()
-    maps = recorded_maps()
-    names = {
-        row.split("\t")[0]
-        for row in rows
-        if not row.startswith("#")
-        and "berezhinskiy-readme" in row.split("\t")[1].split(",")
-    }
-    keys = {
-        re.sub("[^a-z0-9]", "", f"ecoflow{key}".lower())
-        for quotas in maps.values()
-        for _, key, _, _ in leaves(quotas)
-    }
-    produced = {
-        sample.name
-        for quotas in maps.values()
-        for sample in raw_samples(quotas, "ecoflow", RESERVED_NAMES, "berezhinskiy")[0]
-    }
-
-    wanted = {name for name in names if name.replace("_", "") in keys}
+    names, wanted, produced = names_wanted("berezhinskiy-readme", "berezhinskiy")
 
     assert len(wanted) > 150
     assert wanted - produced == set()
