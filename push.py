@@ -15,12 +15,12 @@ from __future__ import annotations
 import os
 import sys
 
-from ecoflow_push.signals import leave_on_signals
+from ecoflow_push.start.signals import leave_on_signals
 
 if __name__.endswith("__main__"):
     # Before anything that takes time; the installed command imports this file so.
     leave_on_signals(sys.argv[1:])
-    from ecoflow_push.lock import leave_if_held
+    from ecoflow_push.start.lock_probe import leave_if_held
 
     leave_if_held(sys.argv[1:], os.environ)
 
@@ -33,11 +33,11 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from ecoflow_push import logs
-from ecoflow_push.deadline import alarm
+from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import EcoflowPushError, ExitStatus, SettingsError
-from ecoflow_push.options import Options, parse_args
-from ecoflow_push.settings import Settings
-from ecoflow_push.state import State, state_folder
+from ecoflow_push.memory.state import State, state_folder
+from ecoflow_push.net.deadline import alarm
+from ecoflow_push.start.options import Options, parse_args
 
 if TYPE_CHECKING:
     from ecoflow_push.sinks.exporter import ExporterSink
@@ -68,10 +68,10 @@ def begin(
     except SettingsError as exc:
         if not options.check:
             raise
-        from ecoflow_push.check import show_faults
+        from ecoflow_push.run.check import show_faults
 
         return show_faults(exc)
-    from ecoflow_push.loop import stay
+    from ecoflow_push.run.schedule import stay
 
     # Each run reads the settings anew: a mounted secret may have changed.
     return stay(
@@ -100,11 +100,11 @@ def run(
         State.open(folder) as state,
     ):
         if options.check:
-            from ecoflow_push.check import create_check
+            from ecoflow_push.run.check import create_check
 
             return create_check(settings, state, folder, options.devices).run()
         # With the lock in hand, not before: these imports are most of a run's cost.
-        from ecoflow_push.worker import create_worker
+        from ecoflow_push.run.worker import create_worker
 
         worker = create_worker(settings, state, folder, options.devices, served)
         if options.list_devices:

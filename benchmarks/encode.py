@@ -27,9 +27,9 @@ from prometheus_client.core import CollectorRegistry
 from benchmarks.run import ROOT, Command, Goals, quantile, start
 from benchmarks.servers import fleet
 from ecoflow_push.metrics.names import raw_samples
+from ecoflow_push.metrics.record import Record, record_of
 from ecoflow_push.metrics.registry import RESERVED_NAMES, DeviceFacts, RegistryBuilder
 from ecoflow_push.simulator.cloud import SimulatedDevice
-from ecoflow_push.sinks.record import Record, record_of
 from ecoflow_push.sinks.wire import encode_v1, encode_v2
 from tests.receiver import Sample, decode
 

@@ -1,4 +1,4 @@
-"""Make the descriptors beside the .proto files of ecoflow_push/api/schema.
+"""Make the descriptors beside the .proto files of ecoflow_push/devices/schema.
 
 python -m tests.compile_schema
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-SCHEMA = Path(__file__).parent.parent / "ecoflow_push" / "api" / "schema"
+SCHEMA = Path(__file__).parent.parent / "ecoflow_push" / "devices" / "schema"
 PROTOC = (
     ["protoc"]
     if shutil.which("protoc")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ecoflow_push.api.families import FAMILIES, family_of
-from ecoflow_push.api.products import PRODUCTS
+from ecoflow_push.devices.families import FAMILIES, family_of
+from ecoflow_push.devices.products import PRODUCTS
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "models.md"
 BEGIN = "<!-- made by python -m tests.models_table -->\n"

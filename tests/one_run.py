@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from ecoflow_push import logs
 from ecoflow_push.api.base import EcoflowApiClient
 from ecoflow_push.api.models import DeviceInfo, Snapshot
+from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import EcoflowApiException
-from ecoflow_push.settings import Settings
-from ecoflow_push.state import State, state_folder
-from ecoflow_push.truth import Judge
-from ecoflow_push.worker import Worker
-from ecoflow_push.writer import create_writer
+from ecoflow_push.memory.state import State, state_folder
+from ecoflow_push.run.updates import Judge
+from ecoflow_push.run.worker import Worker
+from ecoflow_push.run.writer import create_writer
 
 SERIALS = ("R331DRILL0000001", "BK11DRILL0000002", "HW51DRILL0000003")
 KEYS = 40

@@ -21,8 +21,8 @@ from xml.sax.saxutils import escape
 from ecoflow_push import logs
 from ecoflow_push.api.base import EcoflowApiClient
 from ecoflow_push.api.models import DeviceInfo, Snapshot
-from ecoflow_push.settings import Settings
-from ecoflow_push.state import state_folder
+from ecoflow_push.config.settings import Settings
+from ecoflow_push.memory.state import state_folder
 from tests.one_run import work
 from tests.support import ROOT, Database, eventually, fetch, prometheus
 from tests.test_dashboard import EXPRESSIONS, PANELS, filled_in

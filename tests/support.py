@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from ecoflow_push.metrics.normalized import METRICS
+from ecoflow_push.devices.normalized import METRICS
 from tests.fetch_servers import environ, find
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,7 +18,8 @@ import pytest
 
 from ecoflow_push import __version__
 from ecoflow_push.api.rest import ADVICE
-from ecoflow_push.check import CURES, KEYS_CURE, OTHER_CURE
+from ecoflow_push.memory.state import state_folder
+from ecoflow_push.run.check import CURES, KEYS_CURE, OTHER_CURE
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import (
     ACCESS_KEY,
@@ -32,7 +33,6 @@ from ecoflow_push.simulator.cloud import (
 )
 from ecoflow_push.simulator.devices import SimulatedDevices
 from ecoflow_push.simulator.server import Answer, Fault, Handler, RecordingServer
-from ecoflow_push.state import state_folder
 from tests.broker import BROKER_PASSWORD, BROKER_USER, mosquitto
 from tests.conftest import DELTA, OFFLINE, STREAM
 from tests.receiver import PATH, STALE, Receiver
@@ -49,10 +49,10 @@ LINE = re.compile(r"(ok|wrong|unknown) +[\w -]+: .+")
 DRIVER = """
 import os, sys
 from ecoflow_push import logs
-from ecoflow_push.check import REGIONS, create_check, show_faults
+from ecoflow_push.run.check import REGIONS, create_check, show_faults
 from ecoflow_push.errors import EcoflowPushError, SettingsError
-from ecoflow_push.settings import Settings
-from ecoflow_push.state import State, state_folder
+from ecoflow_push.config.settings import Settings
+from ecoflow_push.memory.state import State, state_folder
 regions = sys.argv[1:] or REGIONS
 logs.configure("DEBUG", "text", ())
 try:

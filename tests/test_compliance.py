@@ -19,12 +19,12 @@ import pytest
 from prometheus_client.core import Exemplar, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from ecoflow_push.deadline import Deadline
 from ecoflow_push.errors import SinkError, SinkRejected
+from ecoflow_push.metrics.record import record_of
+from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.simulator.server import Answer
-from ecoflow_push.sinks.record import record_of
 from ecoflow_push.sinks.remote_write import RemoteWriteSink
 from tests.conftest import DELTA
 from tests.receiver import FRAMED, NAN_BITS, Receiver, Request, Sample

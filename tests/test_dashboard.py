@@ -19,8 +19,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from ecoflow_push.deadline import Deadline
-from ecoflow_push.metrics.normalized import METRICS
+from ecoflow_push.devices.normalized import METRICS
+from ecoflow_push.metrics.record import Record, record_of
 from ecoflow_push.metrics.registry import (
     DEVICE_METRICS,
     NONE,
@@ -31,9 +31,9 @@ from ecoflow_push.metrics.registry import (
     SpoolFacts,
     Totals,
 )
+from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.sinks.pushgateway import PushgatewaySink
-from ecoflow_push.sinks.record import Record, record_of
 from ecoflow_push.sinks.remote_write import RemoteWriteSink
 from tests.fetch_servers import NEWER
 from tests.support import (

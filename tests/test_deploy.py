@@ -18,10 +18,10 @@ import pytest
 import yaml
 
 from ecoflow_push import __version__
-from ecoflow_push.environ import Secret
+from ecoflow_push.config.environ import Secret
+from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import ExitStatus
-from ecoflow_push.options import parse_args
-from ecoflow_push.settings import Settings
+from ecoflow_push.start.options import parse_args
 from tests.fetch_servers import HOME
 from tests.support import PUSH, ROOT, eventually, gateway, prometheus, push
 from tests.test_docs import setting_rows

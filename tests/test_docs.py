@@ -7,12 +7,12 @@ import re
 import pytest
 
 from ecoflow_push import __version__
+from ecoflow_push.config.settings import Settings
+from ecoflow_push.devices.normalized import REASONS
 from ecoflow_push.errors import ExitStatus, SettingsError
 from ecoflow_push.metrics.names import SKIP_REASONS, metric_name
-from ecoflow_push.metrics.normalized import REASONS
 from ecoflow_push.metrics.registry import DEVICE_METRICS, RUN_METRICS
-from ecoflow_push.settings import Settings
-from ecoflow_push.writer import LOSSES
+from ecoflow_push.run.writer import LOSSES
 from tests.support import ROOT, push
 from tests.test_settings import BASE
 

@@ -13,47 +13,18 @@ import pytest
 from tests.support import PUSH, ROOT
 
 PACKAGE = ROOT / "ecoflow_push"
-# What each part may import of ours: down this list only. `api`, `metrics` and `sinks`
-# stand beside each other and know nothing of one another.
-BASE = {"", "errors", "deadline", "files", "logs"}
-LAW = {
-    "errors": set(),
-    "deadline": {"errors", "logs"},
-    "files": set(),
-    "environ": {"errors"},
-    "settings": {"environ"},
-    "logs": set(),
-    "options": {"", "errors", "environ"},
-    "state": BASE,
-    # Before the road, and before its imports.
-    "lock": BASE | {"environ", "state"},
-    "loop": BASE | {"sinks", "settings", "healthcheck"},
-    "healthcheck": BASE | {"sinks", "transport", "settings"},
-    "sockets": BASE,
-    "transport": BASE,
-    "metrics": BASE | {"metrics"},
-    "sinks": BASE | {"sinks", "transport", "sockets"},
-    # For what a serial may look like.
-    "api": BASE | {"api", "transport", "sockets", "environ"},
-    # A durable queue of bytes.
-    "spool": BASE,
-    "collect": BASE | {"api"},
-    "truth": BASE | {"api", "collect", "metrics", "state", "settings"},
-    "outcome": BASE | {"api", "collect", "truth"},
-    "writer": BASE
-    | {"truth", "outcome", "metrics", "sinks", "spool", "state", "settings"},
-    "worker": BASE
-    | {"api", "collect", "truth", "outcome", "metrics", "sinks", "state"}
-    | {"settings", "environ", "writer", "healthcheck"},
-    # A cloud of its own beside the road: it shares the signature with the client.
-    "simulator": BASE | {"simulator", "api"},
-    "check": BASE
-    | {"api", "collect", "truth", "outcome", "sinks", "state", "settings", "writer"}
-    | {"sockets", "transport"},
-    "push": BASE
-    | {"settings", "options", "signals", "lock", "state", "worker", "loop", "sinks"}
-    | {"check", "simulator"},
-}
+# From the ground up. A room imports what is in it and what lies below its floor; rooms
+# of one floor know nothing of one another.
+FLOORS = (
+    {"", "errors", "logs"},
+    {"config", "net"},
+    {"devices", "memory"},
+    {"metrics"},
+    {"api", "sinks"},
+    {"start"},
+    {"run", "simulator"},
+    {"push"},
+)
 # Only these read Settings; everything else takes plain arguments.
 FACTORIES = {
     *("create_client", "create_pushgateway", "create_remote_write", "create_textfile"),
@@ -103,16 +74,16 @@ def imported_parts(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_go_down_only(path):
     """A module imports only what its place on the road allows."""
-    allowed = LAW.get(part(path), set())
-    # The factories of a part stand in its __init__.py.
-    allowed |= {"settings"} if path.name == "__init__.py" else set()
+    room = part(path)
+    (floor,) = (n for n, rooms in enumerate(FLOORS) if room in rooms)
+    allowed = {room}.union(*FLOORS[:floor])
     assert imported_parts(path) <= allowed
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_only_factories_read_the_settings(path):
     """Outside push.py and the create_ functions nothing takes Settings."""
-    if part(path) in ("push", "settings"):
+    if part(path) in ("push", "config"):
         return
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
@@ -165,6 +136,6 @@ def test_before_the_lock_nothing_dear_is_imported():
 
 def test_a_locked_out_run_imports_next_to_nothing():
     """Looking at the lock costs none of the standard library's dear modules."""
-    loaded = imported_by("import sys, ecoflow_push.lock", {})
+    loaded = imported_by("import sys, ecoflow_push.start.lock_probe", {})
 
     assert not {"logging", "typing", "contextlib", "urllib", "re", "json"} & loaded

@@ -21,16 +21,16 @@ from pathlib import Path
 import pytest
 
 import push as program
-from ecoflow_push.environ import Reader
+from ecoflow_push.config.environ import Reader
+from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import LockedError, SettingsError
-from ecoflow_push.lock import _folder
-from ecoflow_push.loop import Loop
-from ecoflow_push.settings import Settings
+from ecoflow_push.memory.state import State
+from ecoflow_push.run.schedule import Loop
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.simulator.server import RecordingServer
 from ecoflow_push.sinks.exporter import ExporterSink
-from ecoflow_push.state import State
+from ecoflow_push.start.lock_probe import _folder
 from tests.conftest import DELTA, STREAM
 from tests.support import (
     PUSH,

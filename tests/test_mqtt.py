@@ -583,8 +583,8 @@ def test_auto_without_need_does_not_log_in(environ, account, fleet, cloud):
 def test_nothing_is_left_behind(account, fleet, cloud, broker, ca_file):
     """After close() no thread and no socket of the visit is left."""
     from ecoflow_push.api import create_client
-    from ecoflow_push.deadline import Deadline
-    from ecoflow_push.settings import Settings
+    from ecoflow_push.config.settings import Settings
+    from ecoflow_push.net.deadline import Deadline
 
     threads = threading.active_count()
     settings = Settings.from_environ(account)

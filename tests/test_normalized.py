@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecoflow_push.metrics.normalized import (
+from ecoflow_push.devices.normalized import (
     LONGEST_JSON,
     METRICS,
     MOST_PACKS,

@@ -24,7 +24,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecoflow_push.api import protobuf
-from ecoflow_push.api.families import FAMILIES, Route, family_of
 from ecoflow_push.api.frames import (
     MOST_BYTES,
     MOST_HEADERS,
@@ -32,7 +31,8 @@ from ecoflow_push.api.frames import (
     decode_frame,
     get_all_request,
 )
-from ecoflow_push.api.products import PRODUCTS
+from ecoflow_push.devices.families import FAMILIES, Route, family_of
+from ecoflow_push.devices.products import PRODUCTS
 from ecoflow_push.metrics.names import metric_name, raw_samples
 from tests import models_table
 from tests.compile_schema import SCHEMA

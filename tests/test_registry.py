@@ -3,8 +3,8 @@
 import pytest
 from prometheus_client import REGISTRY, generate_latest
 
+from ecoflow_push.devices.normalized import METRICS, REASONS, NormalizedSample
 from ecoflow_push.metrics.names import SKIP_REASONS, RawSample, raw_samples
-from ecoflow_push.metrics.normalized import METRICS, REASONS, NormalizedSample
 from ecoflow_push.metrics.registry import (
     RESERVED_NAMES,
     DeviceFacts,

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from ecoflow_push.memory.spool import Spool
+from ecoflow_push.metrics.record import Record
+from ecoflow_push.run.writer import MOST_FAILING_RUNS
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.simulator.server import Answer, RecordingServer
-from ecoflow_push.sinks.record import Record
-from ecoflow_push.spool import Spool
-from ecoflow_push.writer import MOST_FAILING_RUNS
 from tests.conftest import DELTA, OFFLINE, STREAM
 from tests.receiver import Receiver, Sample
 from tests.support import PUSH, ROOT, push

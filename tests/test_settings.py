@@ -2,9 +2,9 @@
 
 import pytest
 
-from ecoflow_push.environ import Secret
+from ecoflow_push.config.environ import Secret
+from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import CredentialsConflictError, SettingsError
-from ecoflow_push.settings import Settings
 
 KEYS = {"ECOFLOW_ACCESS_KEY": "AK1", "ECOFLOW_SECRET_KEY": "SK2"}
 BASE = {**KEYS, "PUSHGATEWAY_URL": "http://gateway:9091", "HOME": "/home/me"}

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from ecoflow_push.deadline import Deadline
-from ecoflow_push.sinks.record import LabelSet, Record
-from ecoflow_push.spool import Entry, Spool, endpoint_folder, other_spools
+from ecoflow_push.memory.spool import Entry, Spool, endpoint_folder, other_spools
+from ecoflow_push.metrics.record import LabelSet, Record
+from ecoflow_push.net.deadline import Deadline
 from tests.support import ROOT
 
 SN = "R331ZFAKE0000001"
@@ -144,7 +144,7 @@ def test_a_bomb_is_not_inflated(folder):
     """A file that would inflate to gigabytes is refused before it does."""
     import zlib
 
-    from ecoflow_push.spool import HEADER, MAGIC
+    from ecoflow_push.memory.spool import HEADER, MAGIC
 
     packer = zlib.compressobj(9)
     content = b"".join(packer.compress(bytes(1 << 20)) for _ in range(100))

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from ecoflow_push.errors import LockedError
-from ecoflow_push.files import replace_file
-from ecoflow_push.state import (
+from ecoflow_push.memory.files import replace_file
+from ecoflow_push.memory.state import (
     MOST_REFUSALS,
     REFUSED_WAIT_SECONDS,
     DeviceRecord,

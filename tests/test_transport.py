@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from ecoflow_push.api.session import RequestsExchange
-from ecoflow_push.deadline import Deadline
 from ecoflow_push.errors import OutOfTime, Unreachable
+from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.net.plain import PlainExchange
+from ecoflow_push.net.requests_exchange import RequestsExchange
+from ecoflow_push.net.retry import Request, Transport
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import Answer, RecordingServer
-from ecoflow_push.sinks.http import PlainExchange
-from ecoflow_push.transport import Request, Transport
 
 EXCHANGES = [RequestsExchange, PlainExchange]
 

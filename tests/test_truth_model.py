@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from ecoflow_push.settings import Settings
+from ecoflow_push.config.settings import Settings
+from ecoflow_push.memory.state import State
+from ecoflow_push.run.worker import create_worker
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
 from ecoflow_push.simulator.server import RecordingServer
-from ecoflow_push.state import State
-from ecoflow_push.worker import create_worker
 from tests.support import Gateway, values
 
 SERIALS = ("R331MODEL0000001", "BK11MODEL0000002", "HW51MODEL0000003")

@@ -12,7 +12,7 @@ from prometheus_client.core import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from ecoflow_push.sinks.record import Record, record_of
+from ecoflow_push.metrics.record import Record, record_of
 from ecoflow_push.sinks.wire import ENCODERS, MOST_SAMPLES, NAN, STALE
 from tests.receiver import MESSAGES, Sample, decode
 

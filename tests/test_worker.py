@@ -13,13 +13,13 @@ import pytest
 
 from ecoflow_push.api.base import EcoflowApiClient
 from ecoflow_push.api.models import DeviceInfo, Snapshot, clean_text
+from ecoflow_push.memory.state import State
+from ecoflow_push.run.updates import Judge
+from ecoflow_push.run.worker import Worker
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SECRET_KEY, SimulatedDevice
 from ecoflow_push.simulator.server import RecordingServer
 from ecoflow_push.sinks.pushgateway import PushgatewaySink
-from ecoflow_push.state import State
-from ecoflow_push.truth import Judge
-from ecoflow_push.worker import Worker
 from tests.conftest import DELTA, STREAM
 from tests.support import PUSH, ROOT, eventually, hears, push, values
 
@@ -75,7 +75,7 @@ def test_a_bug_is_70_and_the_run_says_so(pushgateway, tmp_path, caplog):
 
 def test_get_device_finds_one_of_the_list():
     """`get_device` returns the listed device, None for one that is not listed."""
-    from ecoflow_push.deadline import Deadline
+    from ecoflow_push.net.deadline import Deadline
 
     found = Odd().get_device("R331ZFAKE0000001", Deadline(1))
     assert found
@@ -86,7 +86,7 @@ def test_get_device_finds_one_of_the_list():
 def test_the_watchdog_ends_a_process_that_hangs():
     """A process that outlives its deadline is ended with 75, and says why."""
     code = (
-        "import time; from ecoflow_push.deadline import Watchdog\n"
+        "import time; from ecoflow_push.net.deadline import Watchdog\n"
         "with Watchdog(0.1): time.sleep(30)"
     )
     began = time.monotonic()

@@ -9,8 +9,8 @@ from ecoflow_push.errors import SettingsError
 
 if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient
-    from ecoflow_push.settings import Settings
-    from ecoflow_push.transport import Exchange
+    from ecoflow_push.config.settings import Settings
+    from ecoflow_push.net.retry import Exchange
 
 
 def create_client(
@@ -25,7 +25,7 @@ def create_client(
     # Imported where it is needed: requests is half of a run's cost, and a run over
     # MQTT does without while its login is cached.
     def exchange() -> Exchange:
-        from ecoflow_push.api.session import RequestsExchange
+        from ecoflow_push.net.requests_exchange import RequestsExchange
 
         return RequestsExchange(
             settings.api_url,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ecoflow_push.api.models import DeviceInfo, clean_text, online_flag, said
-from ecoflow_push.environ import is_serial
+from ecoflow_push.config.environ import is_serial
 from ecoflow_push.errors import (
     ApiOutOfTime,
     AskedToWait,
@@ -24,12 +24,12 @@ from ecoflow_push.errors import (
     OutOfTime,
     Unreachable,
 )
-from ecoflow_push.files import replace_file
-from ecoflow_push.transport import Request, Transport
+from ecoflow_push.memory.files import replace_file
+from ecoflow_push.net.retry import Request, Transport
 
 if TYPE_CHECKING:
-    from ecoflow_push.deadline import Deadline
-    from ecoflow_push.transport import Exchange, Reply
+    from ecoflow_push.net.deadline import Deadline
+    from ecoflow_push.net.retry import Exchange, Reply
 
 log = logging.getLogger(__name__)
 

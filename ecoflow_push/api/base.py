@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ecoflow_push.api.models import DeviceInfo, Snapshot
-    from ecoflow_push.deadline import Deadline
+    from ecoflow_push.net.deadline import Deadline
 
 
 class EcoflowApiClient(ABC):

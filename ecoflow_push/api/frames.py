@@ -10,8 +10,8 @@ from binascii import a2b_base64
 from collections import Counter
 from typing import Any, NamedTuple
 
-from ecoflow_push.api.families import family_of_device
-from ecoflow_push.api.products import product_name
+from ecoflow_push.devices.families import family_of_device
+from ecoflow_push.devices.products import product_name
 
 # The largest recorded payload has 3 kB and 19 headers.
 MOST_BYTES = 1 << 20

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ecoflow_push.api.base import EcoflowApiClient
 from ecoflow_push.api.frames import decode_frame, get_all_request
 from ecoflow_push.api.models import DeviceInfo, Snapshot, online_flag
-from ecoflow_push.deadline import Deadline
 from ecoflow_push.errors import (
     ApiOutOfTime,
     DeviceOffline,
@@ -28,8 +27,9 @@ from ecoflow_push.errors import (
     EcoflowApiException,
     KeysRefused,
 )
-from ecoflow_push.sockets import tls_context
-from ecoflow_push.transport import explain
+from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.net.explain import explain
+from ecoflow_push.net.sockets import tls_context
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client

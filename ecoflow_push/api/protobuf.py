@@ -15,9 +15,9 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from ecoflow_push.api.families import Route
+from ecoflow_push.devices.families import Route
 
-_SCHEMA = os.path.join(os.path.dirname(__file__), "schema")
+_SCHEMA = os.path.join(os.path.dirname(os.path.dirname(__file__)), "devices", "schema")
 # A pool of our own: names in the default one belong to everybody in the process.
 _POOL = DescriptorPool()
 # A text that is a part of a key: no recorded serial is longer than 16 characters.

@@ -18,7 +18,7 @@ from ecoflow_push.api.models import (
     said,
 )
 from ecoflow_push.api.signing import signed_headers
-from ecoflow_push.environ import is_serial
+from ecoflow_push.config.environ import is_serial
 from ecoflow_push.errors import (
     ApiOutOfTime,
     AskedToWait,
@@ -29,10 +29,10 @@ from ecoflow_push.errors import (
     OutOfTime,
     Unreachable,
 )
-from ecoflow_push.transport import Exchange, Reply, Request, Transport
+from ecoflow_push.net.retry import Exchange, Reply, Request, Transport
 
 if TYPE_CHECKING:
-    from ecoflow_push.deadline import Deadline
+    from ecoflow_push.net.deadline import Deadline
 
 DEVICE_LIST = "/iot-open/sign/device/list"
 QUOTA_ALL = "/iot-open/sign/device/quota/all"

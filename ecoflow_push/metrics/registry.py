@@ -15,8 +15,8 @@ from prometheus_client.core import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from ecoflow_push.devices.normalized import METRICS, REASONS, NormalizedSample
 from ecoflow_push.metrics.names import SKIP_REASONS, RawSample
-from ecoflow_push.metrics.normalized import METRICS, REASONS, NormalizedSample
 
 # Type and HELP are functions of the name alone: a Pushgateway refuses a push whose
 # family contradicts another group's.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ecoflow_push.settings import Server, Settings
+    from ecoflow_push.config.settings import Server, Settings
     from ecoflow_push.sinks.exporter import ExporterSink
     from ecoflow_push.sinks.pushgateway import PushgatewaySink
     from ecoflow_push.sinks.remote_write import RemoteWriteSink

@@ -18,19 +18,19 @@ from ecoflow_push.errors import (
     SinkUnauthorized,
     Unreachable,
 )
-from ecoflow_push.sinks.http import (
+from ecoflow_push.net.plain import (
     PlainExchange,
     authorization,
     explained,
     is_web_page,
     words,
 )
-from ecoflow_push.transport import Reply, Request, Transport
+from ecoflow_push.net.retry import Reply, Request, Transport
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
-    from ecoflow_push.deadline import Deadline
+    from ecoflow_push.net.deadline import Deadline
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -17,19 +17,19 @@ from ecoflow_push.errors import (
     SinkUnauthorized,
     Unreachable,
 )
-from ecoflow_push.sinks.http import (
+from ecoflow_push.net.plain import (
     PlainExchange,
     authorization,
     explained,
     is_web_page,
     words,
 )
+from ecoflow_push.net.retry import Reply, Request, Transport
 from ecoflow_push.sinks.wire import ENCODERS, MOST_SAMPLES
-from ecoflow_push.transport import Reply, Request, Transport
 
 if TYPE_CHECKING:
-    from ecoflow_push.deadline import Deadline
-    from ecoflow_push.sinks.record import Record
+    from ecoflow_push.metrics.record import Record
+    from ecoflow_push.net.deadline import Deadline
 
 log = logging.getLogger(__name__)
 

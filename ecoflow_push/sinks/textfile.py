@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import generate_latest
 
 from ecoflow_push.errors import SinkError
-from ecoflow_push.files import replace_file
+from ecoflow_push.memory.files import replace_file
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry

@@ -23,7 +23,7 @@ import struct
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from ecoflow_push.sinks.record import LabelSet, Record
+from ecoflow_push.metrics.record import LabelSet, Record
 
 NAME = "__name__"
 # What Prometheus itself sends at most in one request.

@@ -26,8 +26,7 @@ from ecoflow_push import __version__
 from ecoflow_push.api import create_client
 from ecoflow_push.api.models import short_sn
 from ecoflow_push.api.rest import ADVICE, REGIONAL_HOSTS
-from ecoflow_push.collect import Collection, Reading, collect
-from ecoflow_push.deadline import Deadline, within
+from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import (
     ApiOutOfTime,
     AskedToWait,
@@ -44,14 +43,16 @@ from ecoflow_push.errors import (
     SinkUnauthorized,
 )
 from ecoflow_push.logs import redact
-from ecoflow_push.outcome import Outcome, SinkOutcome
-from ecoflow_push.settings import Settings
+from ecoflow_push.memory.state import State, fingerprint
+from ecoflow_push.net.deadline import Deadline, within
+from ecoflow_push.net.explain import explain
+from ecoflow_push.net.retry import proxy_for
+from ecoflow_push.net.sockets import dial, tls_context
+from ecoflow_push.run.collect import Collection, Reading, collect
+from ecoflow_push.run.outcome import Outcome, SinkOutcome
+from ecoflow_push.run.updates import Judge, create_judge
+from ecoflow_push.run.writer import MOST_CLOCK_OFFSET_SECONDS, spool_folder
 from ecoflow_push.sinks import create_pushgateway, create_remote_write
-from ecoflow_push.sockets import dial, tls_context
-from ecoflow_push.state import State, fingerprint
-from ecoflow_push.transport import explain, proxy_for
-from ecoflow_push.truth import Judge, create_judge
-from ecoflow_push.writer import MOST_CLOCK_OFFSET_SECONDS, spool_folder
 
 if TYPE_CHECKING:
     import ssl
@@ -447,7 +448,7 @@ class Check:
     ) -> None:
         from prometheus_client import CollectorRegistry
 
-        from ecoflow_push.sinks.record import record_of
+        from ecoflow_push.metrics.record import record_of
 
         if wait := self.state.endpoint.pause_for(time.time()):
             raise SinkDeferred(f"remote-write: asked to wait {wait:.0f} s more: wait")

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-from ecoflow_push.deadline import Deadline, within
 from ecoflow_push.errors import ExitStatus, Unreachable
 from ecoflow_push.logs import recent
-from ecoflow_push.sinks.http import PlainExchange, authorization
-from ecoflow_push.transport import Request, Transport
+from ecoflow_push.net.deadline import Deadline, within
+from ecoflow_push.net.plain import PlainExchange, authorization
+from ecoflow_push.net.retry import Request, Transport
 
 if TYPE_CHECKING:
-    from ecoflow_push.settings import Settings
+    from ecoflow_push.config.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from ecoflow_push.environ import DEFAULT_API_HOST, Reader, Secret
+from ecoflow_push.config.environ import DEFAULT_API_HOST, Reader, Secret
 
 # They name whose data it is; they open nothing.
 TENANT_HEADERS = ("x-scope-orgid", "thanos-tenant")

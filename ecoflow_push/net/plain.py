@@ -16,8 +16,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from ecoflow_push.errors import Unreachable
 from ecoflow_push.logs import redact
-from ecoflow_push.sockets import dial, tls_context
-from ecoflow_push.transport import OWN_HEADERS, Reply, Request, proxy_for, read_body
+from ecoflow_push.net.retry import OWN_HEADERS, Reply, Request, proxy_for, read_body
+from ecoflow_push.net.sockets import dial, tls_context
 
 MOST_BYTES = 8 * 1024 * 1024
 

@@ -11,8 +11,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ecoflow_push.sockets import CONNECT_SECONDS, obedient, tls_context
-from ecoflow_push.transport import OWN_HEADERS, Reply, Request, proxy_for, read_body
+from ecoflow_push.net.retry import OWN_HEADERS, Reply, Request, proxy_for, read_body
+from ecoflow_push.net.sockets import CONNECT_SECONDS, obedient, tls_context
 
 MOST_BYTES = 8 * 1024 * 1024
 

@@ -13,19 +13,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ecoflow_push.api.products import product_name
-from ecoflow_push.collect import Collection, Reading
-from ecoflow_push.metrics.names import RawSample, raw_samples
-from ecoflow_push.metrics.normalized import (
+from ecoflow_push.config.settings import Settings
+from ecoflow_push.devices.normalized import (
     FAMILIES,
     NormalizedSample,
     family_of,
     firmware_of,
     normalized_samples,
 )
+from ecoflow_push.devices.products import product_name
+from ecoflow_push.memory.state import DeviceRecord, State
+from ecoflow_push.metrics.names import RawSample, raw_samples
 from ecoflow_push.metrics.registry import RESERVED_NAMES, DeviceFacts
-from ecoflow_push.settings import Settings
-from ecoflow_push.state import DeviceRecord, State
+from ecoflow_push.run.collect import Collection, Reading
 
 GONE_AFTER_LISTS = 2
 TELL_REFUSED_SECONDS = 86_400.0

@@ -11,9 +11,9 @@ import os
 import sys
 import time
 
-from ecoflow_push.environ import DEFAULT_API_HOST, Reader
+from ecoflow_push.config.environ import DEFAULT_API_HOST, Reader
 from ecoflow_push.errors import ExitStatus
-from ecoflow_push.state import state_folder
+from ecoflow_push.memory.state import state_folder
 
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:

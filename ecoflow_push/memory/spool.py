@@ -20,10 +20,10 @@ import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ecoflow_push.files import TEMPORARY, replace_file, sync_folder
+from ecoflow_push.memory.files import TEMPORARY, replace_file, sync_folder
 
 if TYPE_CHECKING:
-    from ecoflow_push.deadline import Deadline
+    from ecoflow_push.net.deadline import Deadline
 
 MAGIC = b"ecoflow-push spool 1\n"
 # Of the compressed content behind it: its length, its CRC-32.

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, NoReturn
 import schedule
 
 from ecoflow_push import logs
-from ecoflow_push.deadline import Deadline
 from ecoflow_push.errors import ExitStatus
-from ecoflow_push.healthcheck import create_healthcheck
+from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.run.healthcheck import create_healthcheck
 from ecoflow_push.sinks import create_exporter
 
 if TYPE_CHECKING:
-    from ecoflow_push.settings import Settings
+    from ecoflow_push.config.settings import Settings
     from ecoflow_push.sinks.exporter import ExporterSink
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import hashlib
 import os
 
 from ecoflow_push.errors import LockedError
-from ecoflow_push.files import replace_file
+from ecoflow_push.memory.files import replace_file
 
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:

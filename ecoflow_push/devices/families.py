@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ecoflow_push.api.products import product_name
+from ecoflow_push.devices.products import product_name
 
 
 class Route(NamedTuple):

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ecoflow_push.api.models import short_sn
-from ecoflow_push.collect import Collection, Reading
 from ecoflow_push.errors import (
     ExitStatus,
     SinkDown,
@@ -14,7 +13,8 @@ from ecoflow_push.errors import (
     SinkRedirected,
     SinkUnauthorized,
 )
-from ecoflow_push.truth import Truth
+from ecoflow_push.run.collect import Collection, Reading
+from ecoflow_push.run.updates import Truth
 
 # The first of these that applies is the run's status (docs/exit-statuses.md).
 PRECEDENCE = (

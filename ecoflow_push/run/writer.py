@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ecoflow_push.deadline import Deadline
+from ecoflow_push.config.settings import TENANT_HEADERS
 from ecoflow_push.errors import (
     SinkDeferred,
     SinkDown,
@@ -24,21 +24,21 @@ from ecoflow_push.errors import (
     SinkRejected,
     SinkUnauthorized,
 )
-from ecoflow_push.outcome import SinkOutcome
-from ecoflow_push.settings import TENANT_HEADERS
+from ecoflow_push.memory.spool import Entry, Spool, endpoint_folder, other_spools
+from ecoflow_push.memory.state import LONGEST_PAUSE_SECONDS
+from ecoflow_push.metrics.record import Record, SeriesKey, empty_record, record_of
+from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.run.outcome import SinkOutcome
 from ecoflow_push.sinks import create_remote_write
-from ecoflow_push.sinks.record import Record, SeriesKey, empty_record, record_of
-from ecoflow_push.spool import Entry, Spool, endpoint_folder, other_spools
-from ecoflow_push.state import LONGEST_PAUSE_SECONDS
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
+    from ecoflow_push.config.settings import Server, Settings
+    from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.registry import DeviceFacts
-    from ecoflow_push.settings import Server, Settings
+    from ecoflow_push.run.updates import Truth, Verdict
     from ecoflow_push.sinks.remote_write import RemoteWriteSink
-    from ecoflow_push.state import State
-    from ecoflow_push.truth import Truth, Verdict
 
 log = logging.getLogger(__name__)
 

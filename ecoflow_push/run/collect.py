@@ -19,7 +19,7 @@ from ecoflow_push.errors import (
 
 if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient
-    from ecoflow_push.deadline import Deadline
+    from ecoflow_push.net.deadline import Deadline
 
 DeviceState = Literal["ok", "offline", "refused", "failed"]
 

@@ -17,8 +17,7 @@ from prometheus_client.core import CollectorRegistry
 from ecoflow_push import __version__
 from ecoflow_push.api import create_client
 from ecoflow_push.api.models import DeviceInfo
-from ecoflow_push.collect import Collection, Reading, collect
-from ecoflow_push.deadline import Deadline, within
+from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import (
     ApiOutOfTime,
     AskedToWait,
@@ -28,6 +27,12 @@ from ecoflow_push.errors import (
     SinkDown,
     SinkError,
 )
+from ecoflow_push.memory.state import (
+    LONGEST_PAUSE_SECONDS,
+    DeviceRecord,
+    State,
+    fingerprint,
+)
 from ecoflow_push.metrics.registry import (
     DeviceFacts,
     RegistryBuilder,
@@ -35,22 +40,22 @@ from ecoflow_push.metrics.registry import (
     SpoolFacts,
     Totals,
 )
-from ecoflow_push.outcome import STAGES, Outcome, SinkOutcome
-from ecoflow_push.settings import Settings
+from ecoflow_push.net.deadline import Deadline, within
+from ecoflow_push.run.collect import Collection, Reading, collect
+from ecoflow_push.run.outcome import STAGES, Outcome, SinkOutcome
+from ecoflow_push.run.updates import Judge, Verdict, create_judge
 from ecoflow_push.sinks import (
     create_pushgateway,
     create_textfile,
 )
-from ecoflow_push.state import LONGEST_PAUSE_SECONDS, DeviceRecord, State, fingerprint
-from ecoflow_push.truth import Judge, Verdict, create_judge
 
 if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient
-    from ecoflow_push.healthcheck import Healthcheck
+    from ecoflow_push.run.healthcheck import Healthcheck
+    from ecoflow_push.run.writer import Writer
     from ecoflow_push.sinks.exporter import ExporterSink
     from ecoflow_push.sinks.pushgateway import PushgatewaySink
     from ecoflow_push.sinks.textfile import TextfileSink
-    from ecoflow_push.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -462,12 +467,12 @@ def create_worker(
     judge = create_judge(settings, only)
     healthcheck = None
     if settings.healthcheck_url:
-        from ecoflow_push.healthcheck import create_healthcheck
+        from ecoflow_push.run.healthcheck import create_healthcheck
 
         healthcheck = create_healthcheck(settings)
     writer = None
     if settings.remote_write:
-        from ecoflow_push.writer import create_writer
+        from ecoflow_push.run.writer import create_writer
 
         writer = create_writer(settings, state, folder)
     if settings.pushgateway:

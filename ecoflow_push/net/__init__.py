@@ -1,0 +1,1 @@
+"""HTTP under one deadline; knows neither EcoFlow nor Prometheus."""

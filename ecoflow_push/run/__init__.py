@@ -1,0 +1,1 @@
+"""One run, and the beat of many."""

@@ -1,0 +1,1 @@
+"""Before the road: nothing heavy, since a run that is locked out pays for it."""
