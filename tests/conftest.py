@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import trustme
 
-from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
+from ecoflow_push.simulator.cloud import (
+    SimulatedBroker,
+    SimulatedCloud,
+    SimulatedDevice,
+)
+from ecoflow_push.simulator.devices import SimulatedDevices
+from ecoflow_push.simulator.server import RecordingServer
+from tests.broker import BROKER_PASSWORD, BROKER_USER, Mosquitto, mosquitto
+from tests.compliance import Bench
+from tests.receiver import Receiver
 from tests.support import Gateway, gateway
 
 DELTA = SimulatedDevice(
@@ -81,3 +92,89 @@ def server_tls(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
     return context
+
+
+@pytest.fixture
+def receiver():
+    with Receiver() as running:
+        yield running
+        assert running.outrages == []
+
+
+@pytest.fixture
+def written(environ, receiver):
+    """The settings of a job that writes to the receiver alone."""
+    return {
+        **{k: v for k, v in environ.items() if k != "PUSHGATEWAY_URL"},
+        "REMOTE_WRITE_URL": receiver.write_url,
+        "ESTABLISH_ATTEMPTS": "2",
+    }
+
+
+@pytest.fixture
+def broker(tmp_path, authority) -> Iterator[Mosquitto]:
+    with mosquitto(tmp_path / "broker", authority) as running:
+        yield running
+
+
+@pytest.fixture
+def fleet(cloud, broker, ca_file) -> Iterator[SimulatedDevices]:
+    """Devices behind the broker, whose credentials the cloud hands out."""
+    cloud.devices[:] = [DELTA]
+    cloud.broker = SimulatedBroker(
+        "localhost", broker.port, BROKER_USER, BROKER_PASSWORD
+    )
+    with SimulatedDevices(
+        cloud.devices,
+        "localhost",
+        broker.port,
+        username="sim",
+        password="sim",
+        tls=ssl.create_default_context(cafile=ca_file),
+    ) as devices:
+        yield devices
+
+
+@pytest.fixture
+def account(environ, cloud: SimulatedCloud, ca_file) -> dict[str, str]:
+    """The settings of a job that uses the app account."""
+    kept = {k: v for k, v in environ.items() if not k.startswith("ECOFLOW_")}
+    return {**kept, **cloud.account_environ(), "ECOFLOW_CA_FILE": ca_file}
+
+
+class World(NamedTuple):
+    """What a finding may need."""
+
+    cloud: SimulatedCloud
+    gateway: Gateway
+    #: A server that answers 200 to everything, until it is told to fail.
+    faulty: RecordingServer
+    #: A server of a certificate that nobody trusts.
+    untrusted: RecordingServer
+    receiver: Receiver
+    folder: Path
+    stack: ExitStack
+
+
+@pytest.fixture
+def world(cloud, pushgateway, server_tls, tmp_path) -> Iterator[World]:
+    with ExitStack() as stack:
+        faulty = stack.enter_context(RecordingServer())
+        untrusted = stack.enter_context(RecordingServer(server_tls))
+        receiver = stack.enter_context(Receiver())
+        yield World(cloud, pushgateway, faulty, untrusted, receiver, tmp_path, stack)
+
+
+@pytest.fixture
+def bench(cloud, tmp_path):
+    with Receiver() as receiver:
+        environ = {
+            **cloud.environ(),
+            "REMOTE_WRITE_URL": receiver.write_url,
+            "STATE_DIR": str(tmp_path),
+            "PUSH_INSTANCE": "test",
+            "ESTABLISH_ATTEMPTS": "2",
+            "RETRY_TIMEOUT": "0.05",
+        }
+        yield Bench(receiver, environ, cloud)
+        assert receiver.outrages == []

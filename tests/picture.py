@@ -23,9 +23,9 @@ from ecoflow_push.api.base import EcoflowApiClient
 from ecoflow_push.api.models import DeviceInfo, Snapshot
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.memory.state import state_folder
+from tests.dashboard import EXPRESSIONS, PANELS, filled_in
 from tests.one_run import work
 from tests.support import ROOT, Database, eventually, fetch, prometheus
-from tests.test_dashboard import EXPRESSIONS, PANELS, filled_in
 
 SN = "R331ZFAKE0000001"
 MINUTES = range(0, 24 * 60, 5)

@@ -1,0 +1,163 @@
+"""deploy/systemd: understood by systemd, sealed, and accepted by the program."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from ecoflow_push.config.settings import Settings
+from tests.deploy import (
+    ALARM_SECONDS,
+    SYSTEMD,
+    accepted,
+    assert_documented,
+    program,
+    read_unit,
+    said_by,
+    secrets_in,
+)
+
+# What `systemd-analyze security` may say, in tenths of its points from 0 to 10.
+MOST_EXPOSURE = 11
+SERVICE = SYSTEMD / "ecoflow-push.service"
+TIMER = SYSTEMD / "ecoflow-push.timer"
+DROP_INS = sorted(SYSTEMD.glob("*.conf"))
+
+
+def verify(folder: Path, service: str) -> tuple[int, str]:
+    """Let systemd read the units from `folder`, with a program that is there."""
+    folder.mkdir()
+    text, count = re.subn(
+        r"^ExecStart=\S+", f"ExecStart={sys.executable}", service, flags=re.MULTILINE
+    )
+    assert count == 1
+    (folder / SERVICE.name).write_text(text)
+    shutil.copy(TIMER, folder)
+    (folder / f"{SERVICE.name}.d").mkdir()
+    for file in DROP_INS:
+        shutil.copy(file, folder / f"{SERVICE.name}.d")
+    units = (folder / SERVICE.name, folder / TIMER.name)
+    return said_by(program("systemd-analyze"), "verify", "--man=no", *units)
+
+
+def test_systemd_understands_the_units(tmp_path):
+    """systemd has nothing to say about the units and their drop-ins."""
+    text = SERVICE.read_text()
+
+    assert verify(tmp_path / "right", text) == (0, "")
+    # It ends with 0 even so.
+    _, said = verify(tmp_path / "wrong", text.replace("UMask=", "Umask="))
+    assert "Umask" in said
+
+
+def test_the_service_is_sealed():
+    """systemd rates the service's exposure at 1.1 of 10 at most."""
+    analyze = (program("systemd-analyze"), "security", "--offline=true", "--no-pager")
+
+    status, said = said_by(*analyze, f"--threshold={MOST_EXPOSURE}", SERVICE)
+    assert status == 0, said
+    assert "Overall exposure level" in said
+    status, _ = said_by(*analyze, "--threshold=1", SERVICE)
+    assert status == 1
+
+
+def test_the_service_ends_and_never_repeats_itself(tmp_path):
+    """A run is bounded above its own limits, its status is kept, none is repeated."""
+    service = read_unit(SERVICE, *DROP_INS)["Service"]
+    deadline = unit_settings(tmp_path, "access-key", "secret-key").run_deadline
+
+    assert service["Type"] == ["oneshot"]
+    assert not service.keys() & {"Restart", "SuccessExitStatus", "ExecStartPost"}
+    assert not service["ExecStart"][0].startswith("-")
+    [timeout] = service["TimeoutStartSec"]
+    assert deadline + ALARM_SECONDS < float(timeout) < 120
+
+
+def test_the_service_may_do_nothing_it_need_not():
+    """The service has a user of its own, one folder to write to, and no privilege."""
+    service = read_unit(SERVICE, *DROP_INS)["Service"]
+
+    for key in ("DynamicUser", "NoNewPrivileges", "PrivateTmp", "PrivateDevices"):
+        assert service[key] == ["yes"]
+    assert service["ProtectSystem"] == ["strict"]
+    assert service["ProtectHome"] == ["yes"]
+    assert service["StateDirectory"] == ["ecoflow-push"]
+    assert service["StateDirectoryMode"] == ["0700"]
+    assert service["CapabilityBoundingSet"] == service["AmbientCapabilities"] == []
+    assert service["RestrictAddressFamilies"] == ["AF_INET AF_INET6 AF_UNIX"]
+    assert service["SystemCallFilter"][0] == "@system-service"
+    assert service["MemoryMax"]
+    assert "ReadWritePaths" not in service
+
+
+def test_the_timer_beats_every_minute():
+    """Runs start within seconds of a minute; what was missed is not made up for."""
+    timer = read_unit(TIMER)
+    clock = timer["Timer"]
+
+    assert clock["OnCalendar"] == ["minutely"]
+    assert clock["AccuracySec"] == ["1s"]
+    assert 0 < int(clock["RandomizedDelaySec"][0].removesuffix("s")) < 30
+    assert clock["FixedRandomDelay"] == ["yes"]
+    assert clock["Persistent"] == ["false"]
+    assert timer["Install"] == {"WantedBy": ["timers.target"]}
+    assert "Unit" not in clock  # that of the same name
+
+
+def unit_settings(
+    tmp_path: Path, *secrets: str, drop_ins: tuple[str, ...] = (), more: str = ""
+) -> Settings:
+    """Return the settings of the service with some of its drop-ins."""
+    service = read_unit(SERVICE, *(SYSTEMD / name for name in drop_ins))["Service"]
+    environ = dict(each.split("=", 1) for each in service["Environment"])
+    assert environ["STATE_DIR"] == f"%S/{service['StateDirectory'][0]}"
+    environ["STATE_DIR"] = "/var/lib/ecoflow-push"
+    loaded = dict(each.split(":", 1) for each in service["LoadCredential"])
+    assert sorted(loaded) == sorted(secrets)
+    for name, path in loaded.items():
+        assert path == f"/etc/ecoflow-push/{name}"
+    [file] = service["EnvironmentFile"]
+    text = (SYSTEMD / Path(file).name).read_text() + more
+    environ |= dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    assert_documented(set(environ))
+    for name in environ:
+        assert not re.search(r"(KEY|PASSWORD|TOKEN)$", name), name
+    return accepted(environ, secrets_in(tmp_path / "credentials", *secrets), "%d")
+
+
+def test_the_services_settings_are_accepted(tmp_path):
+    """The service as it stands reads by developer keys and pushes to a gateway."""
+    settings = unit_settings(tmp_path, "access-key", "secret-key")
+
+    assert settings.access_key
+    assert settings.access_key.reveal() == "content-of-access-key"
+    assert settings.pushgateway
+
+
+def test_the_drop_in_for_the_app_account(tmp_path):
+    """With app-account.conf the keys' files are no longer needed."""
+    settings = unit_settings(
+        tmp_path,
+        "account-password",
+        drop_ins=("app-account.conf",),
+        more="ECOFLOW_ACCOUNT_USER=you@example.org\n",
+    )
+
+    assert settings.access_key is None
+    assert settings.account_password
+    assert settings.account_password.reveal() == "content-of-account-password"
+
+
+def test_the_drop_in_for_remote_write(tmp_path):
+    """remote-write.conf adds a password to what is there."""
+    settings = unit_settings(
+        tmp_path,
+        *("access-key", "secret-key", "remote-write-password"),
+        drop_ins=("remote-write.conf",),
+        more="REMOTE_WRITE_URL=https://mimir.example/push\nREMOTE_WRITE_USERNAME=me\n",
+    )
+
+    assert settings.remote_write
+    assert settings.access_key
