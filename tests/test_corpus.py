@@ -18,9 +18,8 @@ import pytest
 from ecoflow_push.metrics.names import raw_samples
 from ecoflow_push.metrics.registry import RESERVED_NAMES
 from ecoflow_push.simulator.cloud import SimulatedDevice
-from tests.support import ROOT, Series, fetch, free_port, push, running, strip, values
+from tests.support import SHARED, Series, fetch, free_port, push, running, strip, values
 
-SHARED = ROOT.parent / "shared"
 RECORDED = SHARED / "payloads"
 
 SHAPES: dict[str, dict[str, object]] = {
@@ -59,8 +58,6 @@ def quota_map(path: Path) -> dict[str, object]:
 
 def recorded_maps() -> dict[str, dict[str, object]]:
     """Return every recorded REST map and latestQuotas map, by file."""
-    if not RECORDED.is_dir():
-        pytest.skip("no recorded payloads beside the project (../shared/payloads)")
     kinds = ("REST quota/all", "open-API quota map", "mqtt app latestQuotas get_reply")
     rows = (RECORDED / "INDEX.tsv").read_text().splitlines()[1:]
     files = [
@@ -109,7 +106,9 @@ def expected(quotas: Mapping[str, object]) -> tuple[Series, int, int]:
     return series, met, differed
 
 
-@pytest.mark.parametrize("source", ["own shapes", "recorded"])
+@pytest.mark.parametrize(
+    "source", ["own shapes", pytest.param("recorded", marks=pytest.mark.recorded)]
+)
 def test_every_value_arrives_and_nothing_else(
     source, environ, cloud, pushgateway, tmp_path
 ):
@@ -178,6 +177,7 @@ def scrape(gateway_url: str, folder: Path, total: int) -> dict[str, Series]:
     return devices
 
 
+@pytest.mark.recorded
 def test_names_equal_inflections_on_the_corpus():
     """On every recorded key the name is `inflection.underscore`'s."""
     for file, quotas in recorded_maps().items():
@@ -210,6 +210,7 @@ def names_wanted(dashboard: str, naming: str) -> tuple[set[str], set[str], set[s
     return names, {n for n in names if n.replace("_", "") in bare}, produced
 
 
+@pytest.mark.recorded
 def test_existing_dashboards_find_their_names():
     """Each name of the well-known dashboard whose key is recorded comes out so."""
     names, wanted, produced = names_wanted("vpikus-v2", "ecoflow")
@@ -230,6 +231,7 @@ def test_existing_dashboards_find_their_names():
     )
 
 
+@pytest.mark.recorded
 def test_the_other_spelling_has_the_other_exporters_names():
     """In its own spelling each name of berezhinskiy's list comes out, if recorded."""
     names, wanted, produced = names_wanted("berezhinskiy-readme", "berezhinskiy")

@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from paho.mqtt.client import Client
@@ -25,8 +24,10 @@ from tests.broker import BROKER_PASSWORD, BROKER_USER
 from tests.conftest import DELTA
 from tests.mqtt import SECRETS, assert_decent, paths, use
 from tests.scripted_broker import ScriptedBroker
-from tests.support import PUSH, Run, push, values
+from tests.support import PUSH, Run, eventually, push, values
 
+# How long a device that says nothing is waited for (docs/settings.md, MQTT_TIMEOUT).
+SILENCE = 13
 ASLEEP = SimulatedDevice("R601ZFAKE0000003", {"pd.soc": 12}, online=0)
 
 
@@ -47,7 +48,7 @@ def test_a_snapshot_over_mqtt(account, fleet, cloud, pushgateway):
     assert info["source"] == "mqtt"
     assert {topic.rsplit("/", 1)[1] for topic, _ in fleet.asked} == {"get"}
     assert len(fleet.asked) == 2
-    assert run.took < 3
+    assert run.seconds < SILENCE
 
 
 def test_the_next_run_logs_in_no_more(account, fleet, cloud, broker, tmp_path):
@@ -89,7 +90,7 @@ def test_silence_is_unknown(account, fleet, cloud, pushgateway):
     assert_decent(run, 69)
     assert "no answer: asleep" in run.stderr
     assert ("ecoflow_online", ()) not in pushgateway.device("R331ZFAKE0000009")
-    assert run.took < 4
+    assert run.seconds < SILENCE
 
 
 def test_a_config_frame_is_no_data(account, fleet, cloud, pushgateway):
@@ -102,7 +103,7 @@ def test_a_config_frame_is_no_data(account, fleet, cloud, pushgateway):
     run = push(account)
 
     assert_decent(run, 0)
-    assert 5 < run.took < 9
+    assert 5 <= run.seconds < SILENCE
     names = {name for name, _ in pushgateway.device(DELTA.sn)}
     assert "ecoflow_pd_soc" in names
     assert "ecoflow_pd_pd_info_full" not in names
@@ -215,10 +216,7 @@ def test_nothing_is_left_behind(account, fleet, cloud, broker, ca_file):
     del client
     gc.collect()  # a socket left open would warn, and a warning is an error here
     # The simulated cloud's own threads end a moment after their connections.
-    until = time.monotonic() + 5
-    while threading.active_count() > threads and time.monotonic() < until:
-        time.sleep(0.01)
-    assert threading.active_count() <= threads
+    assert eventually(lambda: threading.active_count() <= threads, 60)
 
 
 def test_no_secret_at_debug(account, fleet, cloud, tmp_path):
@@ -260,7 +258,7 @@ def test_a_binary_device(account, fleet, cloud, pushgateway):
     run = push(account)
 
     assert_decent(run, 0)
-    assert run.took < 3
+    assert run.seconds < SILENCE
     device = pushgateway.device(DELTA_3)
     assert values(device) == {
         ("ecoflow_pow_in_sum_w", ()): 120.5,
@@ -290,19 +288,17 @@ def test_a_taken_over_session(account, fleet, cloud, broker, ca_file):
     process = subprocess.Popen(
         [sys.executable, PUSH], env=account, stderr=subprocess.PIPE, text=True
     )
-    until = time.monotonic() + 10
-    while not fleet.asked and time.monotonic() < until:
-        time.sleep(0.01)
+    assert eventually(lambda: fleet.asked, 60)
     thief = Client(CallbackAPIVersion.VERSION2, client_id=broker.client_ids()[0])
     thief.username_pw_set(BROKER_USER, BROKER_PASSWORD)
     thief.tls_set_context(ssl.create_default_context(cafile=ca_file))
     thief.connect("localhost", broker.port)
     thief.loop_start()
-    _, said = process.communicate(timeout=15)
+    _, said = process.communicate(timeout=60)
     thief.disconnect()
     thief.loop_stop()
 
-    assert_decent(Run(process.returncode, "", said, 0.0), 69)
+    assert_decent(Run(process.returncode, "", said), 69)
     assert "another session with this client id" in said
 
 

@@ -40,9 +40,9 @@ def test_a_dripping_server_gains_no_time(exchange, fault, server, ca_file):
     began = time.monotonic()
 
     with pytest.raises(OutOfTime):
-        sender.send(lambda: Request("GET", server.url + "/", {}), Deadline(0.6))
+        sender.send(lambda: Request("GET", server.url + "/", {}), Deadline(1))
 
-    assert 0.5 < time.monotonic() - began < 1.2
+    assert 0.9 < time.monotonic() - began < 2
     sender.close()
 
 
@@ -57,11 +57,9 @@ def test_a_server_that_never_reads_gains_no_time(exchange):
         began = time.monotonic()
 
         with pytest.raises(OutOfTime):
-            sender.send(
-                lambda: Request("PUT", url, {}, b"x" * 50_000_000), Deadline(0.6)
-            )
+            sender.send(lambda: Request("PUT", url, {}, b"x" * 50_000_000), Deadline(1))
 
-        assert time.monotonic() - began < 1.2
+        assert time.monotonic() - began < 2
         sender.close()
 
 
