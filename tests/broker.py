@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +14,7 @@ import trustme
 from ecoflow_push.simulator.cloud import USER_ID
 from tests.fetch_servers import environ as library_path
 from tests.fetch_servers import find
-from tests.support import free_port
+from tests.support import eventually, free_port
 
 BROKER_USER = "app-0123456789abcdef"
 BROKER_PASSWORD = "fedcba9876543210"
@@ -82,14 +82,16 @@ def mosquitto(folder: Path, authority: trustme.CA, *lines: str) -> Iterator[Mosq
     process = subprocess.Popen(
         [program, "-c", folder / "mosquitto.conf"], env=library_path(program)
     )
+
+    def is_up() -> bool:
+        assert process.poll() is None, (folder / "log").read_text()
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        return False
+
     try:
-        for _ in range(500):
-            assert process.poll() is None, (folder / "log").read_text()
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.01)
+        assert eventually(is_up), "mosquitto does not answer"
         yield Mosquitto(port, folder / "log")
     finally:
         process.terminate()

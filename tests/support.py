@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -60,7 +61,7 @@ class Run(NamedTuple):
         return float(found[-1])
 
 
-def push(environ: Mapping[str, str], *args: str, timeout: float = 60) -> Run:
+def push(environ: Mapping[str, str], *args: str, timeout: float = 120) -> Run:
     """Run push.py as cron would, with this environment and no other."""
     done = subprocess.run(
         [sys.executable, PUSH, *args],
@@ -96,7 +97,7 @@ def free_port() -> int:
 
 def fetch(url: str, **headers: str) -> bytes:
     request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=30) as response:
         return bytes(response.read())
 
 
@@ -174,19 +175,22 @@ def running(
     # Not a pipe: a server that logs into one that nobody reads stops.
     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
     process = subprocess.Popen([binary, *args], stderr=said, env=environ(binary))
+
+    def is_up() -> bool:
+        assert process.poll() is None, (said.seek(0), said.read())[1]
+        try:
+            fetch(url + ready)
+        except urllib.error.HTTPError as exc:
+            return exc.code == 401
+        except urllib.error.URLError as exc:
+            # It wants a certificate, or has one that is not known here.
+            return isinstance(exc.reason, ssl.SSLError)
+        except OSError:
+            return False
+        return True
+
     try:
-        for _ in range(500):
-            assert process.poll() is None, (said.seek(0), said.read())[1]
-            try:
-                fetch(url + ready)
-                break
-            except urllib.error.HTTPError as exc:
-                if exc.code == 401:
-                    break
-            except OSError as exc:
-                if "CERTIFICATE" in str(exc) or "HANDSHAKE" in str(exc).upper():
-                    break
-            time.sleep(0.01)
+        assert eventually(is_up), f"{program} does not answer"
         yield process
     finally:
         # One that a test has stopped would not hear the other signal.
@@ -230,8 +234,9 @@ class Database(NamedTuple):
         """Return all samples in milliseconds, as stored; staleness markers left out."""
         if self.is_victoria:
             fetch(f"{self.url}/internal/force_flush")
+            # New series are found only after the index is written.
             path = f"/api/v1/export?match[]={quote(match)}"
-            text = eventually(lambda: fetch(self.url + path).decode())
+            text = eventually(lambda: fetch(self.url + path).decode(), 5)
             return {
                 _key(row["metric"]): [
                     (at, float(value))
@@ -252,7 +257,7 @@ class Database(NamedTuple):
         at = time.time() if at is None else at
         if self.is_victoria:
             fetch(f"{self.url}/internal/force_flush")
-        rows = eventually(lambda: self._query(match, at))
+        rows = eventually(lambda: self._query(match, at), 5)
         return {_key(row["metric"]): float(row["value"][1]) for row in rows}
 
     def _query(self, query: str, at: float) -> list[Any]:
@@ -260,12 +265,17 @@ class Database(NamedTuple):
         return list(json.loads(fetch(self.url + path))["data"]["result"])
 
 
-def eventually(ask: Callable[[], T], seconds: float = 5) -> T:
-    """Return the first answer that is not empty, the last one if none is."""
+def eventually(ask: Callable[[], T], seconds: float = 60) -> T:
+    """Return the first answer that is not empty, the last one if none is.
+
+    The time is no bound of anything but the patience with a busy machine; where an
+    empty answer is one, less of it is enough.
+    """
     until = time.monotonic() + seconds
+    pause = 0.01
     while not (answer := ask()) and time.monotonic() < until:
-        # New series are found by VictoriaMetrics only after its index is written.
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(0.1, pause * 1.5)
     return answer
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import inflection
 import pytest
@@ -18,7 +18,17 @@ import pytest
 from ecoflow_push.metrics.names import raw_samples
 from ecoflow_push.metrics.registry import RESERVED_NAMES
 from ecoflow_push.simulator.cloud import SimulatedDevice
-from tests.support import SHARED, Series, fetch, free_port, push, running, strip, values
+from tests.support import (
+    SHARED,
+    Series,
+    eventually,
+    fetch,
+    free_port,
+    push,
+    running,
+    strip,
+    values,
+)
 
 RECORDED = SHARED / "payloads"
 
@@ -162,13 +172,14 @@ def scrape(gateway_url: str, folder: Path, total: int) -> dict[str, Series]:
         ready="/-/ready",
         url=url,
     ):
-        # The first scrape comes about 5 s after the start.
-        for _ in range(300):
+
+        def scraped() -> list[Any]:
             answer = fetch(url + '/api/v1/query?query={job="ecoflow"}')
-            result = json.loads(answer)["data"]["result"]
-            if len(result) >= total:
-                break
-            time.sleep(0.1)
+            result = list(json.loads(answer)["data"]["result"])
+            return result if len(result) >= total else []
+
+        # The first scrape comes about 5 s after the start.
+        result = eventually(scraped)
     devices: dict[str, Series] = {}
     for row in result:
         labels = row["metric"]

@@ -139,7 +139,7 @@ def fill_gateway(url: str, database: Database) -> None:
         told = run(now, dropped=dropped, oldest_at=now - 2400)
         sink.push(told, run_group, Deadline(10))
         told_of = f'ecoflow_push_dropped_samples_total{{reason="size"}} == {dropped}'
-        assert eventually(partial(ask, database, told_of), seconds=20)
+        assert eventually(partial(ask, database, told_of))
     sink.close()
 
 
@@ -260,7 +260,7 @@ class Servers:
                 fill_remote(database.write_url)
                 # What it took it shows when its index is written.
                 shows = partial(database.alive, "ecoflow_device_info")
-                assert eventually(shows, seconds=20)
+                assert eventually(shows)
             self._filled[way] = Filled(database, way)
         return self._filled[way]
 
@@ -466,12 +466,12 @@ def test_a_real_run_fills_the_panels(way, environ, cloud, pushgateway, tmp_path)
         first = cloud.devices[0]
         cloud.devices[0] = replace(first, quotas={**(first.quotas or {}), "pd.more": 1})
         assert push(environ).status == 0
-        assert eventually(lambda: ask(database, "ecoflow_push_success"), seconds=20)
+        assert eventually(lambda: ask(database, "ecoflow_push_success"))
         silent = {
             title
             for title, expr in EXPRESSIONS.items()
             if title not in NOT_BY_GOOD_RUNS[way]
-            and not eventually(partial(ask, database, filled_in(expr)))
+            and not eventually(partial(ask, database, filled_in(expr)), 10)
         }
         recorded = [rule["expr"] for rule in rules() if "record" in rule]
         assert all(eventually(partial(ask, database, expr)) for expr in recorded)

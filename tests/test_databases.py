@@ -154,7 +154,7 @@ def test_the_same_series_by_a_scrape(environ, cloud, pushgateway, tmp_path):
     with prometheus(tmp_path / "scraping", config=config) as database:
         quotas = '{device!="",__name__!~"push_.*"}'
         # A target is scraped for the first time some 5 s after the start.
-        scraped = eventually(lambda: database.alive(quotas), 20)
+        scraped = eventually(lambda: database.alive(quotas))
     with prometheus(tmp_path / "written") as database:
         assert push({**environ, "REMOTE_WRITE_URL": database.write_url}).status == 0
         written = database.alive('{device!=""}')

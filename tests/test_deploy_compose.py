@@ -128,7 +128,7 @@ def test_the_composed_prometheus_keeps_the_labels(tmp_path):
         assert target in config
         with prometheus(tmp_path / "prometheus", config=config) as database:
             match = '{job=~"ecoflow_demo.*"}'
-            scraped = eventually(lambda: database.alive(match), seconds=20)
+            scraped = eventually(lambda: database.alive(match))
 
     assert len(wanted) > 20
     assert scraped.keys() >= wanted

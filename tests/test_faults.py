@@ -326,7 +326,7 @@ def test_one_refused_device_does_not_stop_the_others(environ, cloud, pushgateway
         urllib.request.Request(
             f"{pushgateway.url}/metrics/job/other", data=clash, method="PUT"
         ),
-        timeout=5,
+        timeout=30,
     ).close()
 
     run = push(environ)

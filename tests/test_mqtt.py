@@ -216,7 +216,7 @@ def test_nothing_is_left_behind(account, fleet, cloud, broker, ca_file):
     del client
     gc.collect()  # a socket left open would warn, and a warning is an error here
     # The simulated cloud's own threads end a moment after their connections.
-    assert eventually(lambda: threading.active_count() <= threads, 60)
+    assert eventually(lambda: threading.active_count() <= threads)
 
 
 def test_no_secret_at_debug(account, fleet, cloud, tmp_path):
@@ -288,7 +288,7 @@ def test_a_taken_over_session(account, fleet, cloud, broker, ca_file):
     process = subprocess.Popen(
         [sys.executable, PUSH], env=account, stderr=subprocess.PIPE, text=True
     )
-    assert eventually(lambda: fleet.asked, 60)
+    assert eventually(lambda: fleet.asked)
     thief = Client(CallbackAPIVersion.VERSION2, client_id=broker.client_ids()[0])
     thief.username_pw_set(BROKER_USER, BROKER_PASSWORD)
     thief.tls_set_context(ssl.create_default_context(cafile=ca_file))

@@ -127,7 +127,7 @@ class Drill:
     def calm_down(self) -> None:
         """Run on without any trouble until nothing waits."""
         self.between.trouble = 0
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while self.run(*["ok"] * 3) or self.files("0*"):
             assert time.monotonic() < until, self.files("0*")
             # A Retry-After of the troubled line may still hold.

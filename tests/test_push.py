@@ -363,7 +363,7 @@ def test_a_second_run_leaves_at_once(environ, cloud, pushgateway):
         [sys.executable, PUSH], env=environ, stderr=subprocess.PIPE
     )
     try:
-        assert eventually(lambda: cloud.received, 60)
+        assert eventually(lambda: cloud.received)
 
         second = push(environ)
 
@@ -387,7 +387,7 @@ def test_a_killed_run_leaves_no_lock(environ, cloud):
     first = subprocess.Popen(
         [sys.executable, PUSH], env=environ, stderr=subprocess.PIPE
     )
-    assert eventually(lambda: cloud.received, 60)
+    assert eventually(lambda: cloud.received)
     first.kill()
     first.communicate()
 
@@ -412,7 +412,7 @@ def test_a_signal_ends_the_run(number, status, where, environ, cloud, tmp_path):
         process = subprocess.Popen(
             [sys.executable, PUSH], env=environ, stderr=subprocess.PIPE, text=True
         )
-        assert eventually(lambda: waiting_at.received, 60)
+        assert eventually(lambda: waiting_at.received)
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
 

@@ -154,7 +154,7 @@ class LosesAnswers(RecordingServer):
             method=received.method,
             headers={"Content-Encoding": "gzip"},
         )
-        urllib.request.urlopen(request, timeout=5).close()
+        urllib.request.urlopen(request, timeout=30).close()
         return Answer(503)
 
 
@@ -193,7 +193,7 @@ def test_a_run_killed_behind_its_push_is_not_forgotten(environ, cloud, pushgatew
     with Kills() as killer:
         through = {**environ, "HTTP_PROXY": killer.url, "NO_PROXY": "127.0.0.1"}
         process = subprocess.Popen([sys.executable, PUSH], env=through)
-        assert process.wait(timeout=20) == -9
+        assert process.wait(timeout=60) == -9
     assert values(pushgateway.device(DELTA.sn))
     cloud.fail(LIST, faults.status(500))
 
