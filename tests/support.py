@@ -76,11 +76,13 @@ def push(environ: Mapping[str, str], *args: str, timeout: float = 120) -> Run:
 
 
 def _ports() -> Iterator[int]:
-    # Below those of outgoing connections, and each worker of pytest-xdist apart.
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first = 10_000 + worker % 10 * 2_000
-    while True:
-        yield from range(first, first + 2_000)
+    # Below those of outgoing connections. Each process that tests, of this suite or of
+    # another one, has a block of its own: who holds the first port of it.
+    for first in range(18_000, 32_000, 350):
+        with socket.socket() as guard, suppress(OSError):
+            guard.bind(("127.0.0.1", first))
+            while True:
+                yield from range(first + 1, first + 350)
 
 
 PORTS = _ports()
