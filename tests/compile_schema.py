@@ -3,7 +3,7 @@
 python -m tests.compile_schema
 
 Needs protoc: Debian's protobuf-compiler, or grpcio-tools from PyPI. The program and
-its tests need neither: test_protobuf.py compares the two kinds of files by itself.
+its tests need neither: test_protobuf_schema.py compares the two kinds of files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-SCHEMA = Path(__file__).parent.parent / "ecoflow_push" / "devices" / "schema"
+from ecoflow_push.devices import tables
+
+SCHEMA = Path(tables.SCHEMA)
 PROTOC = (
     ["protoc"]
     if shutil.which("protoc")

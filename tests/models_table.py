@@ -1,4 +1,4 @@
-"""The table in docs/models.md, from the tables that route messages.
+"""The table in docs/models.md, from the tables of devices/.
 
 python -m tests.models_table
 """
@@ -7,31 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ecoflow_push.devices.families import FAMILIES, family_of
-from ecoflow_push.devices.products import PRODUCTS
+from ecoflow_push.devices.messages import messages_of, tables
+from ecoflow_push.devices.products import products
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "models.md"
 BEGIN = "<!-- made by python -m tests.models_table -->\n"
 
-# These answer in JSON only (ecoflow-protocol.md 3.8).
-JSON_ONLY = {
-    "DELTA 2",
-    "DELTA 2 Max",
-    "DELTA 2 Max Smart Extra Battery",
-    "DELTA 3 1500",
-    "DELTA Pro",
-    "DELTA mini",
-    "GLACIER",
-    "Power Kits",
-    "RIVER 2",
-    "RIVER 2 Max",
-    "RIVER 2 Pro",
-    "Smart Home Panel",
-    "WAVE 2",
-}
-# Binary, but nobody has published what (ecoflow-protobuf.md 6.1, 12).
-UNKNOWN_MESSAGES = {"OCEAN 2", "PowerGlow", "PowerPulse"}
-# Recorded frames, by product; test_protobuf.py decodes them all.
+WITHOUT = {"JSON": "none: it speaks JSON", "not public": "none that is read as yet"}
+# Recorded frames, by product; test_protobuf_recorded.py decodes them all.
 RECORDED = {
     "Alternator Charger": ["alternator/alternator-frames.hex"],
     "DELTA 3": ["delta3/delta3-p231-frame.hex"],
@@ -71,8 +54,8 @@ RECORDED = {
 UNREAD = {
     "PowerOcean": "of messages that are not read",
     "PowerPulse": "of messages that are not read",
-    "STREAM 5000": "battery and manager; 254/39 and 254/40 have no public schema",
-    "STREAM AC 5000": "battery and manager; 254/39 and 254/40 have no public schema",
+    "STREAM 5000": "battery and manager; 254/39 and 254/40 are not read",
+    "STREAM AC 5000": "battery and manager; 254/39 and 254/40 are not read",
 }
 # What peers decoded from each product: its names are compared with ours.
 DECODED = {
@@ -112,23 +95,23 @@ DECODED = {
 def table() -> str:
     """Return the table: a line for each product, by name."""
     prefixes: dict[str, list[str]] = {}
-    for prefix, product in PRODUCTS.items():
-        prefixes.setdefault(product, []).append(f"`{prefix}`")
+    groups = {"Unknown": ""}
+    for prefix, (product, _, group) in products().serials.items():
+        if product:
+            prefixes.setdefault(product, []).append(f"`{prefix}`")
+            groups[product] = group
     lines = [
         "| product | serial begins with | binary messages | tested with recorded |",
         "|---|---|---|---|",
     ]
     for product in [*sorted(prefixes), "Unknown"]:
-        family = FAMILIES.get(product, family_of(product))
-        messages = ", ".join(
+        group = groups[product]
+        sent = tables()[0].get(group) or messages_of(group)
+        messages = WITHOUT.get(group) or ", ".join(
             f"{func}/{number}"
-            for (func, number), route in sorted(family.items())
+            for (func, number), route in sorted(sent.items())
             if route
         )
-        if product in JSON_ONLY:
-            messages = "none: it speaks JSON"
-        elif product in UNKNOWN_MESSAGES:
-            messages = "none that is public"
         tested = [
             what + (f" ({UNREAD[product]})" if product in UNREAD and part else "")
             for part, what, listed in ((1, "frames", RECORDED), (0, "names", DECODED))

@@ -1,66 +1,109 @@
-"""Product names by serial prefix, for devices that the cloud lists without one.
+"""Which device is which: products.tsv.
 
 EcoFlow publishes no such table: this holds what several sources or live accounts
-agree on (ecoflow-protocol.md 5.1); prefixes of doubtful meaning are left out.
+agree on (protocol/prefixes.md#prefixes).
 """
 
 from __future__ import annotations
 
-PRODUCTS = {
-    "AC71": "WAVE 3",
-    "BK01": "STREAM Microinverter",
-    "BK11": "STREAM Ultra",
-    "BK12": "STREAM Pro",
-    "BK21": "Smart Meter",
-    "BK31": "STREAM AC Pro",
-    "BK41": "STREAM Max",
-    "BK51": "STREAM AC",
-    "BK61": "STREAM Ultra X",
-    "BX1": "GLACIER",
-    "C376": "PowerPulse",
-    "D361": "DELTA 3 1500",
-    "D3M1": "DELTA 3 Max Plus",
-    "D3N1": "DELTA 3 Max",
-    "DBAB": "DELTA mini",
-    "DC": "DELTA Pro",
-    "ES21": "STREAM 5000",
-    "ES22": "STREAM AC 5000",
-    "F371": "Alternator Charger",
-    "HC31": "PowerOcean DC Fit",
-    "HD3": "Smart Home Panel 2",
-    "HF33": "PowerGlow",
-    "HJ3": "PowerOcean",
-    "HJ3C": "PowerOcean Plus",
-    "HW51": "PowerStream",
-    "HW52": "Smart Plug",
-    "J32": "PowerOcean",
-    "KT2": "WAVE 2",
-    "M10": "Power Kits",
-    "MR5": "DELTA Pro 3",
-    "P101": "DELTA Pro Ultra X",
-    "P231": "DELTA 3",
-    "P351": "DELTA 3 Plus",
-    "P521": "RAPID Pro Desktop Charger",
-    "R33": "DELTA 2",
-    "R35": "DELTA 2 Max",
-    "R361": "DELTA 2 Max Smart Extra Battery",
-    "R371": "PowerOcean Plus",
-    "R372": "PowerOcean Plus",
-    "R374": "PowerOcean Plus",
-    "R60": "RIVER 2",
-    "R61": "RIVER 2 Max",
-    "R62": "RIVER 2 Pro",
-    "RE11": "OCEAN 2",
-    "RF45": "GLACIER Classic",
-    "SP10": "Smart Home Panel",
-    "Y71": "DELTA Pro Ultra",
-}
+from functools import cache
+
+from ecoflow_push.devices.tables import FOLDER, TableError, check_cells, lines
+
+_PRODUCT, _FAMILY, _MESSAGES = range(3)
+_CELLS = {"serial": 5, "name": 3, "key": 3}
+_LONGEST_NAME = 64
+
+
+class Products:
+    """The table: `serials` hold product, family and messages, each perhaps empty.
+
+    `names`, beginnings of product names in small letters, and `keys` hold families.
+    `families` and `messages` hold the place where each is first spoken of.
+    """
+
+    __slots__ = ("families", "keys", "messages", "names", "serials")
+
+    def __init__(self) -> None:
+        self.serials: dict[str, tuple[str, str, str]] = {}
+        self.names: dict[str, str] = {}
+        self.keys: dict[str, str] = {}
+        self.families: dict[str, str] = {}
+        self.messages: dict[str, str] = {}
+
+    def add(self, place: str, cells: list[str]) -> None:
+        """Take in one line; raises TableError."""
+        kind = cells[0]
+        if kind not in _CELLS:
+            raise TableError(place, f"{kind!r} is neither serial, name nor key")
+        check_cells(place, cells, _CELLS[kind])
+        begins = cells[1]
+        if begins in getattr(self, f"{kind}s"):
+            raise TableError(place, f"the {kind} {begins!r} stands here twice")
+        if kind == "serial":
+            family = self._add_serial(place, begins, *cells[2:])
+        else:
+            family = cells[2]
+            if not begins or not family:
+                raise TableError(place, f"a {kind} needs a family")
+            if kind == "name" and begins != begins.lower():
+                raise TableError(place, f"{begins!r} is not in small letters")
+            (self.names if kind == "name" else self.keys)[begins] = family
+        if family:
+            self.families.setdefault(family, place)
+
+    def _add_serial(
+        self, place: str, begins: str, product: str, family: str, messages: str
+    ) -> str:
+        if not 2 <= len(begins) <= 4:
+            raise TableError(place, f"{begins!r} has not 2 to 4 characters")
+        if bool(product) != bool(messages):
+            raise TableError(place, "a product needs its messages, and they it")
+        self.serials[begins] = (product, family, messages)
+        if messages:
+            self.messages.setdefault(messages, place)
+        return family
+
+    def of_serial(self, sn: str, column: int) -> str:
+        """Return the cell of the longest beginning of a serial that has one."""
+        for length in (4, 3, 2):
+            row = self.serials.get(sn[:length])
+            if row and row[column]:
+                return row[column]
+        return ""
+
+
+def products(folder: str = FOLDER) -> Products:
+    """Return the table; raises TableError."""
+    return _products(folder)
+
+
+@cache
+def _products(folder: str) -> Products:
+    table = Products()
+    for place, cells in lines(folder, "products.tsv"):
+        table.add(place, cells)
+    return table
 
 
 def product_name(sn: str) -> str:
     """Return the product of a serial number, `Unknown` if its prefix says nothing."""
-    for length in (4, 3, 2):
-        name = PRODUCTS.get(sn[:length])
-        if name:
-            return name
-    return "Unknown"
+    return products().of_serial(sn, _PRODUCT) or "Unknown"
+
+
+def family_by_serial(sn: str) -> str:
+    """Return the name of a serial number's family, empty if it says nothing."""
+    return products().of_serial(sn, _FAMILY)
+
+
+def messages_by_serial(sn: str) -> str:
+    """Return which messages a serial number's device sends, empty if it is unknown."""
+    return products().of_serial(sn, _MESSAGES)
+
+
+def family_by_product(product: str) -> str:
+    """Return the family by the longest known beginning of a product's name, or none."""
+    product = product[:_LONGEST_NAME].lower()
+    names = products().names
+    known = [begins for begins in names if product.startswith(begins)]
+    return names[max(known, key=len)] if known else ""

@@ -1,0 +1,177 @@
+"""docs/normalized.md, from the tables of devices/ and the recorded payloads.
+
+python -m tests.normalized_page
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ecoflow_push.devices.families import Family, Row, family_named
+from ecoflow_push.devices.metrics import metrics
+from ecoflow_push.devices.normalized import MOST_PACKS, family_of
+from ecoflow_push.devices.products import products
+from tests.frames import RECORDED
+from tests.recordings import MODELS, SILENT_SOLAR, SILENT_STATIONS, covered, serial_of
+from tests.support import ROOT
+
+DOCUMENT = ROOT / "docs" / "normalized.md"
+COVERAGE = "## Coverage\n"
+
+
+INTRODUCTION = """\
+# Normalized metrics
+
+The same names on every model, in base units. This page is made from the program's \
+table by `python -m tests.normalized_page`.
+
+- A value that is not reported is absent; one that means "none", or that cannot be, is \
+left out and counted in `ecoflow_push_skipped_values`, never corrected.
+- Without the label `pack` a series is the device, or its main battery; with it, one \
+battery: an extra one by number, or a pack by number or serial.
+- A sum is there only if each of its parts is.
+- Energies are the device's own counters; nothing is integrated.
+
+## Metrics
+
+| no. | metric | unit | type | between | meaning |
+|---|---|---|---|---|---|"""
+LEFT_OUT = f"""
+| left out as | the value |
+|---|---|
+| `sentinel` | stands for "none" or "not known" |
+| `out_of_bounds` | cannot be |
+| `not_a_number` | is a text, a boolean or a list where a number should be |
+| `ambiguous` | comes from several modules where one is expected |
+| `odd_pack` | is that of a pack without a plain name, or beyond the {MOST_PACKS}th |
+
+## Families
+
+Chosen by the beginning of the serial number, else by that of the product's name, else \
+by a key that only such devices have.
+
+| family | known by |
+|---|---|"""
+HEAD = """\
+| keys | families | scale | means "none" | certainty | source |
+|---|---|---|---|---|---|"""
+LEFT_OPEN = """\
+Of several keys of a family the first valid one counts, in the order above. Certainty: \
+A several independent sources agree, B one good source, C one claim that no recorded \
+value contradicts. The sources are sections of \
+[what is known](protocol/README.md).
+
+What has no row, and why, is in [open.md](open.md)."""
+
+
+def families() -> list[Family]:
+    """Return all families, by name."""
+    named = [family_named(name) for name in sorted(products().families)]
+    return [family for family in named if family]
+
+
+def scale_of(row: Row) -> str:
+    parts = [f"* {row.times:g}"] if row.times != 1 else []
+    return " ".join(parts + ([f"/ {row.over:g}"] if row.over != 1 else []))
+
+
+def metric_rows(metric: str) -> Iterator[str]:
+    """Yield a line for each way to a metric, with the families that go it."""
+    ways: dict[tuple[str, ...], list[str]] = {}
+    for family in families():
+        for prefix, end, rows in (("", "", family.rows), *family.packs):
+            unit = f"{prefix}{{pack}}{end}" if end else prefix
+            for row in rows:
+                if row.metric == metric:
+                    cells = (
+                        " + ".join(f"`{unit}{key}`" for key in row.keys),
+                        scale_of(row),
+                        ", ".join(f"{value:.0f}" for value in sorted(row.sentinels)),
+                        row.certainty,
+                        "; ".join(
+                            f"[{cited.removeprefix('protocol/')}]({cited})"
+                            for cited in row.source.split("; ")
+                        ),
+                    )
+                    ways.setdefault(cells, []).append(family.name)
+    for (keys, *how), names in ways.items():
+        yield f"| {' | '.join([keys, ', '.join(names), *how])} |"
+
+
+def serials_of(family: Family) -> str:
+    table, own = products(), family.name
+    begins = [p for p, (_, name, _) in table.serials.items() if name == own]
+    # What a shorter one says already is not said again.
+    serials = [f"`{p}`" for p in begins if not {p[:2], p[:3]} & ({*begins} - {p})]
+    names = [f"“{p}”" for p, name in table.names.items() if name == own]
+    keys = [f"`{key}`" for key, name in table.keys.items() if name == own]
+    said = [
+        f"{what} {', '.join(values)}"
+        for what, values in (
+            ("serial", serials),
+            ("product", names),
+            ("neither known, and the key", keys),
+        )
+        if values
+    ]
+    return "; ".join(said)
+
+
+def reference() -> str:
+    """Return the document without its coverage."""
+    lines = [INTRODUCTION]
+    for number, (name, metric) in enumerate(metrics().items(), 1):
+        kind = "counter" if name.endswith("_total") else "gauge"
+        meaning = metric.help.partition(" From ")[0]
+        bounds = f"{metric.low:.10g} and {metric.high:.10g}"
+        lines.append(
+            f"| {number} | `ecoflow_{name}` | {metric.unit} | {kind} | {bounds} |"
+            f" {meaning} |"
+        )
+    lines += [LEFT_OUT]
+    for family in families():
+        lines.append(f"| {family.name} | {serials_of(family)} |")
+    lines += ["", "## Keys", ""]
+    for name, metric in metrics().items():
+        lines += [f"### ecoflow_{name}", "", metric.help, "", HEAD, *metric_rows(name)]
+        lines.append("")
+    lines.append(LEFT_OPEN)
+    return "\n".join([*lines, "", ""])
+
+
+def coverage() -> str:
+    """Return the table of the recorded payloads, model by metric."""
+    found = covered()
+    numbers = [str(number) for number in range(1, len(metrics()) + 1)]
+    files = sum(len(files) for _, files in MODELS.values())
+    names = {family_of(serial_of(model), model).name for model in MODELS}
+    lines = [
+        f"{files} recorded payloads of {len(MODELS)} models, of {len(names)} families.",
+        "The columns are the numbers above; x is in a recording of the model.",
+        "Some recordings hold one message of several: a device may give more.",
+        "",
+        f"| model | {' | '.join(numbers)} |",
+        "|---" * (len(numbers) + 1) + "|",
+    ]
+    for model in MODELS:
+        cells = ["x" if name in found[model] else "" for name in metrics()]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    counts = [str(sum(name in got for got in found.values())) for name in metrics()]
+    lines += [f"| models | {' | '.join(counts)} |", ""]
+    for title, listed in (
+        ("Power stations without input and output power", SILENT_STATIONS),
+        ("Models with a solar input without its power", SILENT_SOLAR),
+    ):
+        reasons = [f"{model} ({why})" for model, why in listed.items()]
+        lines += [f"{title}: {'; '.join(reasons)}.", ""]
+    return "\n".join(lines)
+
+
+def document(page: str) -> str:
+    """Return the document; its coverage is that of `page` without the recordings."""
+    kept = page.partition(COVERAGE)[2]
+    return reference() + COVERAGE + (f"\n{coverage()}" if RECORDED.is_dir() else kept)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document(DOCUMENT.read_text()))
