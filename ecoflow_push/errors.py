@@ -2,32 +2,39 @@
 
 EcoflowPushError
 ├── SettingsError               78  the settings do not describe a runnable job
-│   └── CredentialsConflictError    both credential pairs, and no ECOFLOW_SOURCE
+│   └── CredentialsConflictError    more than one source, and no ECOFLOW_SOURCE
 ├── LockedError                 75  another run holds the state folder
 ├── Unreachable                     a server did not answer properly, or at all;
 │   └── OutOfTime                   both become one of those below
 ├── EcoflowApiException         69  EcoFlow gave no usable answer
+│   ├── NoDevices               69  EcoFlow lists no device for these credentials
 │   ├── KeysRefused             77  EcoFlow refused the credentials
 │   ├── DeviceRefused           77  EcoFlow does not open this device to these keys
 │   ├── DeviceOffline            0  EcoFlow's own word that the device is offline
 │   ├── AskedToWait             75  EcoFlow asked for a pause longer than we have
 │   └── ApiOutOfTime            75  collecting used up its share of the deadline
-└── SinkError                   74  a sink did not take what was collected
-    ├── SinkDown                74  ... because it is not there at all
-    ├── SinkFailing             74  ... and blames itself (HTTP 5xx)
-    ├── SinkDeferred            75  ... so it was stored, or must wait
-    ├── SinkLoss                 1  ... in time: what waited for it is lost
-    ├── SinkRejected            76  ... and never will take this content
-    ├── SinkRedirected          76  ... because the address is another one
-    └── SinkUnauthorized        77  ... because it refused our credentials
+└── SinkError                   74  a sink does not have what was collected; its
+    │                               `status` says what that means for the run
+    └── WriteError                  one write failed, by the fault of the server (74),
+                                    the content or the address (76), or the
+                                    credentials (77)
 
-Messages are for people: one line, no secret, no serial in full, no response body
-(a sink's own explanation excepted, cut and cleaned by its reader).
+Each carries what is wrong and, where there is one, the cure, for a run's line and for
+--check alike. Messages are for people: one line, no secret, no serial in full, no
+response body (a sink's own explanation excepted, cut and cleaned by its reader).
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+
+TYPE_CHECKING = False  # typing's would import typing
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Literal
+
+    Bad = Literal["server", "content", "address", "credentials"]
+    Mark = Literal["ok", "wrong", "unknown"]
 
 
 class ExitStatus(IntEnum):
@@ -48,19 +55,48 @@ class ExitStatus(IntEnum):
 
 
 class EcoflowPushError(Exception):
-    """What a run may meet in the world; never a bug."""
+    """What a run may meet in the world; never a bug.
+
+    `text` says what is wrong, `cure` what to do about it, "" where nothing is known.
+    """
 
     status = ExitStatus.SOFTWARE
 
+    def __init__(self, text: str, cure: str = "") -> None:
+        super().__init__(text, cure)
+        self.text = text
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.cure}" if self.cure else self.text
+
+
+class Fault:
+    """What is wrong with one variable, and what to do; `variable` may be empty."""
+
+    __slots__ = ("cure", "text", "variable")
+
+    def __init__(self, variable: str, text: str, cure: str = "") -> None:
+        self.variable = variable
+        self.text = text
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.variable, self.text, self.cure)))
+
 
 class SettingsError(EcoflowPushError):
-    """The settings do not describe a runnable job; names every fault at once."""
+    """The settings do not describe a runnable job; holds every fault at once."""
 
     status = ExitStatus.CONFIG
 
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("settings: " + "; ".join(map(str, self.faults)))
+
 
 class CredentialsConflictError(SettingsError):
-    """Both credential pairs are set and ECOFLOW_SOURCE does not choose."""
+    """Credentials for more than one source, and ECOFLOW_SOURCE does not choose."""
 
 
 class LockedError(EcoflowPushError):
@@ -73,13 +109,14 @@ class Unreachable(EcoflowPushError):
     """A server could not be reached or broke the protocol.
 
     `lasting` is true where another try in this run cannot help (a bad certificate),
-    `down` where no other request to this server can fare better.
+    `down` where no other request to this server can fare better. `cure` speaks of
+    `{url}` and `{ca}`, for which whoever knows them puts the variables.
     """
 
     def __init__(
-        self, reason: str, *, lasting: bool = False, down: bool = False
+        self, text: str, cure: str = "", *, lasting: bool = False, down: bool = False
     ) -> None:
-        super().__init__(reason)
+        super().__init__(text, cure)
         self.lasting = lasting
         self.down = down
 
@@ -87,8 +124,8 @@ class Unreachable(EcoflowPushError):
 class OutOfTime(Unreachable):
     """The deadline passed before the server had answered in full."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason, lasting=True, down=True)
+    def __init__(self, text: str, cure: str = "") -> None:
+        super().__init__(text, cure, lasting=True, down=True)
 
 
 class EcoflowApiException(EcoflowPushError):
@@ -96,9 +133,13 @@ class EcoflowApiException(EcoflowPushError):
 
     status = ExitStatus.UNAVAILABLE
 
-    def __init__(self, message: str, code: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, text: str, cure: str = "", *, code: str = "") -> None:
+        super().__init__(text, cure)
         self.code = code
+
+
+class NoDevices(EcoflowApiException):
+    """EcoFlow answers, and lists no device for these credentials."""
 
 
 class KeysRefused(EcoflowApiException):
@@ -108,9 +149,18 @@ class KeysRefused(EcoflowApiException):
 
 
 class DeviceRefused(EcoflowApiException):
-    """EcoFlow does not open this device to these credentials."""
+    """EcoFlow does not open this device to these credentials.
+
+    `instead` names the way by which it can be read, "" if none is known.
+    """
 
     status = ExitStatus.NOPERM
+
+    def __init__(
+        self, text: str, cure: str = "", *, code: str = "", instead: str = ""
+    ) -> None:
+        super().__init__(text, cure, code=code)
+        self.instead = instead
 
 
 class DeviceOffline(EcoflowApiException):
@@ -124,8 +174,10 @@ class AskedToWait(EcoflowApiException):
 
     status = ExitStatus.TEMPFAIL
 
-    def __init__(self, message: str, seconds: float, code: str = "") -> None:
-        super().__init__(message, code)
+    def __init__(
+        self, text: str, cure: str = "", *, seconds: float, code: str = ""
+    ) -> None:
+        super().__init__(text, cure, code=code)
         self.seconds = seconds
 
 
@@ -136,52 +188,87 @@ class ApiOutOfTime(EcoflowApiException):
 
 
 class SinkError(EcoflowPushError):
-    """A sink did not take what was collected; `is_stored` if it may get it later."""
+    """A sink does not have what was collected.
 
-    status = ExitStatus.IOERR
-    is_stored = False
-
-
-class SinkDown(SinkError):
-    """A sink is not there: nothing else that is sent to it will fare better."""
-
-
-class SinkFailing(SinkError):
-    """A sink answers HTTP 5xx: by its own fault, or by one piece of content."""
-
-
-class SinkDeferred(SinkError):
-    """What a sink did not take now is stored, or was not to be sent at all."""
-
-    status = ExitStatus.TEMPFAIL
-
-
-class SinkLoss(SinkError):
-    """What waited for a sink is lost; what is new may fare better."""
-
-    status = ExitStatus.PARTIAL
-
-
-class SinkRejected(SinkError):
-    """A sink refused this content for good; other content it may take.
-
-    `written` samples of it were taken all the same.
+    `status` is what that means for the run: TEMPFAIL where it is stored or must wait,
+    PARTIAL where only what had waited is lost. `is_stored` if it may get it later.
     """
 
-    status = ExitStatus.PROTOCOL
+    def __init__(
+        self,
+        text: str,
+        cure: str = "",
+        *,
+        status: ExitStatus = ExitStatus.IOERR,
+        is_stored: bool = False,
+    ) -> None:
+        super().__init__(text, cure)
+        self.status = status
+        self.is_stored = is_stored
 
-    def __init__(self, message: str, written: int = 0) -> None:
-        super().__init__(message)
-        self.written = written
+
+class WriteError(SinkError):
+    """One write did not succeed; the facts of it.
+
+    `bad` is what is at fault: the server, the content (other content may be taken),
+    the address, or the credentials. `answered` is the status of its HTTP answer, 0 if
+    it gave none. `is_down`: nothing else that is sent there now will fare better.
+    `retry_after` is the pause in seconds that was asked for. `accepted` samples of what
+    was refused were taken all the same.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        cure: str = "",
+        *,
+        bad: Bad = "server",
+        answered: int = 0,
+        is_down: bool = False,
+        retry_after: float = 0.0,
+        accepted: int = 0,
+    ) -> None:
+        super().__init__(text, cure, status=_MEANING[bad])
+        self.bad = bad
+        self.answered = answered
+        self.is_down = is_down
+        self.retry_after = retry_after
+        self.accepted = accepted
+
+    @property
+    def refuses_us(self) -> bool:
+        """Whether asking again, even later in this run, would be impolite."""
+        return self.bad in ("address", "credentials")
 
 
-class SinkRedirected(SinkError):
-    """A sink pointed to another address, which must not see our credentials."""
+_MEANING = {
+    "server": ExitStatus.IOERR,
+    "content": ExitStatus.PROTOCOL,
+    "address": ExitStatus.PROTOCOL,
+    "credentials": ExitStatus.NOPERM,
+}
 
-    status = ExitStatus.PROTOCOL
 
+class Finding:
+    """What a probe found at one step; `error` is what a run would have met there."""
 
-class SinkUnauthorized(SinkError):
-    """A sink refused its credentials."""
+    __slots__ = ("cure", "error", "mark", "step", "text")
 
-    status = ExitStatus.NOPERM
+    def __init__(
+        self,
+        mark: Mark,
+        step: str,
+        text: str,
+        cure: str = "",
+        error: EcoflowPushError | None = None,
+    ) -> None:
+        self.mark = mark
+        self.step = step
+        self.text = text
+        self.cure = cure
+        self.error = error
+
+    @classmethod
+    def of(cls, step: str, error: EcoflowPushError) -> Finding:
+        """Return the finding that an error is."""
+        return cls("wrong", step, error.text, error.cure, error)
