@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import ssl
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from ecoflow_push.errors import OutOfTime, Unreachable
 from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.net.exchange import open_exchange
 from ecoflow_push.net.plain import PlainExchange
 from ecoflow_push.net.requests_exchange import RequestsExchange
 from ecoflow_push.net.retry import Request, Transport
+from ecoflow_push.net.trust import Trust
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import Answer, RecordingServer
+from tests.support import free_port
 
 EXCHANGES = [RequestsExchange, PlainExchange]
+VARIABLES = ("THE_URL", "THE_CA_FILE")
+LANES = {RequestsExchange: {"lanes": 3}}
 
 
 def transport(exchange, **limits):
-    return Transport(exchange, attempts=3, longest_wait=0.05, **limits)
+    limits = {"attempts": 3, "longest_wait": 0.05, **limits}
+    return Transport(exchange, variables=VARIABLES, **limits)
 
 
 @pytest.fixture(params=["http", "https"])
@@ -36,7 +44,7 @@ def server(request, server_tls):
 def test_a_dripping_server_gains_no_time(exchange, fault, server, ca_file):
     """However a server drips, an exchange ends at its deadline, not one read later."""
     server.fail("", fault(pause=0.05) if fault is not faults.hang else fault())
-    sender = transport(exchange(server.url, ca_file=ca_file))
+    sender = transport(exchange(server.url, trust=Trust(ca_file)))
     began = time.monotonic()
 
     with pytest.raises(OutOfTime):
@@ -67,7 +75,7 @@ def test_a_server_that_never_reads_gains_no_time(exchange):
 def test_one_connection_serves_many_requests(exchange, server_tls, ca_file):
     """Requests in a row share a connection and its one handshake."""
     with RecordingServer(server_tls) as server:
-        sender = transport(exchange(server.url, ca_file=ca_file))
+        sender = transport(exchange(server.url, trust=Trust(ca_file)))
 
         for _ in range(3):
             reply = sender.send(
@@ -101,41 +109,95 @@ class Proxy(RecordingServer):
         return Answer(200, b"", (("X-Proxy", "yes"),))
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
-def test_a_proxy_is_used_unless_bypassed(exchange):
+def test_a_proxy_is_used_unless_bypassed():
     """Plain requests go to the proxy with the whole URL and its password."""
     with Proxy() as proxy, RecordingServer() as server:
         address = proxy.url.replace("//", "//user:p%40ss@")
-        through = transport(exchange(server.url, proxies={"http": address}))
         bypassing = {"http": address, "no": "127.0.0.1"}
-        around = transport(exchange(server.url, proxies=bypassing))
-        build = lambda: Request("GET", f"{server.url}/a?b=c", {})  # noqa: E731
+        through = transport(open_exchange(server.url, proxies={"http": address}))
+        around = transport(open_exchange(server.url, proxies=bypassing))
+        body = b"\x00 of ours"
+        build = lambda: Request("PUT", f"{server.url}/a?b=c", {}, body)  # noqa: E731
 
         assert through.send(build, Deadline(5)).headers.get("X-Proxy") == "yes"
         assert around.send(build, Deadline(5)).headers.get("X-Proxy") is None
 
         (seen,) = proxy.received
-        assert seen.path == f"{server.url}/a?b=c"
+        assert (seen.path, seen.body) == (f"{server.url}/a?b=c", body)
         assert seen.headers["proxy-authorization"] == "Basic dXNlcjpwQHNz"
         assert [r.path for r in server.received] == ["/a?b=c"]
         through.close()
         around.close()
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
-def test_a_proxy_that_refuses_a_tunnel(exchange, ca_file):
-    """A proxy's 407 is a failure in plain words, without its password."""
+def test_a_proxy_that_refuses_a_tunnel(ca_file):
+    """A proxy's refusal is told in plain words with its cure, without its password."""
     with RecordingServer() as proxy:
         address = proxy.url.replace("//", "//user:tops3cret@")
-        sender = transport(
-            exchange("https://localhost:1", ca_file=ca_file, proxies={"https": address})
-        )
+        url = "https://localhost:1"
+        proxies = {"https": address}
+        sender = transport(open_exchange(url, trust=Trust(ca_file), proxies=proxies))
 
         with pytest.raises(Unreachable) as caught:
-            sender.send(lambda: Request("GET", "https://localhost:1/", {}), Deadline(5))
+            sender.send(lambda: Request("GET", url + "/", {}), Deadline(5))
 
+        assert caught.value.text == "the proxy refused"
+        assert caught.value.cure == "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
         assert "tops3cret" not in str(caught.value)
         sender.close()
+
+
+def test_a_proxy_that_is_not_there(ca_file):
+    """Where nobody listens as the proxy, its variable is the one to look at."""
+    url, proxies = "https://localhost:1", {"https": f"http://127.0.0.1:{free_port()}"}
+    sender = transport(open_exchange(url, trust=Trust(ca_file), proxies=proxies))
+
+    with pytest.raises(Unreachable) as caught:
+        sender.send(lambda: Request("GET", url + "/", {}), Deadline(5))
+
+    assert str(caught.value) == (
+        "connection refused: check that it runs, and the host and port in HTTPS_PROXY"
+    )
+    sender.close()
+
+
+@pytest.mark.parametrize(
+    ("choice", "library"),
+    [
+        ({}, PlainExchange),
+        ({"is_rare": True}, RequestsExchange),
+        ({"proxies": {"http": "http://127.0.0.1:1"}}, RequestsExchange),
+        ({"proxies": {"http": "http://x:1", "no": "127.0.0.1"}}, PlainExchange),
+    ],
+)
+def test_what_is_rare_or_not_straight_goes_by_requests(choice, library):
+    """The straight way of every minute goes by http.client, all others by requests."""
+    exchange = open_exchange("http://127.0.0.1:1", **choice)
+
+    assert type(exchange) is library
+    exchange.close()
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_each_thread_has_a_connection(exchange):
+    """Threads that send at once do so over connections of their own, which are kept."""
+    inside = threading.Barrier(3)
+
+    def together(handler):
+        inside.wait(10)
+        handler.send(Answer(200))
+
+    with RecordingServer() as server:
+        sender = transport(exchange(server.url, **LANES.get(exchange, {})))
+        build = lambda: Request("GET", server.url + "/", {})  # noqa: E731
+        server.fail("", together)
+        with ThreadPoolExecutor(3) as pool:
+            for _ in range(2):
+                replies = pool.map(lambda _: sender.send(build, Deadline(20)), range(3))
+                assert [reply.status for reply in replies] == [200] * 3
+        sender.close()
+
+    assert len(server.received) == 6
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
@@ -152,7 +214,7 @@ def test_a_certificate_must_be_right(exchange, wrong, authority, ca_file):
     if wrong == "old TLS":
         context.options |= ssl.OP_NO_TLSv1_2 | ssl.OP_NO_TLSv1_3
     with RecordingServer(context) as server:
-        sender = transport(exchange(server.url, ca_file=ca_file))
+        sender = transport(exchange(server.url, trust=Trust(ca_file)))
 
         with pytest.raises(Unreachable, match="TLS"):
             sender.send(lambda: Request("GET", server.url + "/", {}), Deadline(5))
@@ -167,7 +229,8 @@ def test_jitter_spreads_the_tries():
     with RecordingServer() as server:
         server.fail("", faults.status(503))
         for _ in range(6):
-            sender = Transport(PlainExchange(server.url), attempts=2, longest_wait=0.2)
+            exchange = PlainExchange(server.url)
+            sender = transport(exchange, attempts=2, longest_wait=0.2)
             began = time.monotonic()
             sender.send(lambda: Request("GET", server.url + "/", {}), Deadline(5))
             waits.append(time.monotonic() - began)
@@ -176,10 +239,11 @@ def test_jitter_spreads_the_tries():
     assert max(waits) - min(waits) > 0.005
 
 
-def test_who_was_given_up_sends_nothing_more():
+@pytest.mark.parametrize("library", EXCHANGES)
+def test_who_was_given_up_sends_nothing_more(library):
     """After close, a request that is still under way to being sent is not sent."""
     with RecordingServer() as server:
-        exchange = PlainExchange(server.url)
+        exchange = library(server.url)
         request = Request("GET", server.url, {}, b"")
         assert exchange(request, 5).status == 200
         exchange.close()

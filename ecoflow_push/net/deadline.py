@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from ecoflow_push.errors import ExitStatus
-from ecoflow_push.logs import last_words
 
 
 class Deadline:
@@ -59,30 +55,31 @@ def within(deadline: Deadline, work: Callable[[], object]) -> bool:
 
 
 @contextmanager
-def alarm(seconds: float, *, stays: bool) -> Iterator[None]:
-    """End the process if the block hangs for longer: two rings around all else.
+def alarm(seconds: float, *, stays: bool, end: Callable[[], object]) -> Iterator[None]:
+    """Let a block that outlives its deadline be the end of the process.
 
-    The watchdog's thread says why; the kernel's alarm is for a hang that not even a
-    thread survives. Neither outlives the block. A process that `stays` has the first
-    one alone, and more patience: it is to outlive a disk that stalls.
+    The watchdog's thread calls `end`, which says why; the kernel's alarm is for a hang
+    that not even a thread survives. Neither outlives the block. A process that `stays`
+    has the first one alone, and more patience: it is to outlive a disk that stalls.
     """
     if stays:
-        with Watchdog(seconds + 60):
+        with Watchdog(seconds + 60, end):
             yield
         return
     signal.setitimer(signal.ITIMER_REAL, seconds + 10)
     try:
-        with Watchdog(seconds + 5):
+        with Watchdog(seconds + 5, end):
             yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class Watchdog:
-    """The last ring: ends a process that outlives its deadline, whatever the cause."""
+    """The last ring: calls `end`, in a thread, when a block outlives its deadline."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, end: Callable[[], object]) -> None:
         self._seconds = seconds
+        self._end = end
         self._over = threading.Event()
 
     def __enter__(self) -> None:
@@ -99,5 +96,4 @@ class Watchdog:
                 return
             left -= 1.0
         if not self._over.is_set():
-            last_words("exit 75 TEMPFAIL: hung beyond RUN_DEADLINE")
-            os._exit(ExitStatus.TEMPFAIL)
+            self._end()

@@ -1,4 +1,4 @@
-"""What failed, in plain words: the root cause of a connection's error."""
+"""Why a connection failed, in plain words, and what to do about it."""
 
 from __future__ import annotations
 
@@ -7,41 +7,113 @@ import ssl
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 
 
-def explain(exc: BaseException) -> tuple[str, bool, bool]:
-    """Return a failure's root cause in plain words, if it will last, if all is down.
+class ProxyRefused(OSError):
+    """The proxy answered, and did not open the way."""
+
+
+class Cause:
+    """The root of a failure.
+
+    `cure` speaks of `{url}` and `{ca}`, the variables of an address and its authority;
+    `lasting` where another try cannot help, `down` where all other requests will meet
+    it too.
+    """
+
+    __slots__ = ("cure", "down", "lasting", "text")
+
+    def __init__(
+        self, text: str, cure: str = "", *, lasting: bool = False, down: bool = False
+    ) -> None:
+        self.text = text
+        self.cure = cure
+        self.lasting = lasting
+        self.down = down
+
+
+def explain(exc: BaseException) -> Cause:
+    """Return a failure's root cause.
 
     The libraries' own texts nest four layers deep and quote the URL.
     """
     chain: list[BaseException] = []
-    cause: BaseException | None = exc
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        inner = getattr(cause, "reason", None)
+    link: BaseException | None = exc
+    while link is not None and link not in chain:
+        chain.append(link)
+        inner = getattr(link, "reason", None)
         inner = inner if isinstance(inner, BaseException) else None
         inner = inner or next(
-            (a for a in cause.args if isinstance(a, BaseException)), None
+            (a for a in link.args if isinstance(a, BaseException)), None
         )
-        cause = inner or cause.__cause__ or cause.__context__
-    if any("unnel connection failed" in str(link) for link in chain):
-        return "the proxy refused", False, True
-    for kind, words, lasting, down in _CAUSES:
+        link = inner or link.__cause__ or link.__context__
+    for kind, cause in _CAUSES:
         for link in chain:
             if isinstance(link, kind):
                 detail = getattr(link, "verify_message", "") or ""
-                return words + (f": {detail}" if detail else ""), lasting, down
-    return "the connection failed", False, False
+                text = f"{cause.text}: {detail}" if detail else cause.text
+                return Cause(text, cause.cure, lasting=cause.lasting, down=cause.down)
+    return Cause("the connection failed")
 
 
-# Kind, words, whether it will last, whether every other request will meet it too.
-_CAUSES: tuple[tuple[type[BaseException], str, bool, bool], ...] = (
-    (ssl.SSLCertVerificationError, "TLS: its certificate was refused", True, True),
-    (socket.gaierror, "its name could not be resolved", False, True),
-    (ConnectionRefusedError, "connection refused", False, True),
-    (TimeoutError, "no complete answer in time", False, True),
-    (ssl.SSLEOFError, "TLS: the connection was closed", False, True),
-    (ssl.SSLError, "TLS: the handshake failed", False, True),
-    (RemoteDisconnected, "the connection was closed without an answer", False, False),
-    (ConnectionResetError, "connection reset", False, False),
-    (IncompleteRead, "the answer was cut short", False, False),
-    (HTTPException, "answered in broken HTTP", False, False),
+_CAUSES: tuple[tuple[type[BaseException], Cause], ...] = (
+    (
+        ProxyRefused,
+        Cause(
+            "the proxy refused",
+            "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+            down=True,
+        ),
+    ),
+    (
+        ssl.SSLCertVerificationError,
+        Cause(
+            "TLS: its certificate was refused",
+            "check the host in {url}, or set {ca} if it is your own authority's",
+            lasting=True,
+            down=True,
+        ),
+    ),
+    (
+        socket.gaierror,
+        Cause(
+            "its name could not be resolved",
+            "check the host in {url}, and this machine's DNS",
+            down=True,
+        ),
+    ),
+    (
+        ConnectionRefusedError,
+        Cause(
+            "connection refused",
+            "check that it runs, and the host and port in {url}",
+            down=True,
+        ),
+    ),
+    (
+        TimeoutError,
+        Cause(
+            "no complete answer in time",
+            "look for a firewall in the way, then raise RUN_DEADLINE",
+            down=True,
+        ),
+    ),
+    (
+        ssl.SSLEOFError,
+        Cause(
+            "TLS: the connection was closed",
+            "check that the port in {url} is one for https",
+            down=True,
+        ),
+    ),
+    (
+        ssl.SSLError,
+        Cause(
+            "TLS: the handshake failed",
+            "check that the port in {url} is one for https",
+            down=True,
+        ),
+    ),
+    (RemoteDisconnected, Cause("the connection was closed without an answer")),
+    (ConnectionResetError, Cause("connection reset")),
+    (IncompleteRead, Cause("the answer was cut short")),
+    (HTTPException, Cause("answered in broken HTTP")),
 )

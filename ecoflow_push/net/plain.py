@@ -1,38 +1,32 @@
-"""What the sinks that speak HTTP share: their exchange, over http.client, and words.
-
-requests would double the imports of a run that reads over MQTT, and prometheus_client
-has http.client with it already.
-"""
+"""PlainExchange: over http.client, which prometheus_client has with it already."""
 
 from __future__ import annotations
 
-import base64
 import http.client
-import re
-import ssl
-from collections.abc import Mapping
+from collections import deque
 from contextlib import ExitStack
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
 
 from ecoflow_push.errors import Unreachable
-from ecoflow_push.logs import redact
-from ecoflow_push.net.retry import OWN_HEADERS, Reply, Request, proxy_for, read_body
-from ecoflow_push.net.sockets import dial, tls_context
+from ecoflow_push.net.retry import MOST_BYTES, OWN_HEADERS, Reply, Request, read_body
+from ecoflow_push.net.sockets import dial
+from ecoflow_push.net.trust import Trust
 
-MOST_BYTES = 8 * 1024 * 1024
+if TYPE_CHECKING:
+    import ssl
 
 
 class PlainExchange:
-    """One kept-alive connection to one server, for one thread."""
+    """Kept-alive connections to one server, one for each thread that sends."""
+
+    proxied = False
 
     def __init__(
         self,
         url: str,
         *,
-        ca_file: str | None = None,
-        cert_file: str | None = None,
-        key_file: str | None = None,
-        proxies: Mapping[str, str] | None = None,
+        trust: Trust = Trust(),  # noqa: B008 - immutable
         needs_body: bool = True,
     ) -> None:
         """Prepare for the server at `url`; nothing is contacted.
@@ -41,76 +35,73 @@ class PlainExchange:
         Raises SettingsError when a certificate or key file cannot be used.
         """
         self._needs_body = needs_body
+        self._server = urlsplit(url)
+        # One context for all connections: reading a trust store is the dear part.
+        self._tls = trust.context() if self._server.scheme == "https" else None
+        self._idle: deque[_Connection] = deque()
+        self._all: list[_Connection] = []
         self._is_closed = False
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        context = tls_context(ca_file, cert_file, key_file) if tls else None
-        proxy = proxy_for(url, proxies or {})
-        self._proxy_headers: dict[str, str] = {}
-        self._through_proxy = proxy is not None and not tls
-        if proxy is None:
-            self._connection = _Connection(parts, context)
-            return
-        proxy_parts = urlsplit(proxy)
-        if proxy_parts.username is not None:
-            self._proxy_headers["Proxy-Authorization"] = _basic(
-                unquote(proxy_parts.username), unquote(proxy_parts.password or "")
-            )
-        proxy_tls = tls_context(None) if proxy_parts.scheme == "https" else None
-        self._connection = _Connection(proxy_parts, context, proxy_tls)
-        if tls:
-            self._connection.set_tunnel(
-                parts.hostname or "", parts.port or 443, self._proxy_headers
-            )
 
     def __call__(self, request: Request, seconds: float) -> Reply:
         """Return the complete answer (see Exchange)."""
         parts = urlsplit(request.url)
-        headers = {**OWN_HEADERS, **request.headers}
         target = parts.path + (f"?{parts.query}" if parts.query else "")
-        if self._through_proxy:
-            target = request.url
-            headers |= {**self._proxy_headers, "Host": parts.netloc}
-        connection = self._connection
         if self._is_closed:
             raise ConnectionAbortedError("closed")
+        connection = self._connection()
         with ExitStack() as undo:
             undo.callback(connection.close)
             connection.allow(seconds)
-            connection.request(request.method, target, request.body, headers)
-            response = connection.getresponse()
-            body = self._read(response)
+            connection.request(
+                request.method,
+                target,
+                request.body,
+                {**OWN_HEADERS, **request.headers},
+            )
+            # A response that ends its connection is the one that holds the socket.
+            with connection.getresponse() as response:
+                body = self._read(connection, response)
             undo.pop_all()
+        self._idle.append(connection)
         return Reply(response.status, response.headers, body)
 
     def close(self) -> None:
-        """Close the kept connection, for good: whoever still sends is too late."""
+        """Close the kept connections, for good: whoever still sends is too late."""
         self._is_closed = True
-        self._connection.close()
+        for connection in self._all:
+            connection.close()
 
-    def _read(self, response: http.client.HTTPResponse) -> bytes:
+    def _connection(self) -> _Connection:
         try:
-            return read_body(response.headers, response.read, MOST_BYTES)
+            return self._idle.popleft()
+        except IndexError:
+            connection = _Connection(self._server, self._tls)
+            self._all.append(connection)
+            return connection
+
+    def _read(
+        self, connection: _Connection, response: http.client.HTTPResponse
+    ) -> bytes:
+        try:
+            body = read_body(response.headers, response.read, MOST_BYTES)
+            if response.length:
+                # Read in pieces, a body that ends early raises nothing by itself.
+                raise http.client.IncompleteRead(b"", response.length)
         except (Unreachable, OSError, http.client.HTTPException, ValueError):
             if self._needs_body:
                 raise
-            self._connection.close()
+            connection.close()
             return b""
+        return body
 
 
 class _Connection(http.client.HTTPConnection):
     """A connection whose socket has a budget for the whole exchange."""
 
-    def __init__(
-        self,
-        server: SplitResult,
-        context: ssl.SSLContext | None,
-        proxy_context: ssl.SSLContext | None = None,
-    ) -> None:
+    def __init__(self, server: SplitResult, context: ssl.SSLContext | None) -> None:
         port = server.port or (443 if server.scheme == "https" else 80)
         super().__init__(server.hostname or "", port)
         self._context = context
-        self._proxy_context = proxy_context
         self._seconds = 0.0
 
     def allow(self, seconds: float) -> None:
@@ -120,51 +111,7 @@ class _Connection(http.client.HTTPConnection):
             self.sock.settimeout(seconds)
 
     def connect(self) -> None:
-        """Dial, through a tunnel if there is one, and speak TLS if it is asked for."""
+        """Dial, and speak TLS if it is asked for."""
         self.sock = dial(self.host, self.port, self._seconds)
-        name = self.host
-        if self._proxy_context:
-            self.sock = self._proxy_context.wrap_socket(self.sock, server_hostname=name)
-        tunnel = getattr(self, "_tunnel_host", None)
-        if tunnel:
-            self._tunnel()  # type: ignore[attr-defined]  # as http.client's own connect
-            name = tunnel
         if self._context:
-            self.sock = self._context.wrap_socket(self.sock, server_hostname=name)
-
-
-def authorization(
-    username: str | None, password: str | None, bearer_token: str | None
-) -> dict[str, str]:
-    """Return the header that a server wants to see, none if it wants none."""
-    if bearer_token is not None:
-        return {"Authorization": f"Bearer {bearer_token}"}
-    if username is not None:
-        return {"Authorization": _basic(username, password or "")}
-    return {}
-
-
-def words(reply: Reply) -> str:
-    """Return a server's explanation as one short line."""
-    # Masked before it is cut: half a secret is one too.
-    text = " ".join(str(redact(reply.body[:8000].decode("utf-8", "replace"))).split())
-    return re.sub(r"[^ -~]", "?", text)[:200] or "no explanation"
-
-
-def explained(exc: Unreachable, settings: str) -> str:
-    """Return why a server was not reached, with the variable that may cure it.
-
-    `settings` is what the names of its variables begin with.
-    """
-    if "certificate" in str(exc):
-        return f"{exc}: set {settings}_CA_FILE if it is your own authority's"
-    return str(exc)
-
-
-def is_web_page(reply: Reply) -> bool:
-    """Return whether the answer comes from something else, a login portal perhaps."""
-    return b"<html" in reply.body.lower()
-
-
-def _basic(username: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+            self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)

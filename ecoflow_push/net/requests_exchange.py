@@ -1,9 +1,8 @@
-"""RequestsExchange: the exchange of EcoFlow's REST clients, over requests."""
+"""RequestsExchange: over requests, for what is rare and for ways through proxies."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -11,10 +10,11 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ecoflow_push.net.retry import OWN_HEADERS, Reply, Request, proxy_for, read_body
-from ecoflow_push.net.sockets import CONNECT_SECONDS, obedient, tls_context
-
-MOST_BYTES = 8 * 1024 * 1024
+from ecoflow_push.errors import Unreachable
+from ecoflow_push.net.explain import ProxyRefused
+from ecoflow_push.net.retry import MOST_BYTES, OWN_HEADERS, Reply, Request, read_body
+from ecoflow_push.net.sockets import CONNECT_SECONDS, obedient
+from ecoflow_push.net.trust import Trust
 
 
 class RequestsExchange:
@@ -24,20 +24,23 @@ class RequestsExchange:
         self,
         url: str,
         *,
-        ca_file: str | None = None,
-        proxies: Mapping[str, str] | None = None,
+        trust: Trust = Trust(),  # noqa: B008 - immutable
+        proxy: str | None = None,
         lanes: int = 1,
+        needs_body: bool = True,
     ) -> None:
         """Prepare for the server at `url`; nothing is contacted.
 
-        `lanes` is how many threads may send at once.
-
-        Raises SettingsError when the CA file cannot be used.
+        `lanes` is how many threads may send at once. Without `needs_body` the status is
+        an answer, whatever becomes of the rest. Raises SettingsError when a certificate
+        or key file cannot be used.
         """
-        proxy = proxy_for(url, proxies or {})
+        self.proxied = proxy is not None
+        self._needs_body = needs_body
+        self._is_closed = False
         self._proxies = {url.partition(":")[0]: proxy} if proxy else {}
         # One context for all connections: reading a trust store is the dear part.
-        context = tls_context(ca_file) if url.startswith("https:") else None
+        context = trust.context() if url.startswith("https:") else None
         # The adapter alone: a session would add cookies, redirects and .netrc.
         self._adapter = _Adapter(context, lanes)
 
@@ -51,6 +54,8 @@ class RequestsExchange:
             headers={**OWN_HEADERS, **request.headers},
             data=request.body,
         )
+        if self._is_closed:
+            raise ConnectionAbortedError("closed")
         try:
             response = self._adapter.send(
                 prepared,
@@ -59,18 +64,37 @@ class RequestsExchange:
                 proxies=self._proxies,
             )
             with response:
-
-                def read(size: int) -> bytes:
-                    return bytes(response.raw.read(size, decode_content=False))
-
-                body = read_body(response.headers, read, MOST_BYTES)
+                body = self._read(response)
+        except requests.exceptions.ProxyError as exc:
+            if _is_answered(exc):
+                raise ProxyRefused from exc
+            raise
         except urllib3.exceptions.HTTPError as exc:
             raise requests.ConnectionError(exc) from exc
         return Reply(response.status_code, response.headers, body)
 
     def close(self) -> None:
-        """Close the kept connections."""
+        """Close the kept connections, for good: whoever still sends is too late."""
+        self._is_closed = True
         self._adapter.close()
+
+    def _read(self, response: requests.Response) -> bytes:
+        def read(size: int) -> bytes:
+            return bytes(response.raw.read(size, decode_content=False))
+
+        try:
+            return read_body(response.headers, read, MOST_BYTES)
+        except (Unreachable, OSError, urllib3.exceptions.HTTPError):
+            if self._needs_body:
+                raise
+            return b""
+
+
+def _is_answered(exc: requests.exceptions.ProxyError) -> bool:
+    """Return whether the proxy itself said no: http.client's error has no number."""
+    cause = getattr(exc.args[0] if exc.args else None, "reason", None)
+    inner = getattr(cause, "original_error", None)
+    return type(inner) is OSError and inner.errno is None
 
 
 class _DeadlineConnection:
@@ -114,7 +138,7 @@ class _Adapter(HTTPAdapter):
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """Return the pools that go through `proxy`."""
         if proxy.startswith("https:"):
-            kwargs["proxy_ssl_context"] = tls_context(None)
+            kwargs["proxy_ssl_context"] = Trust().context()
         manager = super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
         return self._obey(manager)
 

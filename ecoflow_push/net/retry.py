@@ -16,12 +16,11 @@ import time
 from collections.abc import Callable, Mapping
 from http.client import HTTPException, HTTPMessage
 from typing import TYPE_CHECKING, NamedTuple, Protocol
-from urllib.parse import urlsplit
-from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 from ecoflow_push import __version__
 from ecoflow_push.errors import OutOfTime, Unreachable
 from ecoflow_push.net.explain import explain
+from ecoflow_push.redact import redact
 
 if TYPE_CHECKING:
     from ecoflow_push.net.deadline import Deadline
@@ -31,6 +30,7 @@ log = logging.getLogger(__name__)
 RETRIED_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 FIRST_WAIT_SECONDS = 0.5
 CHUNK_BYTES = 64 * 1024
+MOST_BYTES = 8 * 1024 * 1024
 OWN_HEADERS = {
     "User-Agent": f"ecoflow-push/{__version__}",
     # A compressed body could inflate to anything; ours are small.
@@ -77,6 +77,20 @@ class Reply(NamedTuple):
         except (ValueError, OverflowError):
             return None
 
+    def words(self) -> str:
+        """Return the server's explanation as one short line."""
+        # Masked before it is cut: half a secret is one too.
+        text = redact(self.body.decode("utf-8", "replace"))
+        return re.sub(r"[^ -~]", "?", " ".join(text.split()))[:200] or "no explanation"
+
+    def is_page(self) -> bool:
+        """Return whether something else answered, a login portal perhaps."""
+        kind = self.headers.get("Content-Type", "").strip().lower()
+        start = self.body[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+        return kind.startswith("text/html") or start.startswith(
+            (b"<!doctype html", b"<html")
+        )
+
 
 class Exchange(Protocol):
     """One way to send a request and get its answer, within a time."""
@@ -88,8 +102,21 @@ class Exchange(Protocol):
         HTTPException or ValueError its library raises.
         """
 
+    #: Requests go through a proxy.
+    proxied: bool
+
     def close(self) -> None:
-        """Close the kept connections."""
+        """Close the kept connections, for good: whoever still sends is too late."""
+
+
+class Patience:
+    """How often to try one request, and how long (s) to pause between two tries."""
+
+    __slots__ = ("attempts", "longest_wait")
+
+    def __init__(self, attempts: int = 5, longest_wait: float = 30.0) -> None:
+        self.attempts = attempts
+        self.longest_wait = longest_wait
 
 
 class Transport:
@@ -103,20 +130,24 @@ class Transport:
         longest_wait: float,
         longest_try: float = 15.0,
         is_worth_a_retry: Callable[[Reply], bool] | None = None,
+        variables: tuple[str, str],
     ) -> None:
         """Store what is needed.
 
         `attempts` is the most tries of one request, `longest_wait` the longest pause
         between two of them, `longest_try` the longest single try (seconds).
         `is_worth_a_retry` tells which answers are tried again, by default those with
-        the statuses 408, 425, 429, 500, 502, 503 and 504.
+        the statuses 408, 425, 429, 500, 502, 503 and 504. `variables` are those that
+        say where the server is and which authority it trusts in, for the cures.
         """
+        url, self._ca = variables
+        self._url = "HTTPS_PROXY" if exchange.proxied else url
         self._exchange = exchange
         self._attempts = attempts
         self._longest_wait = longest_wait
         self._longest_try = longest_try
         self._is_worth_a_retry = is_worth_a_retry or _has_retried_status
-        self._last: tuple[Reply, float] | None = None
+        self._offset: float | None = None
         #: The server asked for a slower pace.
         self.throttled = False
 
@@ -147,11 +178,11 @@ class Transport:
                 if exc.lasting or attempt >= tries:
                     raise
                 if wait >= deadline.left():
-                    raise OutOfTime(str(exc)) from exc
+                    raise OutOfTime(exc.text, exc.cure) from exc
                 log.debug("try %d: %s; again in %.1f s", attempt, exc, wait)
             else:
                 self.throttled |= reply.status in (403, 429)
-                self._last = reply, time.time()
+                self._offset = reply.clock_offset(time.time())
                 if not self._is_worth_a_retry(reply) or attempt >= tries:
                     return reply
                 asked = reply.retry_after()
@@ -167,10 +198,7 @@ class Transport:
 
     def clock_offset(self) -> float | None:
         """Return how far our clock is ahead of the last answer's, in seconds."""
-        if self._last is None:
-            return None
-        reply, at = self._last
-        return reply.clock_offset(at)
+        return self._offset
 
     def close(self) -> None:
         """Close the kept connections."""
@@ -183,10 +211,13 @@ class Transport:
         try:
             return self._exchange(request, budget)
         except (OSError, HTTPException) as exc:
-            reason, lasting, down = explain(exc)
+            cause = explain(exc)
+            cure = cause.cure.format(url=self._url, ca=self._ca)
             if deadline.left() <= 0:
-                raise OutOfTime(reason) from exc
-            raise Unreachable(reason, lasting=lasting, down=down) from exc
+                raise OutOfTime(cause.text, cure) from exc
+            raise Unreachable(
+                cause.text, cure, lasting=cause.lasting, down=cause.down
+            ) from exc
         except (ValueError, LookupError) as exc:
             # http.client lets through what a hostile status or header line breaks.
             raise Unreachable("answered in broken HTTP") from exc
@@ -214,15 +245,3 @@ def read_body(
                 f"answered with more than {most_bytes >> 20} MiB", lasting=True
             )
     return b"".join(chunks)
-
-
-def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
-    """Return the proxy through which `url` is reached, None for none.
-
-    `proxies` has the keys http, https and no, as the usual variables.
-    """
-    parts = urlsplit(url)
-    proxy = proxies.get(parts.scheme)
-    if proxy and proxy_bypass_environment(parts.netloc, {"no": proxies.get("no", "")}):
-        return None
-    return proxy

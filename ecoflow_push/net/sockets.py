@@ -1,4 +1,4 @@
-"""Sockets that obey a deadline, and the TLS context that makes more of them.
+"""Sockets that obey a deadline.
 
 The timeout that such a socket is given is its budget for everything that follows, not
 for one call: a server that drips a byte a second gains nothing.
@@ -6,72 +6,12 @@ for one call: a server that drips a byte a second gains nothing.
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import time
 from typing import Any
 
-from ecoflow_push.errors import SettingsError
-
 CONNECT_SECONDS = 8.0
-
-
-def tls_context(
-    ca_file: str | None,
-    cert_file: str | None = None,
-    key_file: str | None = None,
-    *,
-    obedient: bool = True,
-) -> ssl.SSLContext:
-    """Return a verifying client context, by default for sockets that obey.
-
-    Raises SettingsError when a file cannot be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if obedient:
-        context.sslsocket_class = DeadlineSSLSocket
-    try:
-        if ca_file:
-            context.load_verify_locations(cafile=ca_file)
-        else:
-            _trust_system(context)
-    except (OSError, ssl.SSLError) as exc:
-        raise SettingsError(
-            f"settings: {ca_file}: not a CA bundle in PEM form"
-        ) from exc
-    if cert_file:
-        try:
-            # An encrypted key must fail, not ask for its passphrase at a terminal.
-            context.load_cert_chain(cert_file, key_file, password=b"")
-        except (OSError, ssl.SSLError, ValueError) as exc:
-            raise SettingsError(
-                f"settings: {cert_file}: not a certificate with its unencrypted key"
-            ) from exc
-    return context
-
-
-def _trust_system(context: ssl.SSLContext) -> None:
-    """Trust what the system trusts, as cheaply as it allows.
-
-    A hashed directory is read certificate by certificate when one is needed; parsing
-    a whole bundle costs more than all the rest of a run's TLS.
-    """
-    paths = ssl.get_default_verify_paths()
-    folder = paths.openssl_capath
-    if os.path.isdir(folder):
-        with os.scandir(folder) as entries:
-            # OpenSSL's names: eight hex digits of a hash, a dot, a number.
-            if any(entry.name[8:] in (".0", ".1") for entry in entries):
-                context.load_verify_locations(capath=folder)
-                return
-    bundle = paths.openssl_cafile
-    if not os.path.isfile(bundle):
-        import certifi
-
-        bundle = certifi.where()
-    context.load_verify_locations(cafile=bundle)
 
 
 class _Rearmed:
