@@ -1,10 +1,17 @@
 """The environment, read from a dict."""
 
+import subprocess
+import sys
+
 import pytest
 
-from ecoflow_push.config.environ import Secret
+from ecoflow_push.config.environ import Reader
+from ecoflow_push.config.kinds import Secret
+from ecoflow_push.config.plugs import SINKS, SOURCES, load
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import CredentialsConflictError, SettingsError
+from tests.plugs import EVERY_SINK
+from tests.support import ROOT
 
 KEYS = {"ECOFLOW_ACCESS_KEY": "AK1", "ECOFLOW_SECRET_KEY": "SK2"}
 BASE = {**KEYS, "PUSHGATEWAY_URL": "http://gateway:9091", "HOME": "/home/me"}
@@ -15,14 +22,14 @@ def test_the_defaults():
     """What is not set has the documented default."""
     settings = Settings.from_environ(BASE)
 
-    assert settings.sources == ("rest",)
+    assert list(settings.sources) == ["rest"]
+    assert list(settings.sinks) == ["pushgateway"]
+    assert settings.account == "AK1"
     assert settings.api_url == "https://api.ecoflow.com"
     assert settings.device_sns == ()
     assert settings.interval == 10
     assert settings.attempts == 5
     assert settings.longest_wait == 30
-    assert settings.mqtt_timeout == 60
-    assert settings.exporter_port is None
     assert settings.run_deadline == 50
     assert settings.stale_after == 300
     assert settings.job == "ecoflow"
@@ -47,8 +54,7 @@ def test_white_space_is_stripped_and_empty_is_unset():
         {**BASE, "ECOFLOW_ACCESS_KEY": " AK1\n", "PUSH_JOB": " ", "LOG_LEVEL": "debug"}
     )
 
-    assert settings.access_key
-    assert settings.access_key.reveal() == "AK1"
+    assert settings.account == "AK1"
     assert settings.job == "ecoflow"
     assert settings.log_level == "DEBUG"
 
@@ -56,24 +62,20 @@ def test_white_space_is_stripped_and_empty_is_unset():
 def test_a_value_from_a_file(tmp_path):
     """X_FILE gives the value of X, a byte order mark and line ends left out."""
     file = tmp_path / "secret"
-    file.write_bytes(b"\xef\xbb\xbfSK-from-file\r\n")
-    environ = {**BASE, "ECOFLOW_SECRET_KEY_FILE": str(file)}
-    del environ["ECOFLOW_SECRET_KEY"]
+    file.write_bytes(b"\xef\xbb\xbfAK-from-file\r\n")
+    environ = {**BASE, "ECOFLOW_ACCESS_KEY_FILE": str(file)}
+    del environ["ECOFLOW_ACCESS_KEY"]
 
-    settings = Settings.from_environ(environ)
-
-    assert settings.secret_key
-    assert settings.secret_key.reveal() == "SK-from-file"
+    assert Settings.from_environ(environ).account == "AK-from-file"
 
 
-def test_secrets_do_not_print():
-    """Neither a secret nor the settings that hold it print it."""
-    settings = Settings.from_environ(BASE)
+def test_a_secret_does_not_print():
+    """Neither a secret nor what holds it prints it."""
+    secret = Reader(BASE).header_secret("ECOFLOW_SECRET_KEY")
 
-    assert "SK2" not in repr(settings.secret_key)
-    assert "SK2" not in str(settings.secret_key)
-    assert "SK2" not in f"{vars(settings)}"
-    assert set(settings.secrets()) >= {"AK1", "SK2"}
+    assert secret
+    assert secret.reveal() == "SK2"
+    assert "SK2" not in f"{secret} {secret!r} {[secret]}"
 
 
 @pytest.mark.parametrize(
@@ -105,11 +107,11 @@ def test_the_gateway_url(given, url):
     """A prefix stays, a trailing /metrics goes, credentials leave the URL."""
     settings = Settings.from_environ({**BASE, "PUSHGATEWAY_URL": given})
 
-    assert settings.pushgateway
-    assert settings.pushgateway.url == url
+    server = settings.sinks["pushgateway"]
+    assert server.url == url
     if "@" in given:
-        assert settings.pushgateway.username == "user"
-        assert settings.pushgateway.access()["password"] == "p@ss"
+        assert server.username == "user"
+        assert server.password.reveal() == "p@ss"
 
 
 def test_names_labels_and_proxies():
@@ -152,19 +154,118 @@ def test_both_credential_pairs_conflict():
         Settings.from_environ({**BASE, **ACCOUNT})
 
     for source, sources in {
-        "rest": ("rest",),
-        "mqtt": ("mqtt",),
-        "auto": ("rest", "mqtt"),
+        "rest": ["rest"],
+        "mqtt": ["mqtt"],
+        "auto": ["rest", "mqtt"],
     }.items():
         chosen = Settings.from_environ({**BASE, **ACCOUNT, "ECOFLOW_SOURCE": source})
-        assert chosen.sources == sources
+        assert list(chosen.sources) == sources
+        # Whoever chooses another source keeps the memory.
+        assert chosen.account == "AK1"
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_each_source_says_whose_data_it_is(name):
+    """It is what its first variable says, so that the lock can be looked at early."""
+    read = Reader(dict.fromkeys(SOURCES[name], "somebody"))
+
+    config = load("api", name).read(read)
+
+    read.raise_faults()
+    assert config.account == "somebody"
+    assert config.least_interval >= 0
+
+
+def test_a_conflict_names_what_is_set():
+    """The fault has the first variable of each source, the cure all ways to choose."""
+    with pytest.raises(CredentialsConflictError) as caught:
+        Settings.from_environ({**BASE, **ACCOUNT})
+
+    (fault,) = caught.value.faults
+    assert fault.text == "ECOFLOW_ACCESS_KEY and ECOFLOW_ACCOUNT_USER are set"
+    assert fault.cure.startswith("leave one of them")
+    assert fault.cure.endswith(" or auto")
 
 
 def test_an_app_account_alone_is_the_other_source():
-    """Without developer keys the source is MQTT."""
-    environ = {**ACCOUNT, "TEXTFILE_PATH": "/tmp/x.prom"}
+    """Without developer keys the source is MQTT, and the account is its user."""
+    settings = Settings.from_environ({**ACCOUNT, "TEXTFILE_PATH": "/tmp/x.prom"})
 
-    assert Settings.from_environ(environ).sources == ("mqtt",)
+    assert list(settings.sources) == ["mqtt"]
+    assert settings.account == "me@example.org"
+
+
+def test_the_app_account_is_not_visited_more_often_than_it_bears():
+    """The interval is raised to the longest that any source asks for."""
+    account = {**ACCOUNT, "TEXTFILE_PATH": "/tmp/x.prom"}
+
+    assert not Settings.from_environ(BASE, every=5).is_interval_raised
+    assert Settings.from_environ(BASE, every=5).interval == 5
+    assert Settings.from_environ(account, every=5).is_interval_raised
+    assert Settings.from_environ(account, every=5).interval == 60
+
+
+def test_sinks_in_the_order_of_their_table():
+    """Sinks are there in the order in which they deliver; what stays, with --every."""
+    environ = {**BASE, **EVERY_SINK}
+    once = Settings.from_environ(environ)
+    staying = Settings.from_environ(environ, every=0.0)
+
+    assert list(once.sinks) == [name for name in SINKS if name != "exporter"]
+    assert list(staying.sinks) == list(SINKS)
+
+
+def test_a_sink_that_stays_is_none_for_one_run():
+    """EXPORTER_PORT alone is a sink with --every, and none without."""
+    environ = {**KEYS, "EXPORTER_PORT": "9100", "HOME": "/home/me"}
+
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ(environ)
+
+    (fault,) = caught.value.faults
+    assert fault.text == "no sink"
+    assert fault.cure.startswith("set TEXTFILE_PATH, ")
+    assert fault.cure.endswith(
+        " or REMOTE_WRITE_URL (with --every, EXPORTER_PORT also is one),"
+        " or use --dry-run"
+    )
+    assert Settings.from_environ(environ, every=0.0).has_sink
+    assert not Settings.from_environ(environ, needs_sink=False).has_sink
+
+
+def test_an_unset_plug_is_not_imported():
+    """Only the sources and sinks that the environment speaks of are imported."""
+    code = (
+        "import sys; from ecoflow_push.config.settings import Settings;"
+        f"Settings.from_environ({BASE!r}); print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.split()
+
+    rooms = {"api": SOURCES, "sinks": SINKS}
+    plugs = {f"ecoflow_push.{room}.{name}" for room in rooms for name in rooms[room]}
+    assert plugs & set(loaded) == {
+        "ecoflow_push.api.rest",
+        "ecoflow_push.sinks.pushgateway",
+    }
+
+
+def test_a_fault_knows_its_variable():
+    """Each fault has the variable, what is wrong and what to do apart."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ({**BASE, "LOG_LEVEL": "LOUD", "PUSHGATEWAY_URL": ""})
+
+    assert [(each.variable, each.text) for each in caught.value.faults] == [
+        ("LOG_LEVEL", "expected one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
+        ("", "no sink"),
+    ]
+    assert caught.value.faults[1].cure.startswith("set ")
 
 
 FAULTS = [
@@ -173,7 +274,11 @@ FAULTS = [
     ({"ECOFLOW_ACCESS_KEY": "a b"}, "ECOFLOW_ACCESS_KEY: expected ASCII"),
     ({"ECOFLOW_SECRET_KEY": "a\x07b"}, "ECOFLOW_SECRET_KEY: expected one line"),
     ({"ECOFLOW_ACCESS_KEY": "", "ECOFLOW_SECRET_KEY": ""}, "no credentials"),
-    ({"ECOFLOW_SOURCE": "mqtt"}, "needs ECOFLOW_ACCOUNT_USER"),
+    (
+        {"ECOFLOW_SOURCE": "mqtt"},
+        "ECOFLOW_SOURCE: mqtt needs ECOFLOW_ACCOUNT_USER and ECOFLOW_ACCOUNT_PASSWORD",
+    ),
+    ({"ECOFLOW_SOURCE": "auto"}, "ECOFLOW_SOURCE: auto needs ECOFLOW_ACCOUNT_USER"),
     ({"ECOFLOW_SOURCE": "bluetooth"}, "ECOFLOW_SOURCE: expected one of rest, mqtt"),
     (
         {"ECOFLOW_API_HOST": "http://api.ecoflow.com"},
@@ -210,9 +315,32 @@ FAULTS = [
     ({"PUSHGATEWAY_USERNAME": "u"}, "PUSHGATEWAY_PASSWORD: missing"),
     ({"PUSHGATEWAY_KEY_FILE": __file__}, "PUSHGATEWAY_KEY_FILE: needs"),
     ({"TEXTFILE_PATH": "/tmp"}, "TEXTFILE_PATH: expected a file"),
+    ({"https_proxy": "socks5://x:1"}, "https_proxy: expected http(s)://host:port"),
     ({"HTTPS_PROXY": "socks5://x:1"}, "HTTPS_PROXY: expected http(s)://host:port"),
     ({"ECOFLOW_SECRET_KEY_FILE": "/nonexistent"}, "set only one of them"),
 ]
+
+
+ONE_CAUSE = {
+    "half a pair": {"ECOFLOW_SECRET_KEY": ""},
+    "half a pair of the source that is chosen": {
+        "ECOFLOW_SOURCE": "rest",
+        "ECOFLOW_SECRET_KEY": "",
+    },
+    "the only sink's address": {"PUSHGATEWAY_URL": "gateway"},
+    "the only sink's file": {"PUSHGATEWAY_URL": "", "PUSHGATEWAY_URL_FILE": "/x"},
+    "the only sink's path": {"PUSHGATEWAY_URL": "", "TEXTFILE_PATH": "/tmp"},
+}
+
+
+@pytest.mark.parametrize("cause", ONE_CAUSE)
+def test_one_cause_is_one_fault(cause):
+    """What follows from a fault, that nothing is read or pushed, is not another."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ({**BASE, **ONE_CAUSE[cause]})
+
+    [fault] = caught.value.faults
+    assert fault.variable
 
 
 @pytest.mark.parametrize(("change", "words"), FAULTS, ids=lambda value: str(value)[:50])

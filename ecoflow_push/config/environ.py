@@ -7,97 +7,31 @@ and for little else.
 from __future__ import annotations
 
 import os
-import stat
 
-from ecoflow_push.errors import CredentialsConflictError, SettingsError
+from ecoflow_push.config.kinds import (
+    LOOPBACK,
+    RESERVED_HEADERS,
+    RESERVED_LABELS,
+    TENANT_HEADERS,
+    Secret,
+    is_made_of,
+    is_name,
+    is_serial,
+    learn_pair,
+    learn_parts,
+    split_url,
+)
+from ecoflow_push.config.texts import Texts
+from ecoflow_push.redact import learn
 
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from urllib.parse import SplitResult
 
-RESERVED_LABELS = (
-    *("job", "instance", "device", "device_name", "product_name", "source", "pack"),
-    *("phase", "state", "reason", "stage", "version", "le", "quantile"),
-    *("family", "firmware"),
-)
-# What remote-write demands, and what HTTP does by itself.
-RESERVED_HEADERS = (
-    *("content-encoding", "content-type", "user-agent", "retry-attempt"),
-    "x-prometheus-remote-write-version",
-    *("accept-encoding", "connection", "content-length", "expect", "host"),
-    *("proxy-authorization", "te", "transfer-encoding", "upgrade"),
-)
-# The service routes it by the caller's location.
-DEFAULT_API_HOST = "api.ecoflow.com"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# A secret is a line, not a document; a wrong path must not fill the memory.
-MAX_FILE_BYTES = 64 * 1024
 
-
-class Secret:
-    """A text that does not print; `reveal()` returns it."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return "***"
-
-    def reveal(self) -> str:
-        """Return the text itself, for the one place that sends it."""
-        return self._text
-
-
-class Reader:
-    """Reads variables and collects what is wrong with them."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self._faults: list[str] = []
-        self._error: type[SettingsError] = SettingsError
-
-    def fault(self, text: str) -> None:
-        """Note a fault; `raise_faults` raises them all."""
-        self._faults.append(text)
-
-    def conflict(self, text: str) -> None:
-        """Note a fault that makes the whole a CredentialsConflictError."""
-        self.fault(text)
-        self._error = CredentialsConflictError
-
-    @property
-    def has_faults(self) -> bool:
-        """Whether anything was wrong so far."""
-        return bool(self._faults)
-
-    def raise_faults(self) -> None:
-        """Raise SettingsError if there was any fault."""
-        if self._faults:
-            raise self._error("settings: " + "; ".join(self._faults))
-
-    def raw(self, name: str) -> str | None:
-        """Return a variable that has no _FILE form: a path itself, say."""
-        return self._environ.get(name, "").strip() or None
-
-    def text(self, name: str, *, lines: bool = False) -> str | None:
-        """Return a variable or the content of its _FILE, None if neither is set.
-
-        With `lines` it may have several of them.
-        """
-        value = self.raw(name)
-        file = self.raw(name + "_FILE")
-        if file and value:
-            self.fault(f"{name} and {name}_FILE: set only one of them")
-        elif file:
-            value = self._content(name + "_FILE", file)
-        one_line = (value or "").replace("\n", "") if lines else value or ""
-        if not one_line.isprintable():
-            self.fault(f"{name}: expected one line of printable text")
-            return None
-        return value
+class Reader(Texts):
+    """Reads variables of all kinds and collects what is wrong with them."""
 
     def secret(self, name: str) -> Secret | None:
         """Return a text that must not print."""
@@ -108,19 +42,22 @@ class Reader:
         """Return a secret that an HTTP header can carry."""
         value = self.secret(name)
         if value and (" " in value.reveal() or not value.reveal().isascii()):
-            self.fault(f"{name}: expected ASCII characters without spaces")
+            self.fault(name, "expected ASCII characters without spaces")
             return None
         return value
 
     def pair(self, first: str, second: str) -> bool:
-        """Return whether both variables are set; one alone is a fault."""
-        is_set = [
-            bool(self.raw(name) or self.raw(name + "_FILE")) for name in (first, second)
-        ]
+        """Return whether both variables are set; one alone is a fault.
+
+        Both in one piece, as basic authentication sends them, are a secret too.
+        """
+        is_set = [self.wants(name) for name in (first, second)]
         if is_set == [True, False]:
-            self.fault(f"{second}: missing, {first} is set")
+            self.fault(second, f"missing, {first} is set")
         if is_set == [False, True]:
-            self.fault(f"{first}: missing, {second} is set")
+            self.fault(first, f"missing, {second} is set")
+        if all(is_set):
+            learn_pair(self.text(first) or "", self.text(second) or "")
         return all(is_set)
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str | None:
@@ -130,7 +67,7 @@ class Reader:
             if value and value.lower() == choice.lower():
                 return choice
         if value:
-            self.fault(f"{name}: expected one of {', '.join(choices)}")
+            self.fault(name, f"expected one of {', '.join(choices)}")
         return None
 
     def choices(self, name: str, choices: tuple[str, ...]) -> tuple[str, ...]:
@@ -138,7 +75,7 @@ class Reader:
         named = {part.strip().lower() for part in (self.text(name) or "").split(",")}
         found = tuple(choice for choice in choices if choice in named)
         if named - {"", *choices}:
-            self.fault(f"{name}: expected {' or '.join(choices)}, or both with a comma")
+            self.fault(name, f"expected {' or '.join(choices)}, or both with a comma")
         return found or choices
 
     def seconds(self, name: str, default: float, least: float) -> float:
@@ -158,46 +95,56 @@ class Reader:
         """Return the path of a file that is there."""
         path = self.raw(name)
         if path and not os.path.isfile(path):
-            self.fault(f"{name}: no such file")
+            self.fault(name, "no such file")
         return path
 
     def url(self, name: str, *, query: bool = False) -> SplitResult | None:
         """Return the parts of an http(s) URL, which may have a `query` or not."""
         value = self.text(name)
-        parts = _split(value or "", query=query)
+        parts = split_url(value or "", query=query)
         if value and not parts:
             form = "path][?query" if query else "prefix"
-            self.fault(f"{name}: expected http(s)://host[:port][/{form}]")
+            self.fault(name, f"expected http(s)://host[:port][/{form}]")
+        if parts:
+            learn_parts(parts)
         return parts
 
     def whole_url(self, name: str) -> Secret | None:
         """Return an http(s) URL as it stands; whoever knows it may use it."""
         parts = self.url(name, query=True)
+        if parts:
+            learn(parts.path)
         return Secret(parts.geturl()) if parts else None
 
     def headers(self, name: str) -> dict[str, str]:
-        """Return HTTP headers, written as lines or with semicolons between them."""
+        """Return HTTP headers, written as lines or with semicolons between them.
+
+        What they say is secret, but for whose data it is.
+        """
         found: dict[str, str] = {}
         text = (self.text(name, lines=True) or "").replace("\n", ";")
         for part in filter(None, map(str.strip, text.split(";"))):
             header, colon, value = (piece.strip() for piece in part.partition(":"))
-            if not (colon and value and value.isascii() and _is_made_of(header, "-_")):
-                self.fault(f"{name}: expected Name: value, in ASCII")
+            if not (colon and value and value.isascii() and is_made_of(header, "-_")):
+                self.fault(name, "expected Name: value, in ASCII")
                 return {}
             if header.lower() in RESERVED_HEADERS:
-                self.fault(f"{name}: the program itself sets the header {header}")
+                self.fault(name, f"the program itself sets the header {header}")
             found[header] = value
+            if header.lower() not in TENANT_HEADERS:
+                # The whole, and what stands behind "Bearer", say.
+                learn(value, value.rpartition(" ")[2])
         return found
 
     def api_url(self, name: str, default: str) -> str:
         """Return the base URL of a host, host:port or URL; http for loopback only."""
         value = self.text(name) or default
-        parts = _split(value if "://" in value else "https://" + value)
+        parts = split_url(value if "://" in value else "https://" + value)
         if not parts or parts.path.strip("/") or parts.username is not None:
-            self.fault(f"{name}: expected a host, host:port or https://host[:port]")
+            self.fault(name, "expected a host, host:port or https://host[:port]")
             return ""
         if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-            self.fault(f"{name}: expected https (http is for loopback only)")
+            self.fault(name, "expected https (http is for loopback only)")
         return f"{parts.scheme}://{parts.netloc}"
 
     def serials(self, name: str) -> tuple[str, ...]:
@@ -205,7 +152,7 @@ class Reader:
         serials = [part.strip() for part in (self.text(name) or "").split(",")]
         serials = list(dict.fromkeys(serial for serial in serials if serial))
         if not all(is_serial(serial) for serial in serials):
-            self.fault(f"{name}: expected serial numbers, separated by commas")
+            self.fault(name, "expected serial numbers, separated by commas")
         return tuple(serials)
 
     def names(self, name: str, serials: tuple[str, ...]) -> dict[str, str]:
@@ -216,8 +163,9 @@ class Reader:
         if "=" not in value:
             if len(serials) != 1:
                 self.fault(
-                    f"{name}: a plain name needs exactly one serial in"
-                    " ECOFLOW_DEVICE_SN; else give SN=name,SN=name"
+                    name,
+                    "a plain name needs exactly one serial in ECOFLOW_DEVICE_SN;"
+                    " else give SN=name,SN=name",
                 )
                 return {}
             return {serials[0]: value}
@@ -229,18 +177,18 @@ class Reader:
             name,
             self.text(name) or "",
             "name=value,name=value",
-            _is_name,
+            is_name,
         )
         for label in labels:
             if label in RESERVED_LABELS or label.startswith(("__", "index_")):
-                self.fault(f"{name}: the label {label} is used by the program itself")
+                self.fault(name, f"the label {label} is used by the program itself")
         return labels
 
     def prefix(self, name: str, default: str) -> str:
         """Return what a metric name may begin with."""
         value = self.text(name) or default
-        if not _is_name(value):
-            self.fault(f"{name}: expected letters, digits and _, no digit first")
+        if not is_name(value):
+            self.fault(name, "expected letters, digits and _, no digit first")
         return value
 
     def instance(self, job: str) -> str:
@@ -261,11 +209,14 @@ class Reader:
         found = {}
         for kind in ("http", "https", "no"):
             name = f"{kind}_proxy"
-            value = self.raw(name) or self.raw(name.upper())
+            name = name if self.raw(name) else name.upper()
+            value = self.raw(name)
             if value and kind != "no":
                 value = value if "://" in value else "http://" + value
-                if not _split(value):
-                    self.fault(f"{name.upper()}: expected http(s)://host:port")
+                if parts := split_url(value):
+                    learn_parts(parts)
+                else:
+                    self.fault(name, "expected http(s)://host:port")
             if value:
                 found[kind] = value
         return found
@@ -286,7 +237,7 @@ class Reader:
         except ValueError:
             value = float("nan")
         if not least <= value <= most:
-            self.fault(f"{name}: expected {what} from {least:g} to {most:g}")
+            self.fault(name, f"expected {what} from {least:.0f} to {most:.0f}")
             return None
         return value
 
@@ -297,71 +248,7 @@ class Reader:
         for part in filter(None, map(str.strip, value.split(","))):
             key, _, text = (piece.strip() for piece in part.partition("="))
             if not is_key(key) or not text or key in pairs:
-                self.fault(f"{name}: expected {form}")
+                self.fault(name, f"expected {form}")
                 return {}
             pairs[key] = text
         return pairs
-
-    def _content(self, name: str, path: str) -> str | None:
-        try:
-            # Non-blocking: opening a FIFO that nobody writes to must not hang.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    self.fault(f"{name}: expected a regular file")
-                    return None
-                raw = file.read(MAX_FILE_BYTES + 1)
-            text = raw.decode("utf-8-sig").strip()
-        except OSError as exc:
-            self.fault(f"{name}: cannot be read ({exc.strerror})")
-            return None
-        except UnicodeDecodeError:
-            self.fault(f"{name}: expected UTF-8 text")
-            return None
-        if len(raw) > MAX_FILE_BYTES:
-            self.fault(f"{name}: longer than {MAX_FILE_BYTES} bytes")
-            return None
-        if not text:
-            self.fault(f"{name}: the file is empty")
-        return text or None
-
-
-def is_serial(text: str) -> bool:
-    """Return whether `text` can be a serial number (16 letters and digits, or so)."""
-    return _is_made_of(text, "_-") and len(text) <= 64
-
-
-def _is_name(text: str) -> bool:
-    """Return whether a metric or label may be called so."""
-    return text.isidentifier() and text.isascii()
-
-
-def _is_made_of(text: str, marks: str) -> bool:
-    """Return whether `text` is ASCII letters, digits and some of these marks alone."""
-    # Compiling a regular expression costs more than this, once a minute.
-    return (
-        text.isascii() and all(c.isalnum() or c in marks for c in text) and text != ""
-    )
-
-
-def _is_printable(text: str) -> bool:
-    """Return whether `text` can stand in a request line as it is."""
-    return text.isascii() and text.isprintable() and " " not in text
-
-
-def _split(url: str, *, query: bool = False) -> SplitResult | None:
-    """Return the parts of an http(s) URL that can name a server, else None."""
-    from urllib.parse import urlsplit
-
-    try:
-        parts = urlsplit(url)
-        usable = (
-            parts.scheme in ("http", "https")
-            and _is_made_of(parts.hostname or "", "._:-")
-            and parts.port != 0
-            and (not parts.query or (query and _is_printable(parts.query)))
-            and not parts.fragment
-        )
-    except ValueError:
-        return None
-    return parts if usable else None

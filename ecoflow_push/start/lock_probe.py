@@ -6,20 +6,20 @@ it lets pass takes the lock in earnest later (`State.open`).
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sys
 import time
 
-from ecoflow_push.config.environ import DEFAULT_API_HOST, Reader
+from ecoflow_push.config.environ import Reader
+from ecoflow_push.config.kinds import DEFAULT_API_HOST
+from ecoflow_push.config.plugs import SOURCES
 from ecoflow_push.errors import ExitStatus
-from ecoflow_push.memory.state import state_folder
+from ecoflow_push.lines import line
+from ecoflow_push.memory.lock import HELD, is_held, state_folder
+from ecoflow_push.start.exit import leave_at_once
 
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-WORDS = "another run is still at work; this one leaves"
 
 
 def leave_if_held(argv: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -29,57 +29,38 @@ def leave_if_held(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     settings that are faulty at first sight: that is the better word.
     """
     read = Reader(environ)
-    if argv or not _is_held(os.path.join(_folder(read), "lock")):
+    if argv or not is_held(_folder(read)):
         return
-    both = read.text("ECOFLOW_ACCESS_KEY") and read.text("ECOFLOW_ACCOUNT_USER")
-    if read.has_faults or (both and not read.text("ECOFLOW_SOURCE")):
+    competing = len(_accounts(read)) > 1 and not read.text("ECOFLOW_SOURCE")
+    if read.has_faults or competing:
         return
     _say(read)
-    os._exit(ExitStatus.TEMPFAIL)
+    leave_at_once(ExitStatus.TEMPFAIL)
 
 
 def _folder(read: Reader) -> str:
     """Return the state's folder, as far as the settings need no second look."""
     host = read.text("ECOFLOW_API_HOST") or DEFAULT_API_HOST
     url = (host if "://" in host else f"https://{host}").rstrip("/")
-    keys = ("ECOFLOW_ACCESS_KEY", "ECOFLOW_ACCOUNT_USER")
-    account = next(filter(None, map(read.text, keys)), "")
+    account = [*_accounts(read), ""][0]
     job = read.text("PUSH_JOB") or "ecoflow"
     return state_folder(read.state_dir("STATE_DIR"), url, account, job)
 
 
-def _is_held(path: str) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return False
+def _accounts(read: Reader) -> list[str]:
+    """Return whose data it can be: what the first variable of each source says."""
+    said = [read.text(variables[0]) for variables in SOURCES.values()]
+    return [account for account in said if account]
 
 
 def _say(read: Reader) -> None:
-    """Write the line that logging would, in its two forms."""
+    """Write the line that the log would."""
     if (read.text("LOG_LEVEL") or "").upper() == "CRITICAL":
         return
-    now = time.time()
-    at = (
-        time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-        + f".{now % 1 * 1e3:03.0f}Z"
-    )
-    line = f"exit 75 TEMPFAIL: {WORDS}"
-    if (read.text("LOG_FORMAT") or "").lower() == "json":
-        text = f'{{"time": "{at}", "level": "error", "message": "{line}"}}\n'
-    else:
-        text = f"{at} ERROR {line}\n"
+    as_json = (read.text("LOG_FORMAT") or "").lower() == "json"
+    text = f"exit 75 TEMPFAIL: {HELD}"
     try:
-        sys.stderr.write(text)
+        sys.stderr.write(line("ERROR", text, time.time(), as_json=as_json) + "\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):  # None if closed at the start
         return

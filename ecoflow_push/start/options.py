@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ecoflow_push import __version__
-from ecoflow_push.config.environ import is_serial
+from ecoflow_push.config.kinds import is_serial
 from ecoflow_push.errors import ExitStatus
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # of signal, without its imports
-import os
+
+from ecoflow_push.start.exit import leave_at_once
 
 # For the type checker alone; `typing` takes longer than all of this.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
 
 def leave_on_signals(argv: Sequence[str]) -> None:
@@ -18,8 +20,33 @@ def leave_on_signals(argv: Sequence[str]) -> None:
     """
     stays = any(each.startswith("--every") for each in argv)
 
-    def leave(number: int, _frame: object) -> None:
-        os._exit(0 if stays else 128 + number)
+    def leave(number: int, _frame: object) -> NoReturn:
+        leave_at_once(0 if stays else 128 + number)
 
+    _listen(leave)
+
+
+def leave_with_a_word(*, stays: bool) -> None:
+    """From now on let SIGTERM and SIGINT end the process at once, after one line.
+
+    What `stays` is stopped so: its status is 0.
+    """
+    from ecoflow_push.errors import ExitStatus
+    from ecoflow_push.logs import last_words
+
+    # Raising there would be lost wherever Python cannot raise.
+    def leave(number: int, _frame: object) -> NoReturn:
+        status = ExitStatus(128 + number)
+        last_words(f"exit {status:d} {status.name}: stopped by signal {number}")
+        leave_at_once(status)
+
+    def leave_the_schedule(number: int, _frame: object) -> NoReturn:
+        last_words(f"exit 0 OK: the schedule was stopped by signal {number}", "INFO")
+        leave_at_once(ExitStatus.OK)
+
+    _listen(leave_the_schedule if stays else leave)
+
+
+def _listen(leave: Callable[[int, object], NoReturn]) -> None:
     for number in (_signal.SIGINT, _signal.SIGTERM):
         _signal.signal(number, leave)

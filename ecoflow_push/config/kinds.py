@@ -1,0 +1,135 @@
+"""What a value is: the declared variable, the secret, and what a text can be.
+
+Imports stay light on purpose: a run that finds the lock taken pays for this module
+and for little else.
+"""
+
+from __future__ import annotations
+
+from ecoflow_push.redact import learn
+
+TYPE_CHECKING = False  # typing's would import typing
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+RESERVED_LABELS = (
+    *("job", "instance", "device", "device_name", "product_name", "source", "pack"),
+    *("phase", "state", "reason", "stage", "version", "le", "quantile"),
+    *("family", "firmware"),
+)
+# What remote-write demands, and what HTTP does by itself.
+RESERVED_HEADERS = (
+    *("content-encoding", "content-type", "user-agent", "retry-attempt"),
+    "x-prometheus-remote-write-version",
+    *("accept-encoding", "connection", "content-length", "expect", "host"),
+    *("proxy-authorization", "te", "transfer-encoding", "upgrade"),
+)
+# The service routes it by the caller's location.
+DEFAULT_API_HOST = "api.ecoflow.com"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# They name whose data it is; they open nothing.
+TENANT_HEADERS = ("x-scope-orgid", "thanos-tenant")
+
+
+class Variable:
+    """A variable as docs/settings.md lists it, by whoever reads it.
+
+    `default` in plain words. One that `is_path` itself has no _FILE form.
+    """
+
+    __slots__ = ("default", "is_path", "name", "words")
+
+    def __init__(
+        self,
+        name: str,
+        words: str,
+        default: str = "–",  # noqa: RUF001 - the dash that the tables show for none
+        *,
+        is_path: bool = False,
+    ) -> None:
+        self.name = name
+        self.words = words
+        self.default = default
+        self.is_path = is_path
+
+
+class Secret:
+    """A text that does not print, and that nothing else prints from now on.
+
+    `reveal()` returns it.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        learn(text)
+        self._text = text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def reveal(self) -> str:
+        """Return the text itself, for the one place that sends it."""
+        return self._text
+
+
+def is_serial(text: str) -> bool:
+    """Return whether `text` can be a serial number (16 letters and digits, or so)."""
+    return is_made_of(text, "_-") and len(text) <= 64
+
+
+def is_name(text: str) -> bool:
+    """Return whether a metric or label may be called so."""
+    return text.isidentifier() and text.isascii()
+
+
+def is_made_of(text: str, marks: str) -> bool:
+    """Return whether `text` is ASCII letters, digits and some of these marks alone."""
+    # Compiling a regular expression costs more than this, once a minute.
+    return (
+        text.isascii() and all(c.isalnum() or c in marks for c in text) and text != ""
+    )
+
+
+def _is_printable(text: str) -> bool:
+    """Return whether `text` can stand in a request line as it is."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def split_url(url: str, *, query: bool = False) -> SplitResult | None:
+    """Return the parts of an http(s) URL that can name a server, else None."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        usable = (
+            parts.scheme in ("http", "https")
+            and is_made_of(parts.hostname or "", "._:-")
+            and parts.port != 0
+            and (not parts.query or (query and _is_printable(parts.query)))
+            and not parts.fragment
+        )
+    except ValueError:
+        return None
+    return parts if usable else None
+
+
+def learn_parts(url: SplitResult) -> None:
+    """Mask what opens something in a URL: its password, the values of its query.
+
+    A user without a password is a token.
+    """
+    from urllib.parse import unquote, unquote_plus
+
+    user, password = unquote(url.username or ""), unquote(url.password or "")
+    learn_pair(user, password)
+    learn(password or user, url.query)
+    for part in url.query.split("&"):
+        value = part.partition("=")[2]
+        learn(unquote(value), unquote_plus(value))
+
+
+def learn_pair(user: str, password: str) -> None:
+    """Mask what basic authentication sends: both, in one piece."""
+    if user or password:
+        learn(f"{user}:{password}")
