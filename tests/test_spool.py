@@ -10,9 +10,10 @@ import sys
 
 import pytest
 
-from ecoflow_push.memory.spool import Entry, Spool, endpoint_folder, other_spools
+from ecoflow_push.memory.entry import Entry
+from ecoflow_push.memory.spool import Spool
+from ecoflow_push.memory.spools import endpoint_folder, other_spools
 from ecoflow_push.metrics.record import LabelSet, Record
-from ecoflow_push.net.deadline import Deadline
 from tests.support import ROOT
 
 SN = "R331ZFAKE0000001"
@@ -50,6 +51,12 @@ def opened(folder: str) -> Spool:
     return spool
 
 
+def store(spool: Spool, *entries: Entry) -> None:
+    for each in entries:
+        spool.write(each)
+    spool.commit()
+
+
 def files(folder: str) -> list[str]:
     return sorted(
         os.path.relpath(os.path.join(place, name), folder)
@@ -60,7 +67,7 @@ def files(folder: str) -> list[str]:
 
 def test_what_is_stored_is_read_back_oldest_first(folder):
     """A later process reads what was stored, oldest first, byte for byte."""
-    opened(folder).store([entry(2), entry(0), entry(1)], Deadline(5))
+    store(opened(folder), entry(2), entry(0), entry(1))
 
     spool = opened(folder)
 
@@ -74,7 +81,7 @@ def test_what_is_stored_is_read_back_oldest_first(folder):
 def test_what_was_delivered_is_the_last_one(folder):
     """A delivered record leaves the queue and is remembered as the device's last."""
     spool = opened(folder)
-    spool.store([entry(0), entry(1)], Deadline(5))
+    store(spool, entry(0), entry(1))
 
     spool.delivered(spool.entries[0])
 
@@ -89,7 +96,7 @@ def test_only_the_owner_can_look_inside(folder):
     before = os.umask(0)
     try:
         spool = opened(folder)
-        spool.store([entry(0), entry(1)], Deadline(5))
+        store(spool, entry(0), entry(1))
         spool.delivered(spool.entries[0])
     finally:
         os.umask(before)
@@ -103,7 +110,7 @@ def test_only_the_owner_can_look_inside(folder):
 
 def test_litter_goes_and_foreign_files_stay_out_of_the_way(folder, tmp_path):
     """Leftovers of a killed run are removed; what is not ours is left alone."""
-    opened(folder).store([entry(0)], Deadline(5))
+    store(opened(folder), entry(0))
     name = opened(folder).entries[0].name
     foreign = ["notes.txt", "1.1.x", f"{name}~", "00x.1.y", "000000000000001.1."]
     for litter in (f".{name}.tmp", f"last/.{SN}.tmp", "bad/.x.tmp", *foreign):
@@ -120,7 +127,7 @@ def test_litter_goes_and_foreign_files_stay_out_of_the_way(folder, tmp_path):
 
 def test_a_drill_of_every_damage(folder):
     """Whatever byte of a file is flipped or cut off, no wrong record comes out."""
-    opened(folder).store([entry(0)], Deadline(5))
+    store(opened(folder), entry(0))
     path = os.path.join(folder, opened(folder).entries[0].name)
     with open(path, "rb") as file:
         whole = file.read()
@@ -144,7 +151,7 @@ def test_a_bomb_is_not_inflated(folder):
     """A file that would inflate to gigabytes is refused before it does."""
     import zlib
 
-    from ecoflow_push.memory.spool import HEADER, MAGIC
+    from ecoflow_push.memory.entry import HEADER, MAGIC
 
     packer = zlib.compressobj(9)
     content = b"".join(packer.compress(bytes(1 << 20)) for _ in range(100))
@@ -199,7 +206,7 @@ def test_only_a_record_is_a_record(content):
 def test_the_oldest_go_first(folder):
     """What does not fit is named oldest first, after what was set aside is gone."""
     spool = opened(folder)
-    spool.store([entry(n) for n in range(5)], Deadline(5))
+    store(spool, *[entry(n) for n in range(5)])
     spool.discard(spool.entries[0], keep=True)
     size = spool.entries[0].size
     assert len(files(os.path.join(folder, "bad"))) == 1
@@ -211,14 +218,27 @@ def test_the_oldest_go_first(folder):
     assert spool.too_many(4 * size) == []
 
 
-def test_age_is_by_the_time_of_collection(folder):
-    """Records from before an instant are named, newer ones are not."""
+def test_only_what_was_committed_counts_as_stored(folder):
+    """A file alone is not enough: a power cut may still take its name."""
     spool = opened(folder)
-    spool.store([entry(n) for n in range(3)], Deadline(5))
+    one = entry(0)
 
-    old = spool.too_old(record(1).time_ms)
+    spool.write(one)
 
-    assert [e.time_ms for e in old] == [record(0).time_ms]
+    assert (one.has_file, one.is_stored, one.content) == (True, False, None)
+    spool.commit()
+    assert one.is_stored
+
+
+def test_a_disk_that_used_up_its_time_is_left_alone(folder):
+    """When the disk had its share of the run nothing more is stored, and it is said."""
+    spool = opened(folder)
+    spool.seconds = 1e-9
+
+    store(spool, entry(0), entry(1))
+
+    assert [e.time_ms for e in spool.entries] == [record(0).time_ms]
+    assert "too slow" in spool.trouble
 
 
 def test_last_records_of_forgotten_devices_go(folder):
@@ -240,7 +260,7 @@ def test_each_endpoint_has_its_own(tmp_path):
     ]
     assert len(set(folders)) == 3
     for folder in folders:
-        opened(folder).store([entry(0)], Deadline(5))
+        store(opened(folder), entry(0))
 
     others = other_spools(folders[0])
 
@@ -251,9 +271,9 @@ def test_each_endpoint_has_its_own(tmp_path):
 def limited(folder: str, most_bytes: int) -> subprocess.CompletedProcess[str]:
     """Store two records in a process that may write no file larger than this."""
     code = (
-        "import sys; from tests.test_spool import Deadline, entry, opened\n"
+        "import sys; from tests.test_spool import entry, opened, store\n"
         "spool = opened(sys.argv[1]); entries = [entry(1), entry(2)]\n"
-        "spool.store(entries, Deadline(5))\n"
+        "store(spool, *entries)\n"
         "print([e.is_stored for e in entries], spool.trouble)"
     )
     return subprocess.run(
@@ -271,7 +291,7 @@ def limited(folder: str, most_bytes: int) -> subprocess.CompletedProcess[str]:
 
 def test_a_full_disk_leaves_what_was_there(folder):
     """What does not fit is not stored, leaves no torn file, and harms no other."""
-    opened(folder).store([entry(0)], Deadline(5))
+    store(opened(folder), entry(0))
 
     done = limited(folder, 64)
 
@@ -287,7 +307,7 @@ def test_a_folder_that_cannot_be_used_is_no_crash(tmp_path):
 
     spool = opened(str(tmp_path / "spool-0"))
     one = entry(0)
-    spool.store([one], Deadline(5))
+    store(spool, one)
 
     assert "cannot use the spool" in spool.trouble
     assert not one.is_stored

@@ -7,65 +7,27 @@
 
 A file is written beside its name, flushed, renamed, and counts as stored once the
 folder is flushed too: less lost the last record in every simulated power cut
-(reliability.md 4.3). Nothing is ever appended to, so damage costs one record.
+(protocol/host.md#power-cuts). Nothing is ever appended to, so damage costs one record.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import struct
-import zlib
+import time
+from bisect import insort
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from ecoflow_push.memory.entry import (
+    MOST_BYTES,
+    Entry,
+    entry_named,
+    framed,
+    unframed,
+)
 from ecoflow_push.memory.files import TEMPORARY, replace_file, sync_folder
 
-if TYPE_CHECKING:
-    from ecoflow_push.net.deadline import Deadline
-
-MAGIC = b"ecoflow-push spool 1\n"
-# Of the compressed content behind it: its length, its CRC-32.
-HEADER = struct.Struct(">II")
-# No snapshot comes near; what is larger was not written by us.
-MOST_BYTES = 64 * 1024 * 1024
 BAD, LAST = "bad", "last"
-
-
-class Entry:
-    """One record, on its way: in memory, in the spool, or in both."""
-
-    __slots__ = (
-        *("body", "device", "has_file", "is_fresh", "is_stored"),
-        *("samples", "size", "time_ms"),
-    )
-
-    def __init__(
-        self,
-        time_ms: int,
-        samples: int,
-        device: str,
-        body: bytes | None = None,
-        size: int = 0,
-    ) -> None:
-        self.time_ms = time_ms
-        self.samples = samples
-        self.device = device
-        #: The record; None where it is only in the file.
-        self.body = body
-        #: Bytes of the file.
-        self.size = size
-        self.has_file = body is None
-        #: The file will outlast a power cut.
-        self.is_stored = body is None
-        #: Of this run.
-        self.is_fresh = body is not None
-
-    @property
-    def name(self) -> str:
-        """The file's name, in whose order records go out."""
-        return f"{self.time_ms:015d}.{self.samples}.{self.device}"
 
 
 class Spool:
@@ -83,47 +45,59 @@ class Spool:
         self.trouble = ""
         #: What waits, oldest first.
         self.entries: list[Entry] = []
+        #: How long (s) the disk may still take: the network needs time, too.
+        self.seconds = float("inf")
+        self._of: dict[str, list[Entry]] = {}
+        self._uncommitted: list[Entry] = []
 
     def open(self) -> None:
         """Make the folders (0700), clear what a killed run left, list what waits."""
         try:
             self._make_folders()
             self.entries = self._listed()
+            for entry in self.entries:
+                self._of.setdefault(entry.device, []).append(entry)
             self._is_open = True
         except OSError as exc:
             self.trouble = f"cannot use the spool {self.folder}: {exc.strerror}"
 
-    def store(self, entries: Iterable[Entry], deadline: Deadline) -> None:
-        """Store entries durably, each whole or not at all; `trouble` says if not.
+    def write(self, entry: Entry) -> None:
+        """Write the file of an entry, whole or not at all; `trouble` says if not.
 
-        A slow disk may not use up what the network needs: after the deadline nothing
-        more is stored.
+        `commit` makes it last. What is in its file is let go of.
         """
-        written = []
-        for entry in entries if not self.trouble else ():
-            if deadline.left() <= 0:
-                self.trouble = f"the disk of {self.folder} is too slow to store all"
-                break
-            content = _framed(entry.body or b"")
-            try:
-                replace_file(self._path(entry), content, 0o600)
-            except OSError as exc:
-                self._note(exc)
-                continue
-            entry.size = len(content)
-            entry.has_file = True
-            written.append(entry)
-        if written and self._sync():
-            for entry in written:
+        if not self._is_open or entry.content is None:
+            return
+        if self.seconds <= 0:
+            self.trouble = f"the disk of {self.folder} is too slow to store all"
+            return
+        began = time.monotonic()
+        try:
+            replace_file(self._path(entry), entry.content, 0o600)
+        except OSError as exc:
+            self._note(exc)
+            return
+        finally:
+            self.seconds -= time.monotonic() - began
+        entry.size = len(entry.content)
+        entry.has_file = True
+        # Of a thousand devices they need not all be in memory.
+        entry.content = None
+        self._uncommitted.append(entry)
+        insort(self.entries, entry, key=_by_name)
+        insort(self._of.setdefault(entry.device, []), entry, key=_by_name)
+
+    def commit(self) -> None:
+        """Make durable what was written; `trouble` says if not."""
+        if self._uncommitted and self._sync():
+            for entry in self._uncommitted:
                 entry.is_stored = True
-                # Of a thousand devices they need not all be in memory.
-                entry.body = None
-        self.entries = sorted({*self.entries, *written}, key=lambda e: e.name)
+            self._uncommitted.clear()
 
     def read(self, entry: Entry) -> bytes:
         """Return the record of an entry; raises ValueError if the file is damaged."""
-        if entry.body is not None:
-            return entry.body
+        if entry.content is not None:
+            return unframed(entry.content)
         return self._read(self._path(entry))
 
     def delivered(self, entry: Entry) -> None:
@@ -133,8 +107,8 @@ class Spool:
         try:
             if entry.has_file:
                 os.replace(self._path(entry), last)
-            else:
-                self.remember(entry.device, entry.body or b"")
+            elif entry.content is not None:
+                self._remember(entry.device, entry.content)
         except OSError as exc:
             self._note(exc)
             if entry.has_file:
@@ -145,11 +119,7 @@ class Spool:
 
         It need not outlast a power cut: what it is for is a courtesy.
         """
-        if not self._is_open:
-            return
-        with contextlib.suppress(OSError):
-            last = self._path_of_last(device)
-            replace_file(last, _framed(body), 0o600, synced=False)
+        self._remember(device, framed(body))
 
     def discard(self, entry: Entry, *, keep: bool = False) -> None:
         """Take an entry out for good; with `keep` its file is set aside."""
@@ -163,10 +133,6 @@ class Spool:
                 self._set_aside.append((entry.name, entry.size))
                 return
         self._unlink(self._path(entry))
-
-    def too_old(self, oldest_ms: int) -> list[Entry]:
-        """Return the entries from before `oldest_ms`."""
-        return [entry for entry in self.entries if entry.time_ms < oldest_ms]
 
     def too_many(self, most_bytes: int) -> list[Entry]:
         """Return the oldest entries that must go for the rest to fit.
@@ -198,7 +164,12 @@ class Spool:
 
     def waiting(self, device: str) -> list[Entry]:
         """Return the entries of a device that wait, newest first."""
-        return [entry for entry in reversed(self.entries) if entry.device == device]
+        return self._of.get(device, [])[::-1]
+
+    @property
+    def samples(self) -> int:
+        """How many samples wait."""
+        return sum(entry.samples for entry in self.entries)
 
     @property
     def size(self) -> int:
@@ -254,6 +225,12 @@ class Spool:
             # What cannot be taken out would be sent again by every run.
             raise PermissionError(0, "it cannot be written")
 
+    def _remember(self, device: str, content: bytes) -> None:
+        if self._is_open:
+            with contextlib.suppress(OSError):
+                last = self._path_of_last(device)
+                replace_file(last, content, 0o600, synced=False)
+
     def _listed(self) -> list[Entry]:
         entries = self._scan(self.folder)
         self._set_aside = [
@@ -271,15 +248,15 @@ class Spool:
                     continue
                 if file.name.endswith(TEMPORARY):
                     self._unlink(file.path)
-                elif entry := _named(file.name):
+                elif entry := entry_named(file.name):
                     entry.size = file.stat(follow_symlinks=False).st_size
                     found.append(entry)
-        return sorted(found, key=lambda entry: entry.name)
+        return sorted(found, key=_by_name)
 
     def _read(self, path: str) -> bytes:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         with open(os.open(path, flags), "rb") as file:
-            return _unframed(file.read(MOST_BYTES))
+            return unframed(file.read(MOST_BYTES))
 
     def _path(self, entry: Entry) -> str:
         return os.path.join(self.folder, entry.name)
@@ -289,8 +266,9 @@ class Spool:
 
     def _forget(self, entry: Entry) -> None:
         self._touched = True
-        if entry in self.entries:
-            self.entries.remove(entry)
+        for waiting in (self.entries, self._of.get(entry.device, [])):
+            if entry in waiting:
+                waiting.remove(entry)
 
     def _unlink(self, path: str) -> None:
         try:
@@ -312,55 +290,5 @@ class Spool:
         self.trouble = f"cannot write the spool {self.folder}: {exc.strerror}"
 
 
-def endpoint_folder(state_folder: str, *endpoint: str) -> str:
-    """Return the folder of one endpoint's spool: a hash, since a URL may tell much."""
-    digest = hashlib.sha256("\0".join(endpoint).encode()).hexdigest()[:12]
-    return os.path.join(state_folder, f"spool-{digest}")
-
-
-def other_spools(own_folder: str) -> list[Spool]:
-    """Return the spools of endpoints that were once set and are not now."""
-    parent, own = os.path.split(own_folder)
-    found = []
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(parent)):
-            is_link = os.path.islink(os.path.join(parent, name))
-            if name.startswith("spool-") and name != own and not is_link:
-                spool = Spool(os.path.join(parent, name))
-                spool.open()
-                found.append(spool)
-    return found
-
-
-def _named(name: str) -> Entry | None:
-    """Return the entry that a file's name tells of, None for a foreign file."""
-    time_ms, samples, device = [*name.split(".", 2), "", ""][:3]
-    numbers = time_ms + samples
-    is_ours = numbers.isdecimal() and device.replace("_", "").replace("-", "").isalnum()
-    if not (is_ours and name.isascii() and len(numbers) < 25):
-        return None
-    entry = Entry(int(time_ms or 0), int(samples or 0), device)
-    return entry if entry.name == name else None
-
-
-def _framed(body: bytes) -> bytes:
-    content = zlib.compress(body, 1)
-    return MAGIC + HEADER.pack(len(content), zlib.crc32(content)) + content
-
-
-def _unframed(data: bytes) -> bytes:
-    """Return what `_framed` was given; raises ValueError for anything else."""
-    start = len(MAGIC) + HEADER.size
-    content = data[start:]
-    if data[: len(MAGIC)] != MAGIC or len(data) < start:
-        raise ValueError("not a record of this version")
-    if (len(content), zlib.crc32(content)) != HEADER.unpack(data[len(MAGIC) : start]):
-        raise ValueError("damaged")
-    decompressor = zlib.decompressobj()
-    try:
-        body = decompressor.decompress(content, MOST_BYTES)
-    except zlib.error as exc:
-        raise ValueError("damaged") from exc
-    if not decompressor.eof:
-        raise ValueError("larger than any record")
-    return body
+def _by_name(entry: Entry) -> str:
+    return entry.name

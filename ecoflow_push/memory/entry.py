@@ -1,0 +1,84 @@
+"""Entry: one record on its way, and the form of its file."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from ecoflow_push.config.kinds import is_serial
+
+MAGIC = b"ecoflow-push spool 1\n"
+# Of the compressed content behind it: its length, its CRC-32.
+HEADER = struct.Struct(">II")
+# No snapshot comes near; what is larger was not written by us.
+MOST_BYTES = 64 * 1024 * 1024
+
+
+class Entry:
+    """One record, on its way: in memory, in the spool, or in both."""
+
+    __slots__ = (
+        *("content", "device", "has_file", "is_fresh", "is_stored"),
+        *("samples", "size", "time_ms"),
+    )
+
+    def __init__(
+        self,
+        time_ms: int,
+        samples: int,
+        device: str,
+        body: bytes | None = None,
+        size: int = 0,
+    ) -> None:
+        self.time_ms = time_ms
+        self.samples = samples
+        self.device = device
+        #: What goes into its file; None where it is only there.
+        self.content = None if body is None else framed(body)
+        #: Bytes of the file.
+        self.size = size
+        self.has_file = body is None
+        #: The file will outlast a power cut.
+        self.is_stored = body is None
+        #: Of this run.
+        self.is_fresh = body is not None
+
+    @property
+    def name(self) -> str:
+        """The file's name, in whose order records go out."""
+        return f"{self.time_ms:015d}.{self.samples}.{self.device}"
+
+
+def entry_named(name: str) -> Entry | None:
+    """Return the entry that a file's name tells of, None for a foreign file."""
+    time_ms, samples, device = [*name.split(".", 2), "", ""][:3]
+    numbers = time_ms + samples
+    is_ours = numbers.isdecimal() and is_serial(device)
+    if not (is_ours and name.isascii() and len(numbers) < 25):
+        return None
+    entry = Entry(int(time_ms or 0), int(samples or 0), device)
+    return entry if entry.name == name else None
+
+
+def framed(body: bytes) -> bytes:
+    """Return what a file holds of a record."""
+    content = zlib.compress(body, 1)
+    return MAGIC + HEADER.pack(len(content), zlib.crc32(content)) + content
+
+
+def unframed(data: bytes) -> bytes:
+    """Return what `framed` was given; raises ValueError for anything else."""
+    start = len(MAGIC) + HEADER.size
+    content = data[start:]
+    if data[: len(MAGIC)] != MAGIC or len(data) < start:
+        raise ValueError("not a record of this version")
+    if (len(content), zlib.crc32(content)) != HEADER.unpack(data[len(MAGIC) : start]):
+        raise ValueError("damaged")
+    decompressor = zlib.decompressobj()
+    try:
+        body = decompressor.decompress(content, MOST_BYTES)
+    except zlib.error as exc:
+        raise ValueError("damaged") from exc
+    if not decompressor.eof:
+        raise ValueError("larger than any record")
+    return body

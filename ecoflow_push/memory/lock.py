@@ -1,0 +1,73 @@
+"""One run at a time: the folder of an account and job, and the lock in it.
+
+The lock is the kernel's (flock): a killed holder leaves none behind. Its file is never
+unlinked, or two runs could hold two files of one name. Imports stay light: a run that
+finds the lock taken has paid for little more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+
+from ecoflow_push.errors import LockedError
+
+HELD = "another run is still at work; this one leaves"
+NAME = "lock"
+
+
+def state_folder(state_dir: str, *identity: str) -> str:
+    """Return the folder of one account and job: 12 hex of a hash, so no name leaks."""
+    return os.path.join(state_dir, fingerprint(*identity)[:12])
+
+
+def fingerprint(*texts: str) -> str:
+    """Return a hash that tells texts apart without holding them."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def hold(folder: str) -> int:
+    """Return the lock of `folder`, which is made (0700): a descriptor; closing frees.
+
+    Raises LockedError when another run holds it, OSError when there can be none.
+    """
+    # A mode argument would be for the last folder alone.
+    umask = os.umask(0o077)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    finally:
+        os.umask(umask)
+    path = os.path.join(folder, NAME)
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+    except OSError:
+        # A read-only file system still locks.
+        descriptor = os.open(path, os.O_RDONLY | flags)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(descriptor)
+        if isinstance(exc, BlockingIOError):
+            raise LockedError(HELD) from exc
+        raise
+    return descriptor
+
+
+def is_held(folder: str) -> bool:
+    """Return whether another run holds the lock of `folder`; makes nothing."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(os.path.join(folder, NAME), flags)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False

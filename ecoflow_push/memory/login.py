@@ -1,0 +1,200 @@
+"""The login file: what an app account has earned, kept for the next runs.
+
+A process that starts anew every minute must not log in every minute, nor repeat a
+refused password. The file (0600) is the only place that ever holds the token and the
+broker's password; it is bound to one host and user.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import NamedTuple, TypeVar
+
+from ecoflow_push.config.kinds import is_serial
+from ecoflow_push.memory.files import NewerFile, read_json, write_json
+from ecoflow_push.redact import learn
+
+log = logging.getLogger(__name__)
+
+FILE_VERSION = 1
+LONGEST_SECRET = 4096
+# A token's real life is not known (protocol/account.md#lifetime).
+KEPT_SECONDS = 12 * 3600.0
+REFUSED_SECONDS = 3600.0
+
+
+class Login(NamedTuple):
+    """What a login earned; `obtained_at` in Unix seconds."""
+
+    user_id: str
+    token: str
+    obtained_at: float
+
+    def learnt(self) -> Login:
+        """Return the same, which nothing prints from now on."""
+        learn(self.user_id, self.token)
+        return self
+
+    def is_usable(self) -> bool:
+        """Return whether it can stand in a topic, a client id and a header."""
+        token = self.token
+        is_token = token.isascii() and token.isprintable()
+        return is_serial(self.user_id) and is_token and 0 < len(token) < LONGEST_SECRET
+
+
+class Certification(NamedTuple):
+    """What the broker wants to see, and the login that it came from."""
+
+    user_id: str
+    token: str
+    host: str
+    port: int
+    username: str
+    password: str
+    tls: bool
+    obtained_at: float
+
+    def learnt(self) -> Certification:
+        """Return the same, which nothing prints from now on."""
+        learn(self.user_id, self.token, self.username, self.password)
+        return self
+
+    def is_usable(self) -> bool:
+        """Return whether its texts can stand where the protocol wants them."""
+        texts = (self.token, self.username, self.password)
+        return is_serial(self.user_id) and all(
+            text.isprintable() and len(text) < LONGEST_SECRET for text in texts
+        )
+
+
+Kept = TypeVar("Kept", Login, Certification)
+
+
+class LoginFile:
+    """What is known of an account; the caller fills it in, and saves it."""
+
+    def __init__(self, path: str | None, host: str, user: str, password: str) -> None:
+        """Store what it is bound to; a `path` of None keeps it in memory alone."""
+        self.login: Login | None = None
+        self.certification: Certification | None = None
+        #: The last device list: name and product name by serial, and when it came.
+        self.names: dict[str, dict[str, str]] = {}
+        self.listed_at = 0.0
+        self._path = path
+        self._bound = [host, user]
+        self._secret = f"{user}\0{password}".encode()
+        self._refused: dict[str, object] = {}
+        self._is_loaded = False
+
+    def load(self) -> None:
+        """Read the file, once; what is damaged, foreign or too old is left out."""
+        if self._is_loaded or self._path is None:
+            return
+        self._is_loaded = True
+        try:
+            found = os.stat(self._path, follow_symlinks=False)
+            if found.st_mode & 0o077 or found.st_uid != os.geteuid():
+                log.warning(
+                    "%s is readable by others, so it is not used: chmod 600",
+                    self._path,
+                )
+                return
+            data = read_json(self._path, FILE_VERSION, "login and device list")
+        except NewerFile:
+            log.warning(
+                "%s was written by a newer version of this program and stays as it is,"
+                " so each run logs in: update this program",
+                self._path,
+            )
+            self._path = None
+            return
+        except OSError:
+            # Not there, mostly; whether it can be written is seen when it is.
+            return
+        if data and data.get("bound") == self._bound:
+            self._take(data)
+
+    def save(self) -> None:
+        """Write the file, whole or not at all (0600)."""
+        if self._path is None:
+            return
+        fields = {
+            "bound": self._bound,
+            "login": self.login,
+            "certification": self.certification,
+            "refused": self._refused,
+            "names": self.names,
+            "listed_at": self.listed_at,
+        }
+        try:
+            write_json(self._path, FILE_VERSION, fields)
+        except OSError as exc:
+            log.warning(
+                "cannot keep the login in %s (%s): the next run must log in again",
+                self._path,
+                exc.strerror,
+            )
+
+    def refused_for(self) -> float:
+        """Return for how many seconds this very password must not be tried again."""
+        at, salt = self._refused.get("at"), self._refused.get("salt")
+        if not isinstance(at, float) or not isinstance(salt, str) or not salt.isascii():
+            return 0.0
+        age = time.time() - at
+        if not 0 <= age < REFUSED_SECONDS:
+            return 0.0
+        is_same = self._hash(salt) == self._refused.get("hash")
+        return REFUSED_SECONDS - age if is_same else 0.0
+
+    def refused(self) -> None:
+        """Remember that the password was refused, and save it."""
+        salt = os.urandom(16).hex()
+        self.login = self.certification = None
+        self._refused = {"salt": salt, "hash": self._hash(salt), "at": time.time()}
+        self.save()
+
+    def accepted(self, login: Login) -> None:
+        """Remember a login, and save it: what comes next may fail."""
+        self.login = login
+        self._refused = {}
+        self.save()
+
+    def _hash(self, salt: str) -> str:
+        import hashlib
+
+        # Slow on purpose: a password can be guessed, and this file may be copied.
+        return hashlib.scrypt(
+            self._secret, salt=salt.encode(), n=2**14, r=8, p=1, dklen=32
+        ).hex()
+
+    def _take(self, data: dict[str, object]) -> None:
+        refused, names = data.get("refused"), data.get("names")
+        self._refused = refused if isinstance(refused, dict) else {}
+        if isinstance(names, dict) and _is_map_of_texts(names):
+            self.names = names
+        listed_at = data.get("listed_at")
+        self.listed_at = listed_at if isinstance(listed_at, float) else 0.0
+        self.login = _kept(data.get("login"), Login, (str, str, float))
+        kinds = (str, str, str, int, str, str, bool, float)
+        self.certification = _kept(data.get("certification"), Certification, kinds)
+
+
+def _kept(fields: object, made: type[Kept], kinds: tuple[type, ...]) -> Kept | None:
+    """Return what the file kept, None if it is damaged or too old."""
+    if not isinstance(fields, list) or len(fields) != len(kinds):
+        return None
+    if any(type(f) is not kind for f, kind in zip(fields, kinds, strict=True)):
+        return None
+    kept = made(*fields).learnt()
+    is_young = 0 <= time.time() - kept.obtained_at < KEPT_SECONDS
+    return kept if is_young and kept.is_usable() else None
+
+
+def _is_map_of_texts(value: dict[str, object]) -> bool:
+    return all(is_serial(sn) for sn in value) and all(
+        isinstance(inner, dict)
+        and all(isinstance(text, str) for text in inner.values())
+        for inner in value.values()
+    )

@@ -1,0 +1,130 @@
+"""What is remembered of one device, and of one endpoint; all of it checked.
+
+Everything read from a file is checked, since disks lie.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # typing's would import typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# However long a Retry-After says: a wrong one must not silence us for a day.
+LONGEST_PAUSE_SECONDS = 900.0
+
+
+class DeviceRecord:
+    """What is remembered of one device; times in Unix seconds."""
+
+    __slots__ = (
+        "changed_at",
+        "digest",
+        "family",
+        "firmware",
+        "held_at",
+        "listed",
+        "missing",
+        "name",
+        "named",
+        "product_name",
+        "reduced_at",
+        "snapshot_at",
+        "source",
+        "told_at",
+    )
+
+    def __init__(self, fields: Mapping[str, object] | None = None) -> None:
+        fields = fields or {}
+        self.name = text_of(fields.get("name"))
+        self.product_name = text_of(fields.get("product_name"))
+        #: How it was last read.
+        self.source = text_of(fields.get("source"))
+        #: The user named it once: it is never taken for gone.
+        self.named = fields.get("named") is True
+        #: A device list had it once: only then it can be gone.
+        self.listed = fields.get("listed") is True
+        #: When the values that its group holds were collected: 0 if the group holds
+        #: none, None if that is not known.
+        self.held_at = number_of(fields.get("held_at"))
+        #: When its group was last emptied of values.
+        self.reduced_at = number_of(fields.get("reduced_at"))
+        #: Good device lists in a row that lacked it.
+        self.missing = int(number_of(fields.get("missing")) or 0)
+        self.snapshot_at = number_of(fields.get("snapshot_at"))
+        self.changed_at = number_of(fields.get("changed_at"))
+        self.digest = text_of(fields.get("digest"))
+        self.family = text_of(fields.get("family"))
+        self.firmware = text_of(fields.get("firmware"))
+        #: When the log last said that EcoFlow does not open it.
+        self.told_at = number_of(fields.get("told_at"))
+
+    def fields(self) -> dict[str, object]:
+        """Return what goes into the file."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class EndpointRecord:
+    """What is remembered of a remote-write endpoint; times in Unix seconds."""
+
+    __slots__ = (
+        "failing",
+        "failing_runs",
+        "has_taken",
+        "name",
+        "pause_until",
+        "told_at",
+        "version",
+    )
+
+    def __init__(self, fields: Mapping[str, object] | None = None) -> None:
+        fields = fields or {}
+        self.name = text_of(fields.get("name"))
+        #: The protocol's version that it turned out to take.
+        version = fields.get("version")
+        self.version = str(version) if version in ("1", "2") else ""
+        #: It once took something: its address is right.
+        self.has_taken = fields.get("has_taken") is True
+        #: When the log last said that something waits for another one.
+        self.told_at = number_of(fields.get("told_at"))
+        #: Until when it wants to be left alone.
+        self.pause_until = number_of(fields.get("pause_until"))
+        #: The record that it answered with 5xx, and in how many runs in a row.
+        self.failing = text_of(fields.get("failing"))
+        self.failing_runs = int(number_of(fields.get("failing_runs")) or 0)
+
+    def fields(self) -> dict[str, object]:
+        """Return what goes into the file."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def pause_for(self, now: float) -> float:
+        """Return for how many seconds it still wants to be left alone."""
+        return left_until(self.pause_until, now)
+
+
+def left_until(until: float | None, now: float) -> float:
+    """Return the seconds until a pause ends; one of impossible length is over."""
+    left = 0.0 if until is None else until - now
+    return left if 0 < left <= LONGEST_PAUSE_SECONDS else 0.0
+
+
+def counts_of(value: object) -> dict[str, int]:
+    """Return the counts by name that a file says; nothing if it says no such thing."""
+    found = value if isinstance(value, dict) else {}
+    return {key: int(number_of(n) or 0) for key, n in found.items() if text_of(key)}
+
+
+def number_of(value: object) -> float | None:
+    """Return a time or a count that a file says, None if it is none."""
+    # 1e12 s: any time and count we write; keeps infinities of a damaged file out.
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and 0 <= value < 1e12
+    ):
+        return float(value)
+    return None
+
+
+def text_of(value: object) -> str:
+    """Return a line of text that a file says, "" if it is none; cut to 256."""
+    return value[:256] if isinstance(value, str) and value.isprintable() else ""
