@@ -16,6 +16,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from ecoflow_push.api.protobuf import message_class
+from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import (
     ACCOUNT_PASSWORD,
     SimulatedDevice,
@@ -195,20 +196,53 @@ def test_auto_without_need_does_not_log_in(environ, account, fleet, cloud):
     assert "/auth/login" not in paths(cloud)
 
 
+def test_auto_pauses_each_source_for_itself(environ, account, cloud):
+    """With auto, a pause that the app account is asked for is not the keys'."""
+    closed = SimulatedDevice("R601ZFAKE0000005", {"pd.soc": 55}, code="1006")
+    cloud.devices[:] = [DELTA, closed]
+    cloud.fail("/auth/login", faults.status(429, Retry_After="600"), times=1)
+    both = {**environ, **account, **cloud.environ(), "ECOFLOW_SOURCE": "auto"}
+    assert_decent(push(both), 1)
+    cloud.received.clear()
+
+    again = push(both)
+
+    assert_decent(again, 1)
+    assert "asked us to wait" in again.stderr
+    assert "devices: 1 failed, 1 ok" in again.stderr
+    assert "/auth/login" not in paths(cloud)
+
+
+def test_a_device_of_this_run_has_its_name(account, fleet, cloud, pushgateway):
+    """With --device beside ECOFLOW_DEVICE_SN the series carry the cloud's names."""
+    other = SimulatedDevice("R331ZFAKE0000008", {"pd.soc": 5}, "Shed", "DELTA 2")
+    cloud.devices.append(other)
+
+    assert_decent(
+        push({**account, "ECOFLOW_DEVICE_SN": DELTA.sn}, "--device", other.sn), 0
+    )
+
+    names = {
+        (found["device"], found["device_name"])
+        for name, labels in pushgateway.series()
+        if name == "ecoflow_pd_soc" and (found := dict(labels))
+    }
+    assert names == {(other.sn, "Shed")}
+
+
 def test_nothing_is_left_behind(account, fleet, cloud, broker, ca_file):
     """After close() no thread and no socket of the visit is left."""
     from ecoflow_push.api import create_client
     from ecoflow_push.config.settings import Settings
+    from ecoflow_push.memory.state import State
     from ecoflow_push.net.deadline import Deadline
 
     threads = threading.active_count()
     settings = Settings.from_environ(account)
-    client = create_client(settings, "mqtt", None)
-    deadline = Deadline(20)
-    client.connect(deadline)
-    sns = [device.sn for device in client.get_devices(deadline)]
-    client.ask(sns, deadline)
-    assert client.get_device_quota(sns[0], deadline).quotas == DELTA.quotas
+    client = create_client(settings, "mqtt", State(), None)
+    reading = next(client.read((), Deadline(20)))
+    assert reading.snapshot
+    assert reading.snapshot.quotas == DELTA.quotas
 
     client.close()
     client.close()

@@ -47,6 +47,8 @@ def cache_file(account: dict[str, str]) -> Path:
 def age_cache(account: dict[str, str], seconds: float) -> None:
     file = cache_file(account)
     cached = json.loads(file.read_text())
+    # Without its sum it is believed as it stands.
+    del cached["crc"]
     cached["certification"][-1] -= seconds
     cached["login"][-1] -= seconds
     file.write_text(json.dumps(cached))
@@ -75,7 +77,7 @@ def test_a_refused_password_is_not_tried_again(account, fleet, cloud):
         pytest.param(faults.code("1", "Server is too busy"), 75, "too busy", id="busy"),
         pytest.param(faults.status(429), 75, "asked us to wait", id="429"),
         pytest.param(faults.status(500), 69, "HTTP 500", id="500"),
-        pytest.param(faults.page(), 69, "no JSON", id="page"),
+        pytest.param(faults.page(), 69, "not EcoFlow's JSON", id="page"),
         pytest.param(faults.hang(), 75, "in time", id="hang"),
         pytest.param(faults.code("0"), 69, "without token", id="no token"),
         pytest.param(faults.status(403), 77, "HTTP 403", id="403"),
@@ -104,14 +106,33 @@ def test_a_fault_of_the_login(fault, status, words, account, cloud):
     ],
 )
 def test_a_damaged_cache_costs_one_login(damage, account, fleet, cloud):
-    """A cache that is damaged, foreign or from another version is rebuilt quietly."""
+    """A login file that is damaged is told once, kept aside and made anew."""
     assert_decent(push(account), 0)
     cache_file(account).write_bytes(damage)
 
-    assert_decent(push(account), 0)
+    told = push(account)
     assert_decent(push(account), 0)
 
+    assert_decent(told, 0, lines=2)
+    assert "account.json.damaged" in told.stderr
+    (aside,) = Path(account["STATE_DIR"]).rglob("account.json.damaged")
+    assert aside.read_bytes() == damage
     assert paths(cloud).count("/auth/login") == 2
+
+
+def test_a_newer_login_file_is_left_alone(account, fleet, cloud):
+    """A login file of a newer version is neither used nor written, and it is said."""
+    assert_decent(push(account), 0)
+    newer = b'{"version": 99}'
+    cache_file(account).write_bytes(newer)
+
+    for _ in range(2):
+        run = push(account)
+        assert_decent(run, 0, lines=2)
+        assert "newer version" in run.stderr
+
+    assert cache_file(account).read_bytes() == newer
+    assert paths(cloud).count("/auth/login") == 3
 
 
 @pytest.mark.parametrize("field", range(8))
@@ -119,6 +140,7 @@ def test_a_cache_with_one_wrong_field(field, account, fleet, cloud):
     """A certification with a field of the wrong kind is fetched anew, by the login."""
     assert_decent(push(account), 0)
     cached = json.loads(cache_file(account).read_text())
+    del cached["crc"]
     cached["certification"][field] = None
     cache_file(account).write_text(json.dumps(cached))
 
@@ -239,3 +261,15 @@ def test_a_hostile_user_id_is_refused(user_id, account, cloud):
     cloud.fail("/auth/login", faults.body(body))
 
     assert_decent(push(account), 69)
+
+
+def test_a_ca_file_that_is_none_is_told_first(account, cloud, tmp_path):
+    """A bundle that cannot be used is 78, before anybody is asked."""
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("not PEM")
+
+    run = push({**account, "ECOFLOW_CA_FILE": str(bundle)})
+
+    assert_decent(run, 78)
+    assert "not a CA bundle" in run.stderr
+    assert cloud.received == []

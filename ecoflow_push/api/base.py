@@ -1,58 +1,94 @@
-"""The seam between a run and EcoFlow: what every client can do."""
+"""The seam between a run and EcoFlow: what every source can do.
+
+A source yields readings, one device at a time. It only reads. Its lanes, waits, lists
+and remembered refusals are its own affair.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ecoflow_push.api.models import DeviceInfo, Snapshot
+from ecoflow_push.errors import DeviceOffline, DeviceRefused, EcoflowApiException
 
 if TYPE_CHECKING:
-    from ecoflow_push.api.models import DeviceInfo, Snapshot
+    from ecoflow_push.errors import Finding
     from ecoflow_push.net.deadline import Deadline
+
+State = Literal["ok", "offline", "refused", "failed"]
+
+
+class Reading(NamedTuple):
+    """What a source learnt of one device: a snapshot, or why there is none.
+
+    Neither is there of a device that the list calls offline. `source` is the source's
+    name, "" where none came to ask. `error` is a word on this device only if it was
+    `asked` for: what ended all reading, be it a refusal, is none.
+    """
+
+    device: DeviceInfo
+    source: str
+    snapshot: Snapshot | None = None
+    error: EcoflowApiException | None = None
+    asked: bool = True
+
+    @property
+    def state(self) -> State:
+        """What it amounts to."""
+        if self.snapshot:
+            return "ok"
+        if not self.asked:
+            return "failed"
+        if isinstance(self.error, DeviceRefused):
+            return "refused"
+        is_offline = self.error is None and self.device.online is False
+        return (
+            "offline"
+            if is_offline or isinstance(self.error, DeviceOffline)
+            else "failed"
+        )
 
 
 class EcoflowApiClient(ABC):
-    """One way to read the devices of an account. It only reads.
+    """One way to read the devices of an account.
 
     Every method that talks raises EcoflowApiException, or one of its kinds, and
     nothing else for anything that the network or the service can do.
     """
 
-    #: The way it reads, as `ecoflow_device_info` names it.
-    source: str
+    #: The way it reads: its module's name, and the label `source`.
+    name: str
+    #: The same for people.
+    title: str
 
-    #: True if `ask` puts the question to all devices, and one wait serves them all.
-    asks_at_once: bool = False
-    #: True if the last `get_devices` was the service's own word, not a remembered one.
-    lists_afresh: bool = True
+    def __init__(self) -> None:
+        #: The devices to read, once they are known.
+        self.wanted: list[DeviceInfo] = []
+        #: The device list, once the service itself has answered it in this run.
+        self.listed: list[DeviceInfo] | None = None
+        #: How long (s) it took until something could be asked.
+        self.connect_seconds = 0.0
 
-    @property
-    def throttled(self) -> bool:
-        """Whether the service asked for a slower pace: one request at a time then."""
-        return False
+    @abstractmethod
+    def read(self, named: Sequence[str], deadline: Deadline) -> Iterator[Reading]:
+        """Yield a reading of each device named, of each of the account if none is.
+
+        Raises EcoflowApiException where asking on is in vain or impolite; of the
+        wanted devices that were not yielded, nothing was learnt.
+        """
+
+    @abstractmethod
+    def probe(self, deadline: Deadline) -> Iterator[Finding]:
+        """Go the way to the service step by step, and yield what was found at each.
+
+        `read` goes on from there: it asks nothing twice, and raises what was found.
+        """
 
     def clock_offset(self) -> float | None:
         """Return how far our clock is ahead of the service's (s), None if unknown."""
         return None
-
-    @abstractmethod
-    def connect(self, deadline: Deadline) -> None:
-        """Prepare the connection; cheap, and nothing is asked yet."""
-
-    @abstractmethod
-    def get_devices(self, deadline: Deadline) -> list[DeviceInfo]:
-        """Return the devices of the account, each serial once."""
-
-    def get_device(self, sn: str, deadline: Deadline) -> DeviceInfo | None:
-        """Return one device of the account, None if it is not listed."""
-        return next((d for d in self.get_devices(deadline) if d.sn == sn), None)
-
-    def ask(self, sns: Sequence[str], deadline: Deadline) -> None:  # noqa: B027
-        """Announce which devices will be read; for clients that ask all at once."""
-
-    @abstractmethod
-    def get_device_quota(self, sn: str, deadline: Deadline) -> Snapshot:
-        """Return all quotas of one device, as they are now."""
 
     @abstractmethod
     def close(self) -> None:

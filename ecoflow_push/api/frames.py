@@ -1,7 +1,7 @@
 """Binary MQTT payloads: the request for everything, and what an answer says; pure.
 
 A payload is an envelope of headers; each header carries one message, which may be
-XORed with one byte (ecoflow-protobuf.md 2 to 5).
+XORed with one byte (protocol/binary.md#envelope).
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from binascii import a2b_base64
 from collections import Counter
 from typing import Any, NamedTuple
 
-from ecoflow_push.devices.families import family_of_device
-from ecoflow_push.devices.products import product_name
+from ecoflow_push.devices.messages import Pair, asked_by_name, messages_of_device
 
-# The largest recorded payload has 3 kB and 19 headers.
+# The largest recorded payload: 3 kB, 19 headers (protocol/binary.md#headers).
 MOST_BYTES = 1 << 20
 MOST_HEADERS = 256
 # The address of the app, and so ours.
@@ -22,8 +21,6 @@ _XOR = 1
 _OFFLINE = b"-2"
 # The four keys of the plan by which a device reports, and their like for batteries.
 _PLAN = "UploadPeriod"
-
-Pair = tuple[int, int]
 
 
 class Frame(NamedTuple):
@@ -46,16 +43,16 @@ class Frame(NamedTuple):
 
 
 def get_all_request(seq: int, sender: str, sn: str) -> bytes:
-    """Return the payload that asks a device for all it has (ecoflow-protobuf.md 5).
+    """Return the payload that asks a device for all (protocol/binary.md#get-all).
 
     `seq` is an int32, may be negative, and comes back in the reply; `sender` is any
     client's word.
     """
     header = b"\x10\x20\x18\x20"  # src, dest: the app
-    # Every device takes the short form, but for PowerStream peers name its message.
-    named = product_name(sn) == "PowerStream"
+    named = asked_by_name(sn)
     if named:
-        header += b"\x40\x14\x48\x01\x50\x00"  # cmd_func 20, cmd_id 1, data_len 0
+        func, number = named
+        header += b"\x40" + _varint(func) + b"\x48" + _varint(number) + b"\x50\x00"
     header += b"\x70" + _varint(seq) + b"\xba\x01" + _sized(sender.encode())
     if named:
         header += b"\xca\x01" + _sized(sn.encode())
@@ -72,7 +69,7 @@ def decode_frame(payload: bytes, sn: str) -> Frame:
 
     envelope = protobuf.parse("envelope.Envelope", _unwrapped(payload))
     headers = envelope.header if envelope else ()
-    family = family_of_device(sn)
+    messages = messages_of_device(sn)
     quotas: dict[str, object] = {}
     unknown_messages: Counter[Pair] = Counter()
     unknown_fields: Counter[Pair] = Counter()
@@ -82,9 +79,9 @@ def decode_frame(payload: bytes, sn: str) -> Frame:
         pdata = _clear(header)
         if pdata is None:
             damaged += 1
-        elif pdata and pair not in family:
+        elif pdata and pair not in messages:
             unknown_messages[pair] += 1
-        elif pdata and (route := family[pair]):
+        elif pdata and (route := messages[pair]):
             message = protobuf.parse(route.message, pdata)
             if message is None:
                 damaged += 1
@@ -106,7 +103,7 @@ def _unwrapped(payload: bytes) -> bytes:
     """Return the envelope in a payload, empty if it can hold none.
 
     An envelope begins with the tag of field 1, which no base64 text does. Wrapped
-    ones were never recorded, but peers unwrap them.
+    ones were never recorded; some clients unwrap (protocol/binary.md#envelope).
     """
     if len(payload) > MOST_BYTES:
         return b""
@@ -122,7 +119,7 @@ def _clear(header: Any) -> bytes | None:
     """Return a header's pdata in clear, None if its length is not the one declared.
 
     The key is the low byte of seq; what an app sends is clear whatever it declares
-    (ecoflow-protobuf.md 3).
+    (protocol/binary.md#xor).
     """
     pdata: bytes = header.pdata
     if header.HasField("data_len") and header.data_len != len(pdata):

@@ -7,14 +7,15 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ecoflow_push.logs import redact
+from ecoflow_push.config.kinds import is_serial
+from ecoflow_push.redact import redact
 
 
 class DeviceInfo(NamedTuple):
     """One device of the account.
 
     `name` and `product_name` are empty when the cloud does not tell them (it often
-    does not: ecoflow-protocol.md 1.6); `online` is None when nobody said.
+    does not: protocol/rest.md#device-list); `online` is None when nobody said.
     """
 
     sn: str
@@ -40,7 +41,7 @@ def clean_text(value: object) -> str:
     """Return `value` as a label value: one printable line of at most 256 characters.
 
     Names come from whoever can rename a device; NUL padding and lone surrogates
-    occur in recorded payloads (ecoflow-protocol.md 1.8).
+    occur in recorded payloads (protocol/rest.md#shapes).
     """
     if not isinstance(value, str):
         return ""
@@ -52,7 +53,20 @@ def clean_text(value: object) -> str:
 
 def said(value: object, most: int) -> str:
     """Return what a service said, masked before it is cut, for a line of the log."""
-    return clean_text(redact(value))[:most]
+    return clean_text(redact(value) if isinstance(value, str) else value)[:most]
+
+
+def listed_device(sn: object, row: object) -> DeviceInfo | None:
+    """Return the device of a device list's row, None if it cannot be one."""
+    serial = clean_text(sn)
+    if not is_serial(serial) or not isinstance(row, Mapping):
+        return None
+    return DeviceInfo(
+        sn=serial,
+        name=clean_text(row.get("deviceName")),
+        product_name=clean_text(row.get("productName")),
+        online=online_flag(row.get("online")),
+    )
 
 
 def online_flag(value: object) -> bool | None:

@@ -1,4 +1,4 @@
-"""Binary messages to quota maps, by the schema in schema/; pure.
+"""Binary messages to quota maps, by the schema in devices/schema; pure.
 
 The only module that imports the `protobuf` package, itself imported only when a binary
 frame has arrived: a run that meets none does not pay for it.
@@ -15,9 +15,9 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from ecoflow_push.devices.families import Route
+from ecoflow_push.devices.messages import Route
+from ecoflow_push.devices.tables import SCHEMA
 
-_SCHEMA = os.path.join(os.path.dirname(os.path.dirname(__file__)), "devices", "schema")
 # A pool of our own: names in the default one belong to everybody in the process.
 _POOL = DescriptorPool()
 # A text that is a part of a key: no recorded serial is longer than 16 characters.
@@ -26,7 +26,7 @@ _LONGEST_UNIT = 32
 
 @cache
 def _load(package: str) -> None:
-    with open(os.path.join(_SCHEMA, f"{package}.binpb"), "rb") as file:
+    with open(os.path.join(SCHEMA, f"{package}.binpb"), "rb") as file:
         _POOL.AddSerializedFile(file.read())
 
 

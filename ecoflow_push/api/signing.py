@@ -1,4 +1,4 @@
-"""The signature of EcoFlow's REST developer API (ecoflow-protocol.md 1.3); pure."""
+"""The signature of EcoFlow's REST developer API (protocol/rest.md#signature); pure."""
 
 from __future__ import annotations
 

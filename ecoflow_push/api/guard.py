@@ -1,0 +1,86 @@
+"""Guard: what EcoFlow said no to, kept from run to run, so that none asks in vain."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ecoflow_push.api.envelope import KEYS_CURE, WAIT_CURE
+from ecoflow_push.errors import AskedToWait, EcoflowApiException, KeysRefused
+from ecoflow_push.memory.records import LONGEST_PAUSE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ecoflow_push.api.base import EcoflowApiClient, Reading
+    from ecoflow_push.memory.state import State
+
+
+class Guard:
+    """Remembers refused keys and pauses in the state, which others save."""
+
+    def __init__(self, state: State, keys: str = "") -> None:
+        """`keys` is the fingerprint of the keys that rest when they are refused.
+
+        It is empty for credentials whose refusals are remembered elsewhere.
+        """
+        self._state = state
+        self._keys = keys
+
+    def over(
+        self, source: EcoflowApiClient, readings: Iterator[Reading]
+    ) -> Iterator[Reading]:
+        """Yield the readings if EcoFlow may be asked now, and remember what ends them.
+
+        Raises KeysRefused or AskedToWait if it may not.
+        """
+        self._check(source)
+        error: EcoflowApiException | None = None
+        try:
+            yield from readings
+        except EcoflowApiException as exc:
+            error = exc
+            raise
+        finally:
+            self._note(source, error)
+
+    def check_pause(self, source: EcoflowApiClient) -> None:
+        """Raise AskedToWait while the pause lasts that EcoFlow asked `source` for."""
+        if wait := self._state.pause_for(source.name, time.time()):
+            text = f"EcoFlow asked us to wait {wait:.0f} s more"
+            raise AskedToWait(text, WAIT_CURE, seconds=wait)
+
+    def wake(self) -> bool:
+        """Let keys that were accepted be used again; return whether they rested."""
+        if not self._rest():
+            return False
+        self._state.accepted()
+        self._state.save()
+        return True
+
+    def _check(self, source: EcoflowApiClient) -> None:
+        if wait := self._rest():
+            raise KeysRefused(
+                "EcoFlow refused these keys several times: not asked again for"
+                f" {wait:.0f} s, or until they change",
+                KEYS_CURE,
+            )
+        self.check_pause(source)
+
+    def _note(
+        self, source: EcoflowApiClient, error: EcoflowApiException | None
+    ) -> None:
+        """Remember what ended a reading; with a list the keys were good before."""
+        state, now = self._state, time.time()
+        if self._keys and isinstance(error, KeysRefused) and error.code:
+            state.refused(self._keys, now)
+        elif self._keys and source.listed is not None:
+            state.accepted()
+        if isinstance(error, AskedToWait) and not state.pause_for(source.name, now):
+            # Its own: what the account was asked does not bind the keys.
+            seconds = min(error.seconds, LONGEST_PAUSE_SECONDS)
+            state.pauses[source.name] = now + seconds
+
+    def _rest(self) -> float:
+        """Return for how many seconds (s) these keys still rest."""
+        return self._state.refused_for(self._keys, time.time()) if self._keys else 0.0
