@@ -1,40 +1,60 @@
 """Facts to a registry, compared as exposition."""
 
 import pytest
-from prometheus_client import REGISTRY, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
-from ecoflow_push.devices.normalized import METRICS, REASONS, NormalizedSample
+from ecoflow_push.devices.metrics import metrics
+from ecoflow_push.devices.normalized import REASONS, NormalizedSample
+from ecoflow_push.metrics.exposition import Exposition
+from ecoflow_push.metrics.labels import Labels
 from ecoflow_push.metrics.names import SKIP_REASONS, RawSample, raw_samples
-from ecoflow_push.metrics.registry import (
-    RESERVED_NAMES,
-    DeviceFacts,
-    RegistryBuilder,
-    RunFacts,
-)
-from tests.support import parse
+from ecoflow_push.metrics.own import RESERVED_NAMES
+from ecoflow_push.metrics.registry import DeviceFacts, device_registry
+from ecoflow_push.metrics.run_series import run_registry
+from tests.support import Series, parse
+
+LABELS = Labels("ecoflow", "test", "ecoflow", {})
 
 
-def device(sn, **facts):
+def device(sn: str, **facts) -> DeviceFacts:
     return DeviceFacts(sn, "Garage", "DELTA 2", "rest", **facts)
 
 
-def test_one_family_per_name_over_devices():
-    """Two devices share each family; a name has one HELP and one TYPE line."""
-    builder = RegistryBuilder("ecoflow", {"site": "home"})
-    samples = [RawSample("ecoflow_a", (), 1), RawSample("ecoflow_b", (0, 7), 2.5)]
-    builder.add_device(device("SN1", online=True, snapshot_at=1.5, samples=samples))
-    builder.add_device(device("SN2", online=False, samples=samples))
+def series_of(registry: CollectorRegistry) -> Series:
+    return parse(generate_latest(registry).decode())
 
-    text = generate_latest(builder.registry()).decode()
+
+def test_one_family_per_name_over_devices():
+    """In one exposition devices share each family, with one HELP and one TYPE line."""
+    labels = Labels("ecoflow", "test", "ecoflow", {"site": "home"})
+    samples = [RawSample("ecoflow_a", (), 1), RawSample("ecoflow_b", (0, 7), 2.5)]
+    exposition = Exposition()
+    for facts in (
+        device("SN1", online=True, snapshot_at=1.5),
+        device("SN2", online=False),
+    ):
+        exposition.add(device_registry(labels, facts, samples))
+
+    text = b"".join(exposition.pieces()).decode()
 
     assert text.count("# TYPE ecoflow_a gauge\n") == 1
-    labels = 'device="SN1",device_name="Garage"'
+    own = 'device="SN1",device_name="Garage"'
     rest = 'product_name="DELTA 2",site="home"'
-    assert f"ecoflow_a{{{labels},{rest}}} 1.0\n" in text
-    assert f'ecoflow_b{{{labels},index_0="0",index_1="7",{rest}}} 2.5\n' in text
-    assert f"ecoflow_snapshot_timestamp_seconds{{{labels},{rest}}} 1.5\n" in text
+    assert f"ecoflow_a{{{own},{rest}}} 1.0\n" in text
+    assert f'ecoflow_b{{{own},index_0="0",index_1="7",{rest}}} 2.5\n' in text
+    assert f"ecoflow_snapshot_timestamp_seconds{{{own},{rest}}} 1.5\n" in text
     assert text.count("ecoflow_snapshot_timestamp_seconds{") == 1
     assert text.count("ecoflow_online{") == 2
+
+
+def test_an_exposition_is_that_of_the_library():
+    """Of one registry it is generate_latest's to the byte, whatever a text holds."""
+    facts = device("SN1", online=True)._replace(name="x\n# HELP y\n# TYPE z")
+    registry = device_registry(LABELS, facts, [RawSample("ecoflow_a", (), 1)])
+    exposition = Exposition()
+    exposition.add(registry)
+
+    assert b"".join(exposition.pieces()) == generate_latest(registry)
 
 
 def test_a_normalized_name_has_its_help_and_its_type():
@@ -44,12 +64,11 @@ def test_a_normalized_name_has_its_help_and_its_type():
         NormalizedSample("ecoflow_battery_charge_ratio", {}, 0.5),
         NormalizedSample(f"ecoflow_{name}", {"pack": "1"}, 700.0),
     ]
-    builder = RegistryBuilder("ecoflow", {})
-    builder.add_device(device("SN1", samples=samples, family="X", firmware="1.2"))
+    facts = device("SN1", family="X", firmware="1.2")
 
-    text = generate_latest(builder.registry()).decode()
+    text = generate_latest(device_registry(LABELS, facts, samples)).decode()
 
-    assert f"# HELP ecoflow_{name} {METRICS[name].help}\n" in text
+    assert f"# HELP ecoflow_{name} {metrics()[name].help}\n" in text
     assert f"# TYPE ecoflow_{name} counter\n" in text
     assert "# TYPE ecoflow_battery_charge_ratio gauge\n" in text
     assert 'pack="1",product_name="DELTA 2"} 700.0\n' in text
@@ -58,11 +77,12 @@ def test_a_normalized_name_has_its_help_and_its_type():
 
 def test_what_is_unknown_is_absent():
     """No online flag, no time and no last success appear where none is known."""
-    builder = RegistryBuilder("ecoflow", {})
-    builder.add_device(device("SN1"))
-    builder.add_run(RunFacts("0"))
+    registries = (
+        device_registry(LABELS, device("SN1")),
+        run_registry(LABELS, version="0"),
+    )
 
-    names = {name for name, _ in parse(generate_latest(builder.registry()).decode())}
+    names = {name for each in registries for name, _ in series_of(each)}
 
     assert "ecoflow_online" not in names
     assert "ecoflow_snapshot_timestamp_seconds" not in names
@@ -71,10 +91,7 @@ def test_what_is_unknown_is_absent():
 
 def test_every_skip_reason_is_always_there():
     """The reasons are a fixed set, so that a series does not come and go."""
-    builder = RegistryBuilder("x", {})
-    builder.add_run(RunFacts("0", skipped={"null": 3}))
-
-    series = parse(generate_latest(builder.registry()).decode())
+    series = series_of(run_registry(LABELS, version="0", skipped={"null": 3}))
 
     counts = {dict(k[1])["reason"]: v for k, v in series.items() if "skipped" in k[0]}
     assert counts == dict.fromkeys((*SKIP_REASONS, *REASONS), 0.0) | {"null": 3}
@@ -83,17 +100,16 @@ def test_every_skip_reason_is_always_there():
 def test_label_values_stay_one_label_value():
     """A name full of quotes, backslashes and newlines is read back as it was."""
     name = 'a"b\\c\nd} 1'
-    builder = RegistryBuilder("ecoflow", {})
-    builder.add_device(DeviceFacts("SN1", name, "", "rest", online=True))
+    facts = DeviceFacts("SN1", name, "", "rest", online=True)
 
-    series = parse(generate_latest(builder.registry()).decode())
+    series = series_of(device_registry(LABELS, facts))
 
     assert {dict(labels)["device_name"] for _, labels in series} == {name}
 
 
 def test_the_global_registry_stays_untouched():
     """Nothing of ours is in the process-wide registry."""
-    RegistryBuilder("ecoflow", {}).registry()
+    device_registry(LABELS, device("SN1"))
 
     assert not [m.name for m in REGISTRY.collect() if m.name.startswith("ecoflow")]
 

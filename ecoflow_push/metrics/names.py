@@ -67,7 +67,7 @@ def metric_name(key: str, naming: str = NAMINGS[0]) -> str:
     """Return the name of a quota key without its prefix, empty if nothing is left.
 
     Existing dashboards for EcoFlow rely on one of two spellings, which differ on runs
-    of capitals: pd_chg_power_ac, pd_chg_power_a_c (ecoflow-protocol.md 6.1).
+    of capitals: pd_chg_power_ac, pd_chg_power_a_c (protocol/names.md#spellings).
     """
     boundary = _BOUNDARY if naming == NAMINGS[0] else _CAPITAL
     name = boundary.sub("_", _SEPARATORS.sub("_", key).strip("_")).lower()
@@ -83,7 +83,7 @@ def raw_samples(
     """Return the samples of a quota map, sorted, and a count of what was skipped.
 
     Where two keys meet in one name and index, the one given flatter wins (a recorded
-    map may hold a parent and its flattened children: ecoflow-protocol.md 1.8), then
+    map may hold a parent and its flattened children: protocol/rest.md#shapes), then
     the one that sorts first, so that the order of a map decides nothing.
     """
     skipped: Counter[str] = Counter()

@@ -28,7 +28,7 @@ class Record(NamedTuple):
 
     `ended` are names and places of series that end here, each with a staleness marker.
     They have no value, since no float could carry the marker's bits through arithmetic
-    or JSON unharmed (push-protocols.md 3.5).
+    or JSON unharmed (protocol/remote-write.md#staleness).
     """
 
     time_ms: int

@@ -1,74 +1,49 @@
-"""Where a registry goes: knows nothing of EcoFlow."""
+"""Where updates go: knows nothing of EcoFlow."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ecoflow_push.config.plugs import SINKS, load
+
 if TYPE_CHECKING:
-    from ecoflow_push.config.settings import Server, Settings
-    from ecoflow_push.sinks.exporter import ExporterSink
-    from ecoflow_push.sinks.pushgateway import PushgatewaySink
-    from ecoflow_push.sinks.remote_write import RemoteWriteSink
-    from ecoflow_push.sinks.textfile import TextfileSink
+    from ecoflow_push.config.settings import Settings
+    from ecoflow_push.memory.state import State
+    from ecoflow_push.sinks.base import Sink
 
 
-def create_pushgateway(settings: Settings) -> PushgatewaySink | None:
-    """Return the Pushgateway of the settings, None if there is none.
+def create_sinks(
+    settings: Settings, state: State, folder: str, standing: Mapping[str, Sink]
+) -> list[Sink]:
+    """Return the sinks of a run, in the order in which they deliver.
 
-    Raises SettingsError when a certificate or key file cannot be used.
+    What stays between runs is taken from `standing`, with a new delivery. Raises
+    SettingsError for what cannot be opened as the settings say.
     """
-    server = settings.pushgateway
-    if not server:
-        return None
-    from ecoflow_push.sinks.pushgateway import PushgatewaySink
+    from ecoflow_push.sinks.base import Delivery
 
-    return PushgatewaySink(
-        server.url,
-        **server.access(),
-        proxies=settings.proxies,
-        attempts=settings.attempts,
-        longest_wait=settings.longest_wait,
-    )
+    sinks = []
+    for name in SINKS:
+        if name in standing:
+            standing[name].delivery = Delivery()
+            sinks.append(standing[name])
+        elif name in settings.sinks:
+            plug = load("sinks", name)
+            if not getattr(plug, "STAYS", False):
+                config = settings.sinks[name]
+                sinks.append(plug.create(config, settings, state, folder))
+    return sinks
 
 
-def create_remote_write(
-    settings: Settings, server: Server, known_version: str
-) -> RemoteWriteSink:
-    """Return the remote-write endpoint at `server`.
+def create_standing(settings: Settings) -> dict[str, Sink]:
+    """Return the sinks that stay between runs; none where there is but one run.
 
-    `known_version` is what an earlier run found out. Raises SettingsError when a
-    certificate or key file cannot be used.
+    Raises SettingsError for what cannot be opened as the settings say.
     """
-    from ecoflow_push.sinks.remote_write import RemoteWriteSink
-
-    return RemoteWriteSink(
-        server.url,
-        **server.access(),
-        version=settings.remote_write_version,
-        known_version=known_version,
-        headers=settings.remote_write_headers,
-        proxies=settings.proxies,
-        attempts=settings.attempts,
-        longest_wait=settings.longest_wait,
-    )
-
-
-def create_textfile(settings: Settings) -> TextfileSink | None:
-    """Return the textfile of the settings, None if there is none."""
-    if not settings.textfile_path:
-        return None
-    from ecoflow_push.sinks.textfile import TextfileSink
-
-    return TextfileSink(settings.textfile_path)
-
-
-def create_exporter(settings: Settings) -> ExporterSink | None:
-    """Return the pull port of the settings, listening, None if there is none.
-
-    Raises SettingsError when the port cannot be used.
-    """
-    if not settings.exporter_port:
-        return None
-    from ecoflow_push.sinks.exporter import ExporterSink
-
-    return ExporterSink(settings.exporter_port, settings.stale_after)
+    standing: dict[str, Sink] = {}
+    for name, config in settings.sinks.items() if settings.stays else ():
+        plug = load("sinks", name)
+        if getattr(plug, "STAYS", False):
+            standing[name] = plug.create(config, settings)
+    return standing

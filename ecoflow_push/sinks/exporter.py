@@ -4,15 +4,48 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client import start_http_server
 from prometheus_client.core import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
-from ecoflow_push.errors import SettingsError
+from ecoflow_push.config.kinds import Variable
+from ecoflow_push.errors import Fault, Finding, SettingsError
+from ecoflow_push.metrics.own import LASTING
+from ecoflow_push.sinks.base import Sink, Update
 
+if TYPE_CHECKING:
+    from ecoflow_push.config.environ import Reader
+    from ecoflow_push.config.settings import Settings
+    from ecoflow_push.memory.state import State
+    from ecoflow_push.net.deadline import Deadline
+
+VARIABLES = (
+    Variable(
+        "EXPORTER_PORT",
+        "with `--every`: serve the latest snapshots at `/metrics` on this port; a"
+        " device's values are taken back `STALE_AFTER` after it was read",
+    ),
+)
+#: It outlives a run, and is opened once.
+STAYS = True
 PATIENCE_SECONDS = 10
+#: The group of the run's own series; no serial number looks like it.
+RUN = ""
+
+
+def read(reader: Reader) -> int | None:
+    """Return the port of the settings, None if there is none."""
+    return reader.count("EXPORTER_PORT", None, 1, 65535)
+
+
+def create(
+    config: int, settings: Settings, _state: State | None = None, _folder: str = ""
+) -> ExporterSink:
+    """Return the sink, listening; raises SettingsError if the port is taken."""
+    return ExporterSink(config, settings.stale_after, settings.prefix)
 
 
 def _uptime() -> float:
@@ -21,71 +54,104 @@ def _uptime() -> float:
     return time.clock_gettime(clock)
 
 
-class ExporterSink(Collector):
-    """Serves what was last pushed to it, as long as that is young enough.
+class _Group:
+    """What is served of one device, or of the run."""
 
-    What it holds are registries by group, as on a Pushgateway; after `stale_after`
-    seconds without a push, a group shows its second registry, which has no values. So
-    nothing stale is served even if no run ever ends again.
+    __slots__ = ("at", "registry")
+
+    def __init__(self, at: float, registry: CollectorRegistry) -> None:
+        self.at = at
+        self.registry = registry
+
+
+class ExporterSink(Sink, Collector):
+    """Serves what it was last told, as long as that is young enough.
+
+    `stale_after` seconds after it was learnt, a device shows only what stays true, and
+    the run nothing. So nothing stale is served even if no run ever ends again.
     """
 
+    name = "exporter"
+    stays = True
+
     def __init__(
-        self, port: int, stale_after: float, clock: Callable[[], float] = _uptime
+        self,
+        port: int,
+        stale_after: float,
+        prefix: str,
+        clock: Callable[[], float] = _uptime,
     ) -> None:
-        """Listen on `port` of all interfaces; raises SettingsError if it is taken."""
+        """Listen on `port` of all interfaces; raises SettingsError if it is taken.
+
+        `prefix` is what the names of all metrics begin with.
+        """
+        super().__init__()
+        self._lasting = frozenset(f"{prefix}_{name}" for name in LASTING)
         self._stale_after = stale_after
         self._clock = clock
         self._lock = threading.Lock()
-        #: How often it was pushed to.
-        self.pushes = 0
-        self._groups: dict[str, tuple[float, CollectorRegistry, CollectorRegistry]] = {}
+        self._groups: dict[str, _Group] = {}
+        #: Devices of this run.
+        self._known: set[str] = set()
         registry = CollectorRegistry()
         registry.register(self)
         try:
             self._server, _ = start_http_server(port, registry=registry)
-            # Whoever connects and hangs up, or says nothing, is no news.
-            self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-            handler = self._server.RequestHandlerClass
-            handler.timeout = PATIENCE_SECONDS  # type: ignore[attr-defined]
         except OSError as exc:
-            raise SettingsError(
-                f"settings: EXPORTER_PORT: port {port} cannot be used: {exc.strerror}"
-            ) from exc
+            text = f"port {port} cannot be used: {exc.strerror}"
+            raise SettingsError([Fault("EXPORTER_PORT", text)]) from exc
+        # Whoever connects and hangs up, or says nothing, is no news.
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        handler = self._server.RequestHandlerClass
+        handler.timeout = PATIENCE_SECONDS  # type: ignore[attr-defined]
 
     @property
     def port(self) -> int:
         """The port that it listens on."""
         return int(self._server.server_port)
 
-    def push(
-        self,
-        group: str,
-        registry: CollectorRegistry,
-        stale: CollectorRegistry,
-        age: float = 0.0,
-    ) -> None:
-        """Serve `registry` for the group, and `stale` once it is too old.
+    def take(self, update: Update, deadline: Deadline) -> None:  # noqa: ARG002
+        """Serve what was learnt at once; what is not heard of again loses its values.
 
-        `age` is how old it is already, in seconds.
+        A registry stays here until the next one of its device.
         """
-        with self._lock:
-            self.pushes += 1
-            self._groups[group] = (self._clock() - max(0.0, age), registry, stale)
+        self._known.add(update.sn)
+        if update.action == "end":
+            self._delete(update.sn)
+        elif update.action == "say" and update.registry is not None:
+            age = time.time() - update.at if update.at else 0.0
+            self._serve(update.sn, update.registry, age)
 
-    def forget(self, kept: Iterable[str]) -> None:
-        """Serve nothing of all groups but these any more."""
+    def prepare(self, deadline: Deadline) -> None:  # noqa: ARG002
+        """Forget the devices that are not known any more: none spoke of them."""
         with self._lock:
-            self._groups = {g: self._groups[g] for g in kept if g in self._groups}
+            for sn in self._groups.keys() - self._known - {RUN}:
+                del self._groups[sn]
+        self._known.clear()
 
-    def delete(self, group: str) -> None:
-        """Serve nothing of the group any more."""
-        with self._lock:
-            self._groups.pop(group, None)
+    def deliver(self, deadline: Deadline) -> None:  # noqa: ARG002
+        """Count as delivered: whoever looks sees it already."""
+        self.delivery.delivered = 1
+
+    def deliver_run(self, registry: CollectorRegistry, deadline: Deadline) -> None:  # noqa: ARG002
+        """Serve the run's own series."""
+        self.runs_told += 1
+        self.delivery.delivered = 1
+        self._known.clear()
+        self._serve(RUN, registry, 0.0)
+
+    def probe(self, deadline: Deadline) -> Iterator[Finding]:  # noqa: ARG002
+        """Find nothing: it listens, or it would not be there."""
+        return iter(())
+
+    def abandon(self) -> None:
+        """Serve nothing of a run that ended before it could say so itself."""
+        self._delete(RUN)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families of all groups, each name once."""
         families: dict[str, Metric] = {}
-        for metric in self._families():
+        for metric in self._served():
             known = families.get(metric.name)
             if known is None:
                 known = families[metric.name] = Metric(
@@ -99,9 +165,21 @@ class ExporterSink(Collector):
         self._server.shutdown()
         self._server.server_close()
 
-    def _families(self) -> Iterator[Metric]:
+    def _serve(self, group: str, registry: CollectorRegistry, age: float) -> None:
+        at = self._clock() - max(0.0, age)
+        with self._lock:
+            self._groups[group] = _Group(at, registry)
+
+    def _delete(self, group: str) -> None:
+        with self._lock:
+            self._groups.pop(group, None)
+
+    def _served(self) -> Iterator[Metric]:
         now = self._clock()
         with self._lock:
             groups = list(self._groups.values())
-        for at, registry, stale in groups:
-            yield from (registry if now - at <= self._stale_after else stale).collect()
+        for group in groups:
+            is_young = now - group.at <= self._stale_after
+            for metric in group.registry.collect():
+                if is_young or metric.name in self._lasting:
+                    yield metric

@@ -2,31 +2,111 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client import generate_latest
-
-from ecoflow_push.errors import SinkError
+from ecoflow_push.config.kinds import Variable
+from ecoflow_push.errors import Finding, SinkError
 from ecoflow_push.memory.files import replace_file
+from ecoflow_push.metrics.exposition import Exposition
+from ecoflow_push.sinks.base import Sink, Update
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
+    from ecoflow_push.config.environ import Reader
+    from ecoflow_push.config.settings import Settings
+    from ecoflow_push.memory.state import State
+    from ecoflow_push.net.deadline import Deadline
 
-class TextfileSink:
-    """Replaces one file, whole or not at all."""
+VARIABLES = (
+    Variable(
+        "TEXTFILE_PATH",
+        "write the exposition there, whole or not at all, mode 0644, for"
+        " node_exporter's textfile collector; its age is its freshness",
+        is_path=True,
+    ),
+)
+CURE = "check that the job can write into the folder of TEXTFILE_PATH"
+
+
+def read(reader: Reader) -> str | None:
+    """Return the path of the settings, None if there is none."""
+    path = reader.raw("TEXTFILE_PATH")
+    if path and os.path.isdir(path):
+        reader.fault("TEXTFILE_PATH", "expected a file, not a folder")
+    return path
+
+
+def create(
+    config: str, _settings: Settings, _state: State, _folder: str
+) -> TextfileSink:
+    """Return the sink."""
+    return TextfileSink(config)
+
+
+class TextfileSink(Sink):
+    """Replaces one file, whole or not at all; one object, one run."""
+
+    name = "textfile"
 
     def __init__(self, path: str) -> None:
+        super().__init__()
         self._path = path
+        self._exposition = Exposition()
+        self._is_abandoned = False
 
-    def push(self, registry: CollectorRegistry) -> None:
-        """Write the whole exposition (mode 0644: another user's collector reads it).
+    def take(self, update: Update, deadline: Deadline) -> None:  # noqa: ARG002
+        """Keep what was learnt as lines of text, a third of the registry."""
+        if update.action == "say" and update.registry is not None:
+            self._exposition.add(update.registry)
 
-        Raises SinkError; the file is then what it was.
-        """
+    def deliver(self, deadline: Deadline) -> None:  # noqa: ARG002
+        """Count as delivered: so knows whoever reads the file; so may its status."""
+        self.delivery.delivered = 1
+
+    def deliver_run(self, registry: CollectorRegistry, deadline: Deadline) -> None:  # noqa: ARG002
+        """Write the file (mode 0644: another user's collector reads it)."""
+        self._exposition.add(registry)
+        error = self._written()
+        if not self._is_abandoned:
+            self.delivery.delivered = int(error is None)
+            self.delivery.errors += [error] if error else []
+
+    def abandon(self) -> None:
+        """Give up a disk that does not answer."""
+        self._is_abandoned = True
+        self.delivery.delivered = 0
+        text = f"textfile: cannot write {self._path}: the disk did not answer in time"
+        self.delivery.errors.append(SinkError(text, "look for a failing disk"))
+
+    def probe(self, deadline: Deadline) -> Iterator[Finding]:  # noqa: ARG002
+        """Write a file without a name in its folder; the file itself is not touched."""
+        from ecoflow_push.sinks.trial import taken, wrong
+
+        if os.path.lexists(self._path) and not os.path.isfile(self._path):
+            error = SinkError("textfile: not a regular file", "check TEXTFILE_PATH")
+            yield wrong(self.name, error)
+            return
+        import tempfile
+
         try:
-            replace_file(self._path, generate_latest(registry), 0o644)
+            folder = os.path.dirname(self._path) or "."
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(4096))
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as exc:
-            raise SinkError(
-                f"textfile: cannot write {self._path}: {exc.strerror}"
-            ) from exc
+            yield wrong(self.name, SinkError(f"textfile: {exc.strerror}", CURE))
+        else:
+            yield taken(self.name)
+
+    def _written(self) -> SinkError | None:
+        """Write the file, whole or not at all, and return why that failed."""
+        try:
+            replace_file(self._path, self._exposition.pieces(), 0o644)
+        except OSError as exc:
+            text = f"textfile: cannot write {self._path}: {exc.strerror}"
+            return SinkError(text, CURE)
+        return None

@@ -1,7 +1,7 @@
 """Records to remote-write requests, 1.0 and 2.0, written by hand; pure.
 
 Generated code would cost its import at every start and nine times the time
-(performance.md 4). The fields, from the published schemas:
+(protocol/remote-write.md#encoder). The fields, from the published schemas:
 
     prometheus.WriteRequest           io.prometheus.write.v2.Request
       1 timeseries: TimeSeries          4 symbols: string

@@ -1,0 +1,44 @@
+"""Who speaks: what every series of this installation is called and labelled by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ecoflow_push.config.settings import Settings
+
+
+class Labels:
+    """The names of an installation.
+
+    `job` is the devices' label, `instance` that of the run's own series, `prefix` what
+    every metric name begins with, `extra` what goes on every series.
+    """
+
+    __slots__ = ("extra", "instance", "job", "prefix")
+
+    def __init__(
+        self, job: str, instance: str, prefix: str, extra: Mapping[str, str]
+    ) -> None:
+        self.job = job
+        self.instance = instance
+        self.prefix = prefix
+        self.extra = extra
+
+    @property
+    def run_group(self) -> dict[str, str]:
+        """The grouping key of the run's own series."""
+        return {"job": f"{self.job}_push", "instance": self.instance}
+
+    @property
+    def check_group(self) -> dict[str, str]:
+        """The grouping key of what --check pushes and takes back."""
+        return {"job": f"{self.job}_check", "instance": self.instance}
+
+
+def create_labels(settings: Settings) -> Labels:
+    """Return the names of the settings."""
+    return Labels(
+        settings.job, settings.instance, settings.prefix, settings.extra_labels
+    )

@@ -1,0 +1,221 @@
+"""The seam between a run and where its values go: what every sink can do.
+
+    take       every update of the run, one device at a time; what must last is stored
+    prepare    after the last one, before anything is sent to anybody
+    deliver    send; may be abandoned
+    settle     whatever happened: store what was not sent, count what is lost
+    deliver_run    the run's own series, last
+
+A sink keeps of an update what it needs and lets the rest go.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from ecoflow_push.errors import SinkError, WriteError
+
+if TYPE_CHECKING:
+    from prometheus_client.core import CollectorRegistry
+
+    from ecoflow_push.errors import Finding
+    from ecoflow_push.metrics.record import Record
+    from ecoflow_push.net.deadline import Deadline
+
+Action = Literal["say", "reduce", "end", "unread"]
+
+
+class Update:
+    """What becomes of one device now.
+
+    `action`: "say" what was learnt in this run; "reduce" what is still said to what
+    remains true, since the values are too old; "end" it, the device is gone; "unread",
+    nothing was learnt, and what is said may stand. The registry is there for the first
+    two.
+    """
+
+    __slots__ = (
+        *("action", "at", "held_at", "if_there", "online", "registry", "sn"),
+        *("_make_record", "_record"),
+    )
+
+    def __init__(
+        self,
+        sn: str,
+        action: Action,
+        *,
+        registry: CollectorRegistry | None = None,
+        make_record: Callable[[], Record] | None = None,
+        at: float | None = None,
+        held_at: float = 0.0,
+        online: bool | None = None,
+        if_there: bool = False,
+    ) -> None:
+        self.sn = sn
+        self.action = action
+        self.registry = registry
+        #: When it was learnt, in Unix seconds; None for just now.
+        self.at = at
+        #: When the values in the registry were collected, 0 if it holds none.
+        self.held_at = held_at
+        self.online = online
+        #: Of this device nothing was ever heard, perhaps its serial is mistyped: what
+        #: is not there must not be made.
+        self.if_there = if_there
+        self._make_record = make_record
+        self._record: Record | None = None
+
+    @property
+    def record(self) -> Record:
+        """The same as a record, made once, by the first who asks.
+
+        Where `at` is None its time is 0: whoever sends it stamps it.
+        """
+        if self._record is None:
+            assert self._make_record
+            self._record = self._make_record()
+        return self._record
+
+
+class Backlog:
+    """What waits for a sink, and what is lost to it, by reason, over all runs.
+
+    `oldest_at` in Unix seconds, None if nothing waits.
+    """
+
+    __slots__ = ("dropped", "oldest_at", "samples")
+
+    def __init__(
+        self, samples: int, oldest_at: float | None, dropped: Mapping[str, float]
+    ) -> None:
+        self.samples = samples
+        self.oldest_at = oldest_at
+        self.dropped = dropped
+
+
+class Delivery:
+    """How one sink fared in this run."""
+
+    def __init__(self) -> None:
+        self.delivered = 0
+        self.errors: list[SinkError] = []
+        #: What is worth a word beside "ok".
+        self.note = ""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether sending on is in vain: it is down, or it refuses us."""
+        return any(
+            isinstance(error, WriteError) and (error.is_down or error.refuses_us)
+            for error in self.errors
+        )
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether asking again, even later in this run, would be impolite."""
+        return any(
+            isinstance(error, WriteError) and error.refuses_us for error in self.errors
+        )
+
+
+class Sink(ABC):
+    """Where updates go. All but `deliver` do nothing unless a sink says otherwise.
+
+    What the world can do to a sink becomes an error in its `delivery`; only a bug is
+    raised.
+    """
+
+    #: The word for it in the log: its module's name, with hyphens.
+    name: str
+    #: It outlives the run, and is made once for many.
+    stays = False
+    #: How many runs told it how they went, for one that stays.
+    runs_told = 0
+
+    def __init__(self) -> None:
+        self.delivery = Delivery()
+        #: For `probe`: a run would have something new to deliver.
+        self.has_news = True
+
+    def take(self, update: Update, deadline: Deadline) -> None:  # noqa: B027
+        """Keep what is needed of one device's update; store what must last."""
+
+    def prepare(self, deadline: Deadline) -> None:  # noqa: B027
+        """Be ready for the worst: what is to last is stored when this returns."""
+
+    @abstractmethod
+    def deliver(self, deadline: Deadline) -> None:
+        """Send what was taken. Runs in a thread that may be abandoned."""
+
+    def settle(self, deadline: Deadline) -> None:  # noqa: B027
+        """Make the books right, whatever became of `deliver`."""
+
+    def deliver_run(self, registry: CollectorRegistry, deadline: Deadline) -> None:  # noqa: B027
+        """Send the run's own series. Runs in a thread that may be abandoned."""
+
+    def has_ended(self, sn: str) -> bool:  # noqa: ARG002 - each sink its own answer
+        """Return whether this sink is done with a device that was to end."""
+        return True
+
+    def clock_offset(self) -> float | None:
+        """Return how far our clock is ahead of the sink's (s), None if unknown."""
+        return None
+
+    def ask_the_time(self, deadline: Deadline) -> float | None:  # noqa: ARG002
+        """Return as `clock_offset` does, after asking; for --check."""
+        return self.clock_offset()
+
+    def hear(self, offset: float | None) -> None:  # noqa: B027
+        """Learn how far our clock is ahead of somebody's (s), None if unknown."""
+
+    def backlog(self) -> Backlog | None:
+        """Return what waits here, None for a sink that keeps nothing."""
+        return None
+
+    @abstractmethod
+    def probe(self, deadline: Deadline) -> Iterator[Finding]:
+        """Try it with something harmless that is taken back; yield what was found."""
+
+    def as_in_a_run(self, error: WriteError) -> SinkError:
+        """Return what a run would make of an error that a probe met."""
+        return error
+
+    def abandon(self) -> None:  # noqa: B027
+        """Give up what `deliver` is still at: what it says later does not count."""
+
+    def close(self) -> None:  # noqa: B027
+        """Leave; safe to call twice."""
+
+
+class TimestampedSink(ABC):
+    """What takes records with times of their own; `Queue` makes a Sink of it."""
+
+    #: As that of a Sink.
+    name: str
+    #: What was found out of the receiver that the next run should know, "" if nothing.
+    learnt: str = ""
+
+    @abstractmethod
+    def write(
+        self, record: Record, deadline: Deadline, tries: int | None = None
+    ) -> None:
+        """Write all of `record`; raises WriteError.
+
+        After one whose `bad` is "content" the record is over; after all others it is to
+        be written again, whole. `tries` overrides how often it is tried.
+        """
+
+    @abstractmethod
+    def ask_the_time(self, deadline: Deadline) -> float | None:
+        """Return how far our clock is ahead (s), after asking; None if unknown."""
+
+    def close(self) -> None:  # noqa: B027
+        """Leave; safe to call twice."""
+
+
+def late(what: str) -> WriteError:
+    """Return the error of what did not come back in time."""
+    cure = "look for a firewall in the way, then raise RUN_DEADLINE"
+    return WriteError(f"{what}: no answer in time", cure, is_down=True)

@@ -1,0 +1,79 @@
+"""Endings: which series of a device are alive, so that they can end in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ecoflow_push.metrics.record import Record, SeriesKey, empty_record
+
+if TYPE_CHECKING:
+    from ecoflow_push.memory.spool import Spool
+    from ecoflow_push.sinks.clock import Clock
+
+
+class Endings:
+    """What was said last of each device, by what waits and what was delivered."""
+
+    def __init__(self, spool: Spool, clock: Clock, stale_after: float) -> None:
+        """Store what is needed; `stale_after` in seconds."""
+        self._spool = spool
+        self._clock = clock
+        self._stale_after = stale_after
+        #: Devices that are gone, and whose series are not known to end yet.
+        self.owed: set[str] = set()
+        #: Devices whose series may have to end, though nothing was heard of them.
+        self.silent: list[str] = []
+
+    def before(self, device: str) -> tuple[int, set[SeriesKey]]:
+        """Return when a device was last spoken of (ms), and its series still alive.
+
+        A record that waits repeats the markers of those before it: they are known to
+        be delivered only when it is. What is known to come from the future tells the
+        series, and no time.
+        """
+        for entry in self._spool.waiting(device):
+            try:
+                record = Record.from_bytes(self._spool.read(entry))
+            except (OSError, ValueError):
+                continue
+            if not self._clock.is_impossible(entry.time_ms):
+                return entry.time_ms, record.keys() | record.ended_keys()
+        body = self._spool.last(device)
+        try:
+            record = Record.from_bytes(body or b"")
+        except ValueError:
+            return 0, set()
+        impossible = self._clock.is_impossible(record.time_ms)
+        return 0 if impossible else record.time_ms, record.keys()
+
+    def continued(self, device: str, said: Record) -> Record | None:
+        """Return what a device says, with markers for what it says no more.
+
+        None if that is nothing. Its time must be later than all that was said of the
+        device before; if not, the clock is not to be trusted.
+        """
+        before_ms, live = self.before(device)
+        record = said.ending(live)
+        if not (record.names or record.ended):
+            return None
+        if record.time_ms <= before_ms:
+            self._clock.went_back((before_ms - record.time_ms) / 1000)
+        return record
+
+    def due(self) -> Iterator[tuple[str, Record]]:
+        """Yield records that end the series of devices that are gone or silent."""
+        silent, self.silent = self.silent, []
+        for device in silent:
+            before_ms, live = self.before(device)
+            silence_ms = self._clock.now_ms() - before_ms
+            is_due = device in self.owed or silence_ms > self._stale_after * 1000
+            if live and is_due:
+                record = self.continued(device, empty_record(self._clock.now_ms()))
+                if record:
+                    yield device, record
+
+    def are_done(self, devices: set[str]) -> None:
+        """Note of which gone devices the end is delivered, or stored to be."""
+        self.owed -= devices
+        self.owed = {device for device in self.owed if self.before(device)[1]}
