@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ecoflow_push.start.signals import leave_on_signals
+from ecoflow_push.start.signals import leave_on_signals, leave_with_a_word
 
 if __name__.endswith("__main__"):
     # Before anything that takes time; the installed command imports this file so.
@@ -27,7 +27,6 @@ if __name__.endswith("__main__"):
 import contextlib
 import gc
 import logging
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -35,12 +34,14 @@ from typing import TYPE_CHECKING, NoReturn
 from ecoflow_push import logs
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import EcoflowPushError, ExitStatus, SettingsError
-from ecoflow_push.memory.state import State, state_folder
+from ecoflow_push.memory.lock import state_folder
+from ecoflow_push.memory.state import State
 from ecoflow_push.net.deadline import alarm
+from ecoflow_push.start.exit import leave, leave_hung
 from ecoflow_push.start.options import Options, parse_args
 
 if TYPE_CHECKING:
-    from ecoflow_push.sinks.exporter import ExporterSink
+    from ecoflow_push.sinks.base import Sink
 
 log = logging.getLogger("ecoflow_push")
 
@@ -48,7 +49,7 @@ log = logging.getLogger("ecoflow_push")
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Do what the arguments say and return the exit status."""
     options = parse_args(argv)
-    logs.configure("INFO", environ.get("LOG_FORMAT", "").strip().lower(), ())
+    logs.configure("INFO", environ.get("LOG_FORMAT", "").strip().lower())
     with contextlib.ExitStack() as stack:
         return attempt(partial(begin, options, environ, stack))
 
@@ -64,7 +65,7 @@ def begin(
     try:
         settings = read(options, environ)
         if options.every is None:
-            return run(options, settings)
+            return run(options, settings, {})
     except SettingsError as exc:
         if not options.check:
             raise
@@ -76,28 +77,29 @@ def begin(
     # Each run reads the settings anew: a mounted secret may have changed.
     return stay(
         settings,
-        lambda served: attempt(lambda: run(options, read(options, environ), served)),
+        lambda standing: attempt(
+            lambda: run(options, read(options, environ), standing)
+        ),
     )
 
 
 def read(options: Options, environ: Mapping[str, str]) -> Settings:
-    """Return the settings, and tell the log what it must not say."""
+    """Return the settings, and let the log be as they say."""
     sink = not (options.demo or options.looks)
     settings = Settings.from_environ(environ, needs_sink=sink, every=options.every)
-    logs.configure(settings.log_level, settings.log_format, settings.secrets())
+    logs.configure(settings.log_level, settings.log_format)
     return settings
 
 
-def run(
-    options: Options, settings: Settings, served: ExporterSink | None = None
-) -> int:
+def run(options: Options, settings: Settings, standing: Mapping[str, Sink]) -> int:
     """Walk the road once, holding the lock of this account and job."""
-    account = settings.access_key or settings.account_user
-    name = account.reveal() if account else ""
-    folder = state_folder(settings.state_dir, settings.api_url, name, settings.job)
+    folder = state_folder(
+        settings.state_dir, settings.api_url, settings.account, settings.job
+    )
+    looks = options.looks or not settings.has_sink
     with (
-        alarm(settings.run_deadline, stays=settings.stays),
-        State.open(folder) as state,
+        alarm(settings.run_deadline, stays=settings.stays, end=leave_hung),
+        State.open(folder, looks=looks) as state,
     ):
         if options.check:
             from ecoflow_push.run.check import create_check
@@ -106,11 +108,13 @@ def run(
         # With the lock in hand, not before: these imports are most of a run's cost.
         from ecoflow_push.run.worker import create_worker
 
-        worker = create_worker(settings, state, folder, options.devices, served)
-        if options.list_devices:
-            return worker.list_devices()
-        if options.dry_run or not settings.has_sink:
-            return worker.dry_run()
+        if looks:
+            from ecoflow_push.run import show
+
+            worker = create_worker(settings, state, folder, options.devices)
+            look = show.list_devices if options.list_devices else show.dry_run
+            return look(worker)
+        worker = create_worker(settings, state, folder, options.devices, standing)
         return worker.run()
 
 
@@ -129,30 +133,16 @@ def attempt(work: Callable[[], int]) -> int:
         return ExitStatus.SOFTWARE
 
 
-def stop(signum: int, _frame: object) -> NoReturn:
-    """End the process at once: the kernel closes connections and frees the lock."""
-    # Raising here would be lost wherever Python cannot raise.
-    status = ExitStatus(128 + signum)
-    logs.last_words(f"exit {status:d} {status.name}: stopped by signal {signum}")
-    os._exit(status)
-
-
 def entry() -> NoReturn:
     """Be the process: the installed command, and this file as a script."""
     if not any(each.startswith("--every") for each in sys.argv):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
+        leave_with_a_word(stays=False)
     gc.disable()  # for one short run, looking for cycles costs more than it frees
     try:
         status = main(sys.argv[1:], os.environ)
     except SystemExit as exc:  # --help, --version, a wrong option
         status = exc.code if isinstance(exc.code, int) else 0
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    os._exit(status)  # taking the interpreter apart is a sixth of a run's cost
+    leave(status)
 
 
 if __name__ == "__main__":

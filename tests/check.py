@@ -29,19 +29,24 @@ LINE = re.compile(r"(ok|wrong|unknown) +[\w -]+: .+")
 DRIVER = """
 import os, sys
 from ecoflow_push import logs
-from ecoflow_push.run.check import REGIONS, create_check, show_faults
+from ecoflow_push.run.check import create_check, show_faults
 from ecoflow_push.errors import EcoflowPushError, SettingsError
 from ecoflow_push.config.settings import Settings
-from ecoflow_push.memory.state import State, state_folder
+from ecoflow_push.memory.lock import state_folder
+from ecoflow_push.memory.state import State
 from ecoflow_push.net.deadline import alarm
-regions = sys.argv[1:] or REGIONS
-logs.configure("DEBUG", "text", ())
+from ecoflow_push.start.exit import leave_hung
+regions = sys.argv[1:]
+logs.configure("DEBUG", "text")
 try:
     settings = Settings.from_environ(os.environ, needs_sink=False)
-    logs.configure("DEBUG", "text", settings.secrets())
     folder = state_folder(settings.state_dir, settings.api_url, "x", settings.job)
-    with alarm(settings.run_deadline, stays=False), State.open(folder) as state:
-        status = create_check(settings, state, folder, [], regions).run()
+    ring = alarm(settings.run_deadline, stays=False, end=leave_hung)
+    with ring, State.open(folder) as state:
+        check = create_check(settings, state, folder, [])
+        for source in check.sources if regions else ():
+            source.regions = regions
+        status = check.run()
 except SettingsError as exc:
     status = show_faults(exc)
 except EcoflowPushError as exc:

@@ -19,10 +19,10 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from ecoflow_push import logs
-from ecoflow_push.api.base import EcoflowApiClient
+from ecoflow_push.api.base import EcoflowApiClient, Reading
 from ecoflow_push.api.models import DeviceInfo, Snapshot
 from ecoflow_push.config.settings import Settings
-from ecoflow_push.memory.state import state_folder
+from ecoflow_push.memory.lock import state_folder
 from tests.dashboard import EXPRESSIONS, PANELS, filled_in
 from tests.one_run import work
 from tests.support import ROOT, Database, eventually, fetch, prometheus
@@ -66,20 +66,21 @@ def day(minute: int) -> dict[str, object]:
 class Station(EcoflowApiClient):
     """One device that answers at once, at a minute of the day."""
 
-    source = "rest"
+    name = "rest"
+    title = "a day"
 
     def __init__(self, minute: int, at: float) -> None:
+        super().__init__()
         self._minute = minute
         self._at = at
 
-    def connect(self, deadline):
-        pass
+    def read(self, named, deadline):
+        self.wanted = self.listed = [DeviceInfo(SN, "Garage", "DELTA 2", online=True)]
+        snapshot = Snapshot(SN, day(self._minute), self._at)
+        yield Reading(self.wanted[0], self.name, snapshot)
 
-    def get_devices(self, deadline):
-        return [DeviceInfo(SN, "Garage", "DELTA 2", online=True)]
-
-    def get_device_quota(self, sn, deadline):
-        return Snapshot(sn, day(self._minute), self._at)
+    def probe(self, deadline):
+        yield from ()
 
     def close(self):
         pass
@@ -183,7 +184,7 @@ def main() -> None:
                 "STATE_DIR": folder,
             }
         )
-        logs.configure("WARNING", "text", settings.secrets())
+        logs.configure("WARNING", "text")
         state = state_folder(folder, "picture")
         for minute in MINUTES:
             at = begin + 60 * minute

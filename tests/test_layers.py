@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,90 +14,138 @@ import pytest
 from tests.support import PUSH, ROOT
 
 PACKAGE = ROOT / "ecoflow_push"
-# From the ground up. A room imports what is in it and what lies below its floor; rooms
-# of one floor know nothing of one another.
+MODULES = [PUSH, *sorted(PACKAGE.rglob("*.py"))]
+# From the ground up: the files beside the folders, the folders, push.py. A room imports
+# what is in it and what lies below its floor; rooms of one floor know nothing of one
+# another.
 FLOORS = (
-    {"", "errors", "logs"},
+    {""},
     {"config", "net"},
     {"devices", "memory"},
     {"metrics"},
-    {"api", "sinks"},
-    {"start"},
+    {"api", "sinks", "start"},
     {"run", "simulator"},
     {"push"},
 )
-# Only these read Settings; everything else takes plain arguments.
-FACTORIES = {
-    *("create_client", "create_pushgateway", "create_remote_write", "create_textfile"),
-    *(
-        "create_check",
-        "create_judge",
-        "create_exporter",
-        "create_healthcheck",
-        "create_worker",
-        "create_writer",
-        "spool_folder",
-    ),
-    # Builds what stays between the runs of a schedule.
-    "stay",
-}
+every_module = pytest.mark.parametrize(
+    "path", MODULES, ids=lambda path: str(path.relative_to(ROOT))
+)
 
 
-def modules() -> list[Path]:
-    return [PUSH, *sorted(PACKAGE.rglob("*.py"))]
+def room(path: Path) -> str:
+    return "push" if path == PUSH else path.parent.name.replace(PACKAGE.name, "")
 
 
-def part(path: Path) -> str:
-    if path == PUSH:
-        return "push"
-    inside = path.relative_to(PACKAGE).parts
-    return inside[0].removesuffix(".py") if inside[0] != "__init__.py" else ""
+def imported_rooms(path: Path) -> set[str]:
+    """Return the rooms that a module imports from anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    ours = [name.split(".") for name in names if f"{name}.".startswith("ecoflow_push.")]
+    return {
+        each[1] if (PACKAGE / each[1]).is_dir() else "" for each in ours if each[1:]
+    }
 
 
-def imported_parts(path: Path) -> set[str]:
-    """Return the parts of ours that a module imports anywhere in it."""
+def imported_modules(path: Path) -> set[Path]:
+    """Return the modules of ours that a module imports, from anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
-            if node.module == "ecoflow_push":
-                names = [f"ecoflow_push.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        for name in names:
-            if name.partition(".")[0] == "ecoflow_push":
-                found.add(name.split(".")[1].replace("__version__", ""))
+            for alias in node.names:
+                names = (f"{node.module}.{alias.name}", node.module)
+                files = (ROOT / f"{name.replace('.', '/')}.py" for name in names)
+                found |= {next((file for file in files if file in MODULES), path)}
+    return found - {path}
+
+
+def uses(path: Path) -> set[str]:
+    """Return every `a.b` that a module uses, and every name that it imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    found = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def names_in(path: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+def test_every_room_has_a_floor():
+    """The rooms are the folders, and no others."""
+    rooms = [room for floor in FLOORS for room in floor]
+
+    assert sorted(rooms) == sorted({room(path) for path in MODULES})
+
+
+@every_module
 def test_imports_go_down_only(path):
     """A module imports only what its place on the road allows."""
-    room = part(path)
-    (floor,) = (n for n, rooms in enumerate(FLOORS) if room in rooms)
-    allowed = {room}.union(*FLOORS[:floor])
-    assert imported_parts(path) <= allowed
+    own = room(path)
+    (floor,) = (n for n, rooms in enumerate(FLOORS) if own in rooms)
+
+    assert imported_rooms(path) <= {own}.union(*FLOORS[:floor])
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_only_factories_read_the_settings(path):
-    """Outside push.py and the create_ functions nothing takes Settings."""
-    if part(path) in ("push", "config"):
+def test_no_modules_stand_in_a_circle():
+    """Each module can be read, and imported, after those that it imports."""
+    waiting = {path: imported_modules(path) for path in MODULES}
+    assert sum(map(len, waiting.values())) > len(MODULES)
+
+    while free := [path for path, needs in waiting.items() if not needs]:
+        for path in free:
+            del waiting[path]
+        waiting = {path: needs.difference(free) for path, needs in waiting.items()}
+
+    assert not waiting
+
+
+@every_module
+def test_only_factories_take_the_settings(path):
+    """Only functions that create, or stay between runs, take Settings."""
+    if room(path) in ("push", "config"):
         return
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef):
-            takes = ast.unparse(node.args)
-            assert "Settings" not in takes or node.name in FACTORIES
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            takes = re.search(r"\bSettings\b", ast.unparse(node.args))
+            name = getattr(node, "name", "")
+            assert not takes or name.startswith("create") or name == "stay", name
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+@every_module
 def test_only_push_reads_the_environment(path):
     """os.environ stands in push.py alone."""
-    if part(path) != "push":
-        assert "os.environ" not in path.read_text()
-        assert "getenv" not in path.read_text()
+    reads = {"os.environ", "os.environb", "os.getenv", "os.getenvb"} & uses(path)
+
+    assert reads <= ({"os.environ"} if path == PUSH else set())
+
+
+@every_module
+def test_one_file_ends_the_process(path):
+    """Only start/exit.py leaves past the interpreter."""
+    leaves = {name for name in uses(path) if name.endswith("._exit")}
+
+    assert bool(leaves) == (path == PACKAGE / "start" / "exit.py")
+
+
+@every_module
+def test_one_file_imports_by_name(path):
+    """Only config/plugs.py imports what no import statement shows."""
+    dynamic = {"importlib.import_module", "__import__"} & (uses(path) | names_in(path))
+
+    assert bool(dynamic) == (path == PACKAGE / "config" / "plugs.py")
+
+
+@every_module
+def test_a_module_fits_in_the_head(path):
+    """No file of the package is longer than 300 lines."""
+    assert len(path.read_text().splitlines()) <= 300
 
 
 def test_push_fits_on_a_screen():
@@ -117,13 +166,14 @@ def imported_by(code: str, environ: dict[str, str]) -> set[str]:
 
 
 def test_a_rest_run_imports_no_package_that_it_does_not_need(environ):
-    """A run over REST imports neither paho nor schedule, nor what is for later."""
+    """A plain run over REST imports prometheus_client alone of all packages."""
     code = "import os, sys, push; assert push.main([], os.environ) == 0"
 
     loaded = imported_by(code, environ)
 
-    assert {"requests", "prometheus_client"} <= loaded
-    assert not {"paho", "schedule", "cramjam", "google.protobuf"} & loaded
+    assert "prometheus_client" in loaded
+    others = {"requests", "urllib3", "paho", "schedule", "cramjam", "google.protobuf"}
+    assert not others & loaded
     assert "ecoflow_push.simulator" not in loaded
 
 
@@ -139,3 +189,16 @@ def test_a_locked_out_run_imports_next_to_nothing():
     loaded = imported_by("import sys, ecoflow_push.start.lock_probe", {})
 
     assert not {"logging", "typing", "contextlib", "urllib", "re", "json"} & loaded
+
+
+def test_a_signal_is_heard_before_anything_is_imported():
+    """The first handler costs no module but its own."""
+    nothing = imported_by("import sys", {})
+    loaded = imported_by("import sys, ecoflow_push.start.signals", {})
+
+    assert {name for name in loaded - nothing if name != "__future__"} == {
+        "ecoflow_push",
+        "ecoflow_push.start",
+        "ecoflow_push.start.exit",
+        "ecoflow_push.start.signals",
+    }

@@ -1,4 +1,4 @@
-"""Runs in this process: what only a double of a client can do, and the last rings."""
+"""Runs as cron starts them: bounds, lanes, hostile answers, signals and kills."""
 
 from __future__ import annotations
 
@@ -11,95 +11,12 @@ from functools import partial
 
 import pytest
 
-from ecoflow_push.api.base import EcoflowApiClient
-from ecoflow_push.api.models import DeviceInfo, Snapshot, clean_text
-from ecoflow_push.memory.state import State
-from ecoflow_push.run.updates import Judge
-from ecoflow_push.run.worker import Worker
+from ecoflow_push.api.models import clean_text
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SECRET_KEY, SimulatedDevice
 from ecoflow_push.simulator.server import RecordingServer
-from ecoflow_push.sinks.pushgateway import PushgatewaySink
 from tests.conftest import DELTA, STREAM
-from tests.support import PUSH, ROOT, eventually, hears, push, values
-
-
-class Buggy(EcoflowApiClient):
-    """A client with a bug in it."""
-
-    source = "rest"
-
-    def connect(self, deadline):
-        pass
-
-    def get_devices(self, deadline):
-        return [DeviceInfo("R331ZFAKE0000001", online=True)]
-
-    def get_device_quota(self, sn, deadline):
-        raise ZeroDivisionError("a bug with tops3cret in it")
-
-    def close(self):
-        pass
-
-
-class Odd(Buggy):
-    """A client of another kind, which says that its device is online by itself."""
-
-    def get_device_quota(self, sn, deadline):
-        return Snapshot(sn, {"pd.soc": 1}, time.time(), online=True)
-
-
-def worker(client, gateway, folder, **changes):
-    judge = Judge("ecoflow", (), (), {}, 300)
-    plan = {
-        "job": "ecoflow",
-        "instance": "test",
-        "extra_labels": {},
-        "textfile": None,
-        "deadline": 10.0,
-        "keys_fingerprint": "",
-        **changes,
-    }
-    sink = PushgatewaySink(gateway.url, attempts=1, longest_wait=0.1)
-    return Worker([client], State.open(folder), judge, pushgateway=sink, **plan)
-
-
-def test_a_bug_is_70_and_the_run_says_so(pushgateway, tmp_path, caplog):
-    """A bug ends in 70 with one traceback, and the run's series still go out."""
-    status = worker(Buggy(), pushgateway, str(tmp_path)).run()
-
-    assert status == 70
-    assert pushgateway.run()["ecoflow_push_exit_status"] == 70
-    assert [bool(record.exc_info) for record in caplog.records] == [True, False]
-
-
-def test_get_device_finds_one_of_the_list():
-    """`get_device` returns the listed device, None for one that is not listed."""
-    from ecoflow_push.net.deadline import Deadline
-
-    found = Odd().get_device("R331ZFAKE0000001", Deadline(1))
-    assert found
-    assert found.online
-    assert Odd().get_device("other", Deadline(1)) is None
-
-
-def test_the_watchdog_ends_a_process_that_hangs():
-    """A process that outlives its deadline is ended with 75, and says why."""
-    code = (
-        "import time; from ecoflow_push.net.deadline import Watchdog\n"
-        "with Watchdog(0.1): time.sleep(600)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PATH": os.defpath, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-    assert done.returncode == 75
-    assert "hung beyond RUN_DEADLINE" in done.stderr
+from tests.support import PUSH, eventually, hears, push, values
 
 
 def test_a_second_signal_changes_nothing(environ, cloud):
@@ -130,6 +47,18 @@ def test_secrets_are_masked_as_wired(environ, cloud):
         assert run.status == 69
         assert SECRET_KEY not in run.stderr
         assert "bad *** ***" in run.stderr
+
+
+@pytest.mark.parametrize("option", ["--list-devices", "--dry-run", "--check"])
+def test_secrets_are_masked_on_the_screen(option, environ, cloud):
+    """A secret that the service gives as a device's name is not printed either."""
+    cloud.devices[:] = [SimulatedDevice(DELTA.sn, DELTA.quotas, f"my {SECRET_KEY}")]
+
+    run = push(environ, option)
+
+    assert run.status == 0
+    assert run.stdout
+    assert SECRET_KEY not in run.stdout + run.stderr
 
 
 def test_an_empty_list_is_69_with_advice(environ, cloud):

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 from ecoflow_push.errors import ExitStatus, Unreachable
 from ecoflow_push.logs import recent
 from ecoflow_push.net.deadline import Deadline, within
-from ecoflow_push.net.plain import PlainExchange, authorization
+from ecoflow_push.net.exchange import authorization, open_exchange
 from ecoflow_push.net.retry import Request, Transport
 
 if TYPE_CHECKING:
@@ -87,7 +87,10 @@ class Healthcheck:
         body = text.encode("utf-8", "replace")[-MOST_BYTES:]
         request = Request("POST", url, self._headers, body)
         transport = Transport(
-            PlainExchange(url, proxies=self._proxies), attempts=2, longest_wait=1.0
+            open_exchange(url, proxies=self._proxies),
+            attempts=2,
+            longest_wait=1.0,
+            variables=("HEALTHCHECK_URL", "HEALTHCHECK_URL"),
         )
         try:
             reply = transport.send(lambda: request, deadline)

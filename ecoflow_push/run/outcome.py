@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from ecoflow_push.api.models import short_sn
-from ecoflow_push.errors import (
-    ExitStatus,
-    SinkDown,
-    SinkError,
-    SinkRedirected,
-    SinkUnauthorized,
-)
-from ecoflow_push.run.collect import Collection, Reading
-from ecoflow_push.run.updates import Truth
+from ecoflow_push.errors import EcoflowApiException, ExitStatus
+
+if TYPE_CHECKING:
+    from ecoflow_push.api.base import Reading
+    from ecoflow_push.run.updates import Updates
+    from ecoflow_push.sinks.base import Delivery
 
 # The first of these that applies is the run's status (docs/exit-statuses.md).
 PRECEDENCE = (
@@ -27,95 +25,92 @@ PRECEDENCE = (
     ExitStatus.PARTIAL,
     ExitStatus.OK,
 )
-
-
 #: Where a run can fail; the label `stage`.
 STAGES = ("connect", "collect", "push", "bug")
 
 
-class SinkOutcome:
-    """How one sink fared."""
+class Learnt:
+    """What is left of a reading when its values are let go."""
 
-    def __init__(self) -> None:
-        self.delivered = 0
-        self.errors: list[SinkError] = []
-        #: Somebody may still be talking to it, and is not heard any more.
-        self.is_abandoned = False
-        #: What is worth a word beside "ok".
-        self.note = ""
+    __slots__ = ("error", "online", "sn", "source", "state", "values")
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether sending on is in vain: it is down, or it refuses us."""
-        kinds = (SinkDown, SinkRedirected, SinkUnauthorized)
-        return any(isinstance(error, kinds) for error in self.errors)
-
-    @property
-    def has_refused(self) -> bool:
-        """Whether asking again, even later in this run, would be impolite."""
-        kinds = (SinkRedirected, SinkUnauthorized)
-        return any(isinstance(error, kinds) for error in self.errors)
+    def __init__(self, reading: Reading) -> None:
+        self.sn = reading.device.sn
+        self.state = reading.state
+        self.source = reading.source
+        self.online = False if self.state == "offline" else reading.device.online
+        self.error = reading.error
+        #: How many there were, None where there was no snapshot.
+        self.values = len(reading.snapshot.quotas) if reading.snapshot else None
 
 
 class Outcome:
     """What is known of a run so far; `named` are the serials asked for by name."""
 
-    def __init__(self, named: Sequence[str]) -> None:
-        self.named = tuple(named)
-        self.collection = Collection()
-        self.truth = Truth()
-        self.sinks: dict[str, SinkOutcome] = {}
+    def __init__(
+        self, updates: Updates, deliveries: Mapping[str, Delivery] | None = None
+    ) -> None:
+        """Look at what is counted elsewhere: how each sink fares, by its name."""
+        self.named = tuple(updates.wanted.serials)
+        self.learnt: dict[str, Learnt] = {}
+        #: What ended collecting for all devices not yet read.
+        self.error: EcoflowApiException | None = None
         self.bug = False
+        self._updates = updates
+        self._deliveries = deliveries or {}
+
+    def note(self, reading: Reading) -> None:
+        """Keep what was learnt of a device, without the values."""
+        self.learnt[reading.device.sn] = Learnt(reading)
+
+    def counts(self) -> Counter[str]:
+        """Return how many devices are in each state."""
+        return Counter(learnt.state for learnt in self.learnt.values())
 
     def status(self) -> ExitStatus:
         """Return the exit status as far as it is known now."""
         found = {self._collect_status(), self._sink_status()}
-        if self.bug:
+        if self.bug or self._updates.faults:
             found.add(ExitStatus.SOFTWARE)
         return _worst(found)
 
     def failed_stages(self) -> set[str]:
         """Return the stages of STAGES in which anything failed."""
-        readings = self.collection.readings.values()
         found = {
-            "connect": self.collection.error is not None,
-            "collect": any(r.state == "failed" for r in readings)
-            or (
-                self.collection.error is None
-                and self._collect_status() != ExitStatus.OK
-            ),
-            "push": any(sink.errors for sink in self.sinks.values()),
-            "bug": self.bug,
+            "connect": self.error is not None,
+            "collect": self.counts()["failed"] > 0
+            or (self.error is None and self._collect_status() != ExitStatus.OK),
+            "push": any(sink.errors for sink in self._deliveries.values()),
+            "bug": self.bug or bool(self._updates.faults),
         }
         return {stage for stage, has_failed in found.items() if has_failed}
 
     def line(self) -> str:
         """Return what came out: devices, samples, sinks, and what went wrong."""
-        states = Counter(r.state for r in self.collection.readings.values())
         counts = ", ".join(
-            f"{count} {state}" for state, count in sorted(states.items())
+            f"{count} {state}" for state, count in sorted(self.counts().items())
         )
-        parts = [f"devices: {counts or 'none'}", f"{self.truth.samples} samples"]
+        parts = [f"devices: {counts or 'none'}", f"{self._updates.samples} samples"]
         parts += [
             f"{name}: ok{sink.note}"
-            for name, sink in self.sinks.items()
+            for name, sink in sorted(self._deliveries.items())
             if not sink.errors
         ]
         return "; ".join([*parts, *self._problems()])
 
     def _collect_status(self) -> ExitStatus:
-        readings = self.collection.readings.values()
-        failed = [reading for reading in readings if reading.state == "failed"]
-        refused = [reading for reading in readings if reading.state == "refused"]
-        if any(reading.state in ("ok", "offline") for reading in readings):
-            missed = failed or any(r.device.sn in self.named for r in refused)
+        learnt = self.learnt.values()
+        failed = [each for each in learnt if each.state == "failed"]
+        refused = [each for each in learnt if each.state == "refused"]
+        if any(each.state in ("ok", "offline") for each in learnt):
+            missed = failed or any(each.sn in self.named for each in refused)
             return ExitStatus.PARTIAL if missed else ExitStatus.OK
         # What is merely closed to us says less than what went wrong.
-        errors = [self.collection.error, *(r.error for r in failed or refused)]
+        errors = [self.error, *(each.error for each in failed or refused)]
         return _worst({e.status for e in errors if e} or {ExitStatus.UNAVAILABLE})
 
     def _sink_status(self) -> ExitStatus:
-        failed = [sink for sink in self.sinks.values() if sink.errors]
+        failed = [sink for sink in self._deliveries.values() if sink.errors]
         if not failed:
             return ExitStatus.OK
         deferred = any(
@@ -123,11 +118,10 @@ class Outcome:
             for sink in failed
             for error in sink.errors
         )
-        if any(sink.delivered for sink in self.sinks.values()):
+        if any(sink.delivered for sink in self._deliveries.values()):
             return ExitStatus.TEMPFAIL if deferred else ExitStatus.PARTIAL
         found = {_worst({error.status for error in sink.errors}) for sink in failed}
-        nothing_new = not any(verdict.fresh for verdict in self.truth.verdicts)
-        if found == {ExitStatus.IOERR} and nothing_new:
+        if found == {ExitStatus.IOERR} and not self._updates.has_news:
             # Nothing of this run was lost; why nothing was collected says more.
             return ExitStatus.PARTIAL
         if len(found) == 1:
@@ -139,23 +133,25 @@ class Outcome:
     def _problems(self) -> Iterable[str]:
         """Return what went wrong, each cause once, with the devices it concerns."""
         concerned: dict[str, list[str]] = {}
-        if self.collection.error:
-            concerned[str(self.collection.error)] = []
-        for sn, reading in self.collection.readings.items():
-            if reading.error and self._is_news(sn, reading):
-                concerned.setdefault(str(reading.error), []).append(short_sn(sn))
-        for sink in self.sinks.values():
+        concerned |= {text: [] for text in self._updates.faults}
+        if self.error:
+            concerned[str(self.error)] = []
+        for sn, learnt in self.learnt.items():
+            if learnt.error and self._is_news(learnt):
+                concerned.setdefault(str(learnt.error), []).append(short_sn(sn))
+        for sink in self._deliveries.values():
             for error in sink.errors:
                 concerned.setdefault(str(error), [])
         for text, serials in concerned.items():
             more = f" and {len(serials) - 8} more" if len(serials) > 8 else ""
             yield f"{', '.join(serials[:8])}{more}: {text}" if serials else text
 
-    def _is_news(self, sn: str, reading: Reading) -> bool:
+    def _is_news(self, learnt: Learnt) -> bool:
         """Return False for what is no trouble, or was told today."""
-        if reading.state == "refused":
-            return sn in self.named or sn not in self.truth.told_before
-        return reading.state != "offline"
+        if learnt.state == "refused":
+            told_before = learnt.sn in self._updates.told_before
+            return learnt.sn in self.named or not told_before
+        return learnt.state != "offline"
 
 
 def _worst(found: set[ExitStatus]) -> ExitStatus:

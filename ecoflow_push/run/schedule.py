@@ -2,30 +2,28 @@
 
 `schedule` keeps the job, a monotonic clock beats. schedule's own clock is the wall's:
 it would fall silent for an hour at the end of summer time and for the length of any
-step back, and drift by a job's length (reliability.md 0.10).
+step back, and drift by a job's length (protocol/host.md#schedulers).
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-import os
-import signal
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import schedule
 
-from ecoflow_push import logs
 from ecoflow_push.errors import ExitStatus
 from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.run.healthcheck import create_healthcheck
-from ecoflow_push.sinks import create_exporter
+from ecoflow_push.sinks import create_standing
+from ecoflow_push.start.signals import leave_with_a_word
 
 if TYPE_CHECKING:
     from ecoflow_push.config.settings import Settings
-    from ecoflow_push.sinks.exporter import ExporterSink
+    from ecoflow_push.sinks.base import Sink
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +66,14 @@ class Loop:
                 self._sleep(left)
 
 
-def stay(settings: Settings, job: Callable[[ExporterSink | None], int]) -> int:
+def stay(settings: Settings, job: Callable[[Mapping[str, Sink]], int]) -> int:
     """Run `job` on the beats of the settings until a signal ends it with 0.
 
-    `job` returns its status and raises nothing. Raises SettingsError when EXPORTER_PORT
-    cannot be used.
+    `job` is given the sinks that outlive a run; it returns its status and raises
+    nothing. Raises SettingsError when one of those sinks cannot be had.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
-    exporter = create_exporter(settings)
+    leave_with_a_word(stays=True)
+    standing = create_standing(settings)
     if settings.is_interval_raised:
         log.warning(
             "with the app account a run every %.0f s is the most", settings.interval
@@ -85,20 +82,15 @@ def stay(settings: Settings, job: Callable[[ExporterSink | None], int]) -> int:
     gc.enable()
 
     def beat() -> None:
-        pushes = exporter.pushes if exporter else 0
-        status = job(exporter)
-        if exporter and exporter.pushes == pushes:
-            # The run ended before it could say so itself.
-            exporter.delete("")
+        told = {name: sink.runs_told for name, sink in standing.items()}
+        status = job(standing)
+        for name, sink in standing.items():
+            if sink.runs_told == told[name]:
+                # The run ended before it could say so itself.
+                sink.abandon()
         ping = create_healthcheck(settings)
         if ping and status in (ExitStatus.CONFIG, ExitStatus.SOFTWARE):
             ping.end(ExitStatus(status), Deadline(0))
 
     Loop(settings.interval, beat).run()
     return ExitStatus.OK
-
-
-def _leave(signum: int, _frame: object) -> NoReturn:
-    """End the process: what a run has stored is safe, the kernel does the rest."""
-    logs.last_words(f"exit 0 OK: the schedule was stopped by signal {signum}", "INFO")
-    os._exit(ExitStatus.OK)

@@ -1,4 +1,4 @@
-"""What may be said of each device now: readings and memory in, facts out.
+"""What may be said of each device now: readings and memory in, updates out.
 
 A value is said only if the device reported it in this run. What a device said before
 is not repeated; that it is old, is. The table this follows is in docs/truth.md.
@@ -6,241 +6,294 @@ is not repeated; that it is old, is. The table this follows is in docs/truth.md.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
-from ecoflow_push.config.settings import Settings
+from ecoflow_push.devices.families import UNKNOWN, family_named
 from ecoflow_push.devices.normalized import (
-    FAMILIES,
     NormalizedSample,
     family_of,
     firmware_of,
     normalized_samples,
 )
-from ecoflow_push.devices.products import product_name
-from ecoflow_push.memory.state import DeviceRecord, State
+from ecoflow_push.devices.products import (
+    family_by_product,
+    family_by_serial,
+    product_name,
+)
+from ecoflow_push.devices.tables import TableError
+from ecoflow_push.errors import EcoflowPushError
+from ecoflow_push.memory.records import DeviceRecord
+from ecoflow_push.metrics.labels import create_labels
 from ecoflow_push.metrics.names import RawSample, raw_samples
-from ecoflow_push.metrics.registry import RESERVED_NAMES, DeviceFacts
-from ecoflow_push.run.collect import Collection, Reading
+from ecoflow_push.metrics.own import RESERVED_NAMES
+from ecoflow_push.metrics.registry import DeviceFacts, device_registry
+from ecoflow_push.sinks.base import Update
+
+if TYPE_CHECKING:
+    from prometheus_client.core import CollectorRegistry
+
+    from ecoflow_push.api.base import Reading
+    from ecoflow_push.config.settings import Settings
+    from ecoflow_push.memory.state import State
+    from ecoflow_push.metrics.labels import Labels
+    from ecoflow_push.metrics.record import Record
 
 GONE_AFTER_LISTS = 2
 TELL_REFUSED_SECONDS = 86_400.0
 
 
-class Verdict(NamedTuple):
-    """What becomes of one device's group.
+class Wanted:
+    """Which devices a run is about.
 
-    `facts` None means: delete it. `fresh` is False where the group is only being
-    reduced because nothing was learnt. `if_there` forbids to make the group anew: of
-    this device nothing was ever heard, perhaps its serial is mistyped. `at` is when it
-    was learnt, in Unix seconds, None for just now.
+    `named` are the serials of the settings, `only` those of this run alone, which
+    change nothing that is remembered of others; without either it is about all. `names`
+    are what the user calls them, by serial.
     """
 
-    sn: str
-    facts: DeviceFacts | None
-    fresh: bool = True
-    if_there: bool = False
-    at: float | None = None
+    __slots__ = ("named", "names", "only")
+
+    def __init__(
+        self,
+        named: Sequence[str] = (),
+        only: Sequence[str] = (),
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        self.named = named
+        self.only = only
+        self.names = names or {}
+
+    @property
+    def serials(self) -> Sequence[str]:
+        """The devices asked for by serial, none if all are."""
+        return self.only or self.named
 
 
-class Truth:
-    """The verdicts of a run, and what was counted on the way."""
+class Wording:
+    """Which metrics are said, of raw and normalized, and how raw names are spelt."""
 
-    def __init__(self) -> None:
-        self.verdicts: list[Verdict] = []
+    __slots__ = ("naming", "sets")
+
+    def __init__(
+        self, sets: Sequence[str] = ("raw", "normalized"), naming: str = "ecoflow"
+    ) -> None:
+        self.sets = sets
+        self.naming = naming
+
+
+class Updates:
+    """Turns a run's readings into updates, and brings the state up to date."""
+
+    def __init__(
+        self,
+        state: State,
+        labels: Labels,
+        wanted: Wanted,
+        wording: Wording,
+        stale_after: float,
+    ) -> None:
+        """Store what is needed; `stale_after` is in seconds."""
+        self.wanted = wanted
         self.samples = 0
         self.skipped: Counter[str] = Counter()
-        #: Devices of which this run learnt nothing, though it should have.
-        self.unread: list[str] = []
+        #: Tables that could not be read, by what is wrong with them.
+        self.faults: dict[str, EcoflowPushError] = {}
+        #: Something was learnt, of some device.
+        self.has_news = False
         #: Devices whose refusal the log told less than a day ago.
         self.told_before: set[str] = set()
+        self._state = state
+        self._labels = labels
+        self._wording = wording
+        self._stale_after = stale_after
 
+    def of(self, reading: Reading, *, is_listed: bool) -> Update:
+        """Return what becomes of a device; `is_listed` if the account's list has it."""
+        device, state = reading.device, reading.state
+        sn = device.sn
+        record = self._state.devices.setdefault(sn, DeviceRecord())
+        record.name = device.name or record.name
+        record.product_name = device.product_name or record.product_name
+        record.named = record.named or sn in self.wanted.named
+        record.listed = record.listed or is_listed
+        record.source = reading.source or record.source
+        if state == "refused" and not _is_due(record):
+            self.told_before.add(sn)
+        if state == "failed" or (state == "refused" and _is_unheard_of(record)):
+            return self._unread(sn, record)
+        self.has_news = True
+        said = self._read(sn, reading, record)
+        online = False if state == "offline" else device.online
+        facts = self._facts(sn, record, online=online)
+        if state != "refused":
+            facts = _timed(facts, record)
+        at = reading.snapshot.collected_at if reading.snapshot else None
+        registry = device_registry(self._labels, facts, said)
+        return Update(
+            sn,
+            "say",
+            registry=registry,
+            make_record=partial(self._record, registry, at),
+            at=at,
+            held_at=(record.snapshot_at or 0.0) if said else 0.0,
+            online=online,
+        )
 
-class Judge(NamedTuple):
-    """Turns a run's collection into verdicts and brings the state up to date.
+    def of_the_rest(self, listed: frozenset[str]) -> Iterator[Update]:
+        """Yield what becomes of devices that a good list lacks, by their serials."""
+        devices = self._state.devices
+        for sn in listed & devices.keys():
+            devices[sn].missing = 0
+            devices[sn].listed = True
+        if self.wanted.only:
+            return
+        for sn, record in list(devices.items()):
+            if sn in listed or sn in self.wanted.named:
+                continue
+            if self.wanted.named or record.named:
+                # Not wanted any more, which is no reason to delete anything.
+                del devices[sn]
+                continue
+            record.missing += 1
+            if record.missing >= GONE_AFTER_LISTS and record.listed:
+                self.has_news = True
+                yield Update(sn, "end")
+            else:
+                yield self._unread(sn, record)
 
-    `named` are the serials of the settings, `only` those of this run alone (which
-    change nothing that is remembered of others); `stale_after` is in seconds. `sets`
-    are the kinds of metrics that are said, raw and normalized.
-    """
+    def known(self, sn: str) -> DeviceFacts:
+        """Return who a device is, without anything that was learnt of it."""
+        return self._facts(sn, self._state.devices.get(sn) or DeviceRecord())
 
-    prefix: str
-    named: Sequence[str]
-    only: Sequence[str]
-    device_names: Mapping[str, str]
-    stale_after: float
-    sets: Sequence[str] = ("raw", "normalized")
-    naming: str = "ecoflow"
-
-    def judge(self, collection: Collection, state: State) -> Truth:
-        """Return what may be said; `state` learns what the run learnt."""
-        truth = Truth()
-        listed = {device.sn for device in collection.listed or ()}
-        for sn in listed & state.devices.keys():
-            state.devices[sn].missing = 0
-            state.devices[sn].listed = True
-        for sn, reading in collection.readings.items():
-            record = state.devices.setdefault(sn, DeviceRecord())
-            record.name = reading.device.name or record.name
-            record.product_name = reading.device.product_name or record.product_name
-            record.named = record.named or sn in self.named
-            record.listed = record.listed or sn in listed
-            record.source = reading.source or record.source
-            if reading.state == "refused" and not _is_due(record):
-                truth.told_before.add(sn)
-            verdict = self._verdict(sn, reading, record, state, truth)
-            if verdict:
-                truth.verdicts.append(verdict)
-        if collection.listed is not None and not self.only:
-            self._look_for_gone(listed, state, truth)
-        return truth
-
-    def describe(self, sn: str, reading: Reading, record: DeviceRecord) -> DeviceFacts:
-        """Return who a device is and whether it is online, without any value."""
-        online = False if reading.state == "offline" else reading.device.online
-        known = reading.state != "failed"
-        return self._facts(sn, record, online=online if known else None)
-
-    def _verdict(
-        self,
-        sn: str,
-        reading: Reading,
-        record: DeviceRecord,
-        state: State,
-        truth: Truth,
-    ) -> Verdict | None:
-        unheard_of = not record.listed and record.snapshot_at is None
-        if reading.state == "failed" or (reading.state == "refused" and unheard_of):
-            truth.unread.append(sn)
-            return self._reduced(sn, record, state)
-        samples: list[RawSample] = []
+    def _read(
+        self, sn: str, reading: Reading, record: DeviceRecord
+    ) -> list[RawSample | NormalizedSample]:
+        """Return the samples to be said; the record learns when they changed."""
+        if not reading.snapshot:
+            return []
+        quotas, sets = reading.snapshot.quotas, self._wording.sets
+        # Also if they are not said: by them it is known whether anything changed.
+        samples, skipped = raw_samples(
+            quotas, self._labels.prefix, RESERVED_NAMES, self._wording.naming
+        )
+        self.samples += len(samples)
+        self.skipped += skipped
         normalized: list[NormalizedSample] = []
-        said: list[RawSample | NormalizedSample] = []
-        if reading.snapshot:
-            # Also if they are not said: by them it is known whether anything changed.
-            samples, skipped = raw_samples(
-                reading.snapshot.quotas, self.prefix, RESERVED_NAMES, self.naming
-            )
-            truth.samples += len(samples)
-            truth.skipped += skipped
-            said = [*samples] if "raw" in self.sets else []
-            normalized, left_out = self._normalized(sn, reading.snapshot.quotas, record)
-            if "normalized" in self.sets:
-                said += normalized
-                truth.skipped += left_out
-        if reading.snapshot and (samples or normalized):
+        left_out: Counter[str] = Counter()
+        try:
+            normalized, left_out = self._normalized(sn, quotas, record)
+        except TableError as exc:
+            # What is wrong with one family costs no raw value, and no other device.
+            self.faults[str(exc)] = exc
+        if samples or normalized:
             # Some devices say all in texts, of which there are no raw samples.
-            text = json.dumps(samples or normalized)
-            digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+            digest = _digest(samples or normalized)
             if record.digest not in ("", digest):
                 record.changed_at = reading.snapshot.collected_at
             record.digest = digest
             record.snapshot_at = reading.snapshot.collected_at
-        facts = self.describe(sn, reading, record)
-        timed = reading.state != "refused"
-        facts = _with_values(facts, said, record if timed else None)
-        at = reading.snapshot.collected_at if reading.snapshot else None
-        return Verdict(sn, facts, at=at)
+        said: list[RawSample | NormalizedSample] = []
+        if "raw" in sets:
+            said += samples
+        if "normalized" in sets:
+            said += normalized
+            self.skipped += left_out
+        return said
 
     def _normalized(
-        self,
-        sn: str,
-        quotas: Mapping[str, object],
-        record: DeviceRecord,
+        self, sn: str, quotas: Mapping[str, object], record: DeviceRecord
     ) -> tuple[list[NormalizedSample], Counter[str]]:
         """Return the samples in base units; the record learns what kind this is."""
         product = record.product_name or product_name(sn)
         family = family_of(sn, product, quotas)
-        if family.name not in FAMILIES:
+        if family is UNKNOWN:
             # A partial map may lack the key by which it was told before.
-            family = FAMILIES.get(record.family, family)
+            family = family_named(record.family) or family
         record.family = family.name
         record.firmware = firmware_of(quotas, family) or record.firmware
-        return normalized_samples(quotas, sn, product, self.prefix, family)
+        return normalized_samples(quotas, sn, product, self._labels.prefix, family)
 
-    def _reduced(self, sn: str, record: DeviceRecord, state: State) -> Verdict | None:
-        """Return the group without values once they are too old to stand.
+    def _record(self, registry: CollectorRegistry, at: float | None) -> Record:
+        # Only a timestamped sink asks for one.
+        from ecoflow_push.metrics.record import record_of
 
-        What counts is how old those are that the group holds: a push may have failed.
+        at_ms = round((at or 0.0) * 1000)
+        return record_of(registry, {"job": self._labels.job}, at_ms)
+
+    def _unread(self, sn: str, record: DeviceRecord) -> Update:
+        """Return the update of a device of which nothing was learnt.
+
+        What counts is how old the values are that its group holds: a push may have
+        failed.
         """
         at = record.held_at
         if at == 0:
             # Even "none" is not for ever: a run without memory may have pushed since.
             at = record.reduced_at
         # Without memory, or with a clock that went back, nobody knows how old they are.
-        young = at is not None and 0 <= time.time() - at <= self.stale_after
-        if young and not state.trouble:
-            return None
-        facts = _with_values(self._facts(sn, record, online=None), [], record)
-        unheard_of = not record.listed and record.snapshot_at is None
-        return Verdict(sn, facts, fresh=False, if_there=unheard_of)
-
-    def _look_for_gone(self, listed: set[str], state: State, truth: Truth) -> None:
-        for sn, record in list(state.devices.items()):
-            if sn in listed or sn in self.named:
-                continue
-            if self.named or record.named:
-                # Not wanted any more, which is no reason to delete anything.
-                del state.devices[sn]
-                continue
-            record.missing += 1
-            if record.missing >= GONE_AFTER_LISTS and record.listed:
-                truth.verdicts.append(Verdict(sn, None))
-                continue
-            truth.unread.append(sn)
-            if verdict := self._reduced(sn, record, state):
-                truth.verdicts.append(verdict)
+        young = at is not None and 0 <= time.time() - at <= self._stale_after
+        if young and not self._state.trouble:
+            return Update(sn, "unread")
+        facts = _timed(self._facts(sn, record), record)
+        return Update(
+            sn,
+            "reduce",
+            registry=device_registry(self._labels, facts),
+            if_there=_is_unheard_of(record),
+        )
 
     def _facts(
-        self, sn: str, record: DeviceRecord, *, online: bool | None
+        self, sn: str, record: DeviceRecord, *, online: bool | None = None
     ) -> DeviceFacts:
         product = record.product_name or product_name(sn)
         return DeviceFacts(
             sn=sn,
-            name=self.device_names.get(sn) or record.name or sn,
+            name=self.wanted.names.get(sn) or record.name or sn,
             product_name=product,
             source=record.source,
-            online=online,
             # One that was never read yet may still be told by its serial.
-            family=record.family or family_of(sn, product).name,
+            family=record.family
+            or family_by_serial(sn)
+            or family_by_product(product)
+            or UNKNOWN.name,
             firmware=record.firmware,
+            online=online,
         )
 
 
-def create_judge(settings: Settings, only: Sequence[str]) -> Judge:
-    """Return the judge of the settings; `only` narrows this run to some serials."""
-    return Judge(
-        prefix=settings.prefix,
-        named=settings.device_sns,
-        only=only,
-        device_names=settings.device_names,
-        stale_after=settings.stale_after,
-        sets=settings.metrics_set,
-        naming=settings.metrics_naming,
+def create_updates(settings: Settings, state: State, only: Sequence[str]) -> Updates:
+    """Return the updates of the settings; `only` narrows this run to some serials."""
+    return Updates(
+        state,
+        create_labels(settings),
+        Wanted(settings.device_sns, only, settings.device_names),
+        Wording(settings.metrics_set, settings.metrics_naming),
+        settings.stale_after,
     )
+
+
+def _is_unheard_of(record: DeviceRecord) -> bool:
+    return not record.listed and record.snapshot_at is None
 
 
 def _is_due(record: DeviceRecord) -> bool:
     """Return whether a refusal is to be told, and note that it is: once a day."""
-    now = time.time()
-    told_at = record.told_at
+    now, told_at = time.time(), record.told_at
     if told_at is not None and 0 <= now - told_at < TELL_REFUSED_SECONDS:
         return False
     record.told_at = now
     return True
 
 
-def _with_values(
-    facts: DeviceFacts,
-    samples: Sequence[RawSample | NormalizedSample],
-    record: DeviceRecord | None,
-) -> DeviceFacts:
-    return facts._replace(
-        snapshot_at=record.snapshot_at if record else None,
-        changed_at=record.changed_at if record else None,
-        samples=samples,
-    )
+def _timed(facts: DeviceFacts, record: DeviceRecord) -> DeviceFacts:
+    return facts._replace(snapshot_at=record.snapshot_at, changed_at=record.changed_at)
+
+
+def _digest(samples: Sequence[RawSample | NormalizedSample]) -> str:
+    import hashlib
+    import json
+
+    return hashlib.sha256(json.dumps(samples).encode()).hexdigest()[:16]

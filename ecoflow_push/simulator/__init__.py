@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from ecoflow_push.config.plugs import SOURCES
 from ecoflow_push.simulator.cloud import SimulatedCloud
 from ecoflow_push.simulator.fleet import demo_fleet
 
@@ -21,7 +22,8 @@ def demo_environ(environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
         SimulatedCloud(demo_fleet(), keeps=100) as cloud,
         tempfile.TemporaryDirectory(prefix="ecoflow-push-demo-") as state_dir,
     ):
-        own = ("ECOFLOW_", "PUSH_JOB", "STATE_DIR", "SPOOL_", "HEALTHCHECK_")
+        sources = (name for names in SOURCES.values() for name in names)
+        own = (*sources, "ECOFLOW_", "PUSH_JOB", "STATE_DIR", "SPOOL_", "HEALTHCHECK_")
         kept = {k: v for k, v in environ.items() if not k.startswith(own)}
         bypassed = environ.get("no_proxy") or environ.get("NO_PROXY", "")
         yield {

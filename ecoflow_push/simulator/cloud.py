@@ -1,4 +1,4 @@
-"""SimulatedCloud: EcoFlow's REST services, as ecoflow-protocol.md 1 and 2 have them."""
+"""SimulatedCloud: EcoFlow's REST services (protocol/rest.md#endpoints)."""
 
 from __future__ import annotations
 

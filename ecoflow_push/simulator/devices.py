@@ -1,4 +1,4 @@
-"""SimulatedDevices: what answers on EcoFlow's MQTT broker (ecoflow-protocol.md 3)."""
+"""SimulatedDevices: what answers on EcoFlow's MQTT broker (protocol/mqtt.md#topics)."""
 
 from __future__ import annotations
 

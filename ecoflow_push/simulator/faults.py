@@ -12,7 +12,7 @@ PAGE = b"<!DOCTYPE html><html><body>Please log in to the network</body></html>"
 
 
 def code(number: str, message: str = "") -> Fault:
-    """Answer HTTP 200 with an error code of EcoFlow's (ecoflow-protocol.md 1.5)."""
+    """Answer HTTP 200 with an error code of EcoFlow's (protocol/rest.md#codes)."""
     envelope = {
         "code": number,
         "message": message,
