@@ -26,9 +26,11 @@ from prometheus_client.core import CollectorRegistry
 
 from benchmarks.run import ROOT, Command, Goals, quantile, start
 from benchmarks.servers import fleet
+from ecoflow_push.metrics.labels import Labels
 from ecoflow_push.metrics.names import raw_samples
+from ecoflow_push.metrics.own import RESERVED_NAMES
 from ecoflow_push.metrics.record import Record, record_of
-from ecoflow_push.metrics.registry import RESERVED_NAMES, DeviceFacts, RegistryBuilder
+from ecoflow_push.metrics.registry import DeviceFacts, device_registry
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.sinks.wire import encode_v1, encode_v2
 from tests.receiver import Sample, decode
@@ -59,12 +61,11 @@ def snapshots() -> list[SimulatedDevice]:
 def registry_of(device: SimulatedDevice) -> CollectorRegistry:
     """Return what a worker would push of a device."""
     samples, _ = raw_samples(device.quotas, "ecoflow", RESERVED_NAMES)
-    facts = DeviceFacts(device.sn, device.name, device.product_name, "rest", True)
+    facts = DeviceFacts(device.sn, device.name, device.product_name, "rest")
     at = TIME_MS / 1000
-    facts = facts._replace(snapshot_at=at, changed_at=at, samples=samples[:QUOTAS])
-    builder = RegistryBuilder("ecoflow", {})
-    builder.add_device(facts)
-    return builder.registry()
+    facts = facts._replace(online=True, snapshot_at=at, changed_at=at)
+    labels = Labels(JOB, "test", "ecoflow", {})
+    return device_registry(labels, facts, samples[:QUOTAS])
 
 
 def ours(

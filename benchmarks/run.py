@@ -23,7 +23,8 @@ import tempfile
 import time
 from typing import NamedTuple
 
-from ecoflow_push.memory.state import State, state_folder
+from ecoflow_push.memory.lock import state_folder
+from ecoflow_push.memory.state import State
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PUSH = [sys.executable, os.path.join(ROOT, "push.py")]

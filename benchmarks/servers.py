@@ -99,6 +99,7 @@ def main() -> None:
                 ("https 3", 3, tls),
                 ("https 10", 10, tls),
                 ("http 1", 1, None),
+                ("http 1000", 1000, None),
             )
         }
         recorder = stack.enter_context(Recorder())
