@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ecoflow_push.metrics.record import record_of
 from ecoflow_push.net.deadline import Deadline
-from ecoflow_push.sinks.remote_write import RemoteWriteSink
+from ecoflow_push.sinks.endpoint import RemoteWriteSink
+from ecoflow_push.sinks.server import Server
 from tests.receiver import Receiver, Request, Sample
 from tests.support import Run, push
 from tests.test_wire import registry
@@ -48,8 +49,9 @@ class Bench:
         self.cloud = cloud
 
     def sink(self, version: str, *, attempts: int = 2) -> RemoteWriteSink:
+        server = Server("REMOTE_WRITE", self.receiver.write_url)
         return RemoteWriteSink(
-            self.receiver.write_url, version=version, attempts=attempts, longest_wait=2
+            server, version=version, attempts=attempts, longest_wait=2
         )
 
     def send(

@@ -15,8 +15,8 @@ import yaml
 from ecoflow_push import __version__
 from ecoflow_push.config.settings import Settings
 from tests.fetch_servers import HOME
+from tests.settings_page import tables
 from tests.support import ROOT
-from tests.test_docs import setting_rows
 
 DEPLOY = ROOT / "deploy"
 SYSTEMD = DEPLOY / "systemd"
@@ -56,13 +56,13 @@ def said_by(*command: str | Path) -> tuple[int, str]:
 
 
 def assert_documented(names: set[str]) -> None:
-    """Fail unless every variable is a row of docs/settings.md, or its _FILE form."""
-    rows = setting_rows()
+    """Fail unless every variable is one of docs/settings.md, or its _FILE form."""
+    declared = {each.name: each for table in tables().values() for each in table}
     assert names
     for name in names:
         bare = name.removesuffix("_FILE")
-        has_file_form = bare in rows and "*path*" not in rows[bare][2]
-        assert name in rows or (name != bare and has_file_form), name
+        has_file_form = bare in declared and not declared[bare].is_path
+        assert name in declared or (name != bare and has_file_form), name
 
 
 def accepted(environ: Mapping[str, str], folder: Path, place: str) -> Settings:

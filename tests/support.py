@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from ecoflow_push.devices.normalized import METRICS
+from ecoflow_push.devices.metrics import metrics
 from tests.fetch_servers import environ, find
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ SHARED = ROOT.parent / "shared"
 OWN_NAMES = re.compile(
     r"ecoflow_(online|device_info|snapshot_timestamp_seconds"
     r"|data_last_change_timestamp_seconds|push_\w+"
-    rf"|{'|'.join(METRICS)})"
+    rf"|{'|'.join(metrics())})"
     r"|push_(failure_)?time_seconds"
 )
 

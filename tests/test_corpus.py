@@ -16,7 +16,7 @@ import inflection
 import pytest
 
 from ecoflow_push.metrics.names import raw_samples
-from ecoflow_push.metrics.registry import RESERVED_NAMES
+from ecoflow_push.metrics.own import RESERVED_NAMES
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from tests.support import (
     SHARED,

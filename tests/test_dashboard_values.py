@@ -16,19 +16,16 @@ from urllib.parse import quote
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from ecoflow_push.metrics.labels import Labels
 from ecoflow_push.metrics.record import Record, record_of
-from ecoflow_push.metrics.registry import (
-    NONE,
-    DeviceFacts,
-    RegistryBuilder,
-    RunFacts,
-    SpoolFacts,
-    Totals,
-)
+from ecoflow_push.metrics.registry import DeviceFacts, device_registry
+from ecoflow_push.metrics.run_series import run_registry
 from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.simulator.cloud import SimulatedDevice
-from ecoflow_push.sinks.pushgateway import PushgatewaySink
-from ecoflow_push.sinks.remote_write import RemoteWriteSink
+from ecoflow_push.sinks.endpoint import RemoteWriteSink
+from ecoflow_push.sinks.groups import Gateway as Groups
+from ecoflow_push.sinks.groups import body_of
+from ecoflow_push.sinks.server import Connection, Server
 from tests.dashboard import (
     EXPRESSIONS,
     NORMALIZED,
@@ -52,13 +49,15 @@ from tests.support import (
 )
 from tests.test_wire import from_text
 
+LABELS = Labels("ecoflow", "pi", "ecoflow", {})
+
 # --- the fleet --------------------------------------------------------------------
 
 
 def station(
     name: str,
     at: float,
-    values: Mapping[str, float] = NONE,
+    values: Mapping[str, float] = {},
     *,
     online: bool | None = True,
     changed_at: float | None = None,
@@ -73,9 +72,7 @@ def station(
         snapshot_at=at,
         changed_at=at if changed_at is None else changed_at,
     )
-    builder = RegistryBuilder("ecoflow", {})
-    builder.add_device(facts)
-    text = generate_latest(builder.registry()).decode()
+    text = generate_latest(device_registry(LABELS, facts)).decode()
     labels = f'device="{facts.sn}",device_name="{name}",product_name="DELTA 2"'
     for metric, value in values.items():
         text += f"# TYPE ecoflow_{metric} gauge\n"
@@ -87,21 +84,21 @@ def station(
 
 def run(at: float, *, dropped: int, oldest_at: float | None) -> CollectorRegistry:
     """Return what a run of `at` that failed in part says of itself."""
-    builder = RegistryBuilder("ecoflow", {})
-    builder.add_run(
-        RunFacts(
-            version="0.1.0",
-            exit_status=1,
-            durations={"connect": 0.2, "collect": 1.5, "push": 0.1},
-            last_success_at=at - 1200,
-            devices={"ok": 2, "offline": 1, "refused": 0, "failed": 1},
-            samples=321,
-            skipped={"string": 7},
-            totals=Totals(100, {"collect": 1}),
-            spool=SpoolFacts(640 if oldest_at else 0, oldest_at, {"size": dropped}),
-        )
+    return run_registry(
+        LABELS,
+        version="0.1.0",
+        exit_status=1,
+        durations={"connect": 0.2, "collect": 1.5, "push": 0.1},
+        last_success_at=at - 1200,
+        devices={"ok": 2, "offline": 1, "refused": 0, "failed": 1},
+        samples=321,
+        skipped={"string": 7},
+        runs=100,
+        failures={"collect": 1},
+        waiting=640 if oldest_at else 0,
+        oldest_at=oldest_at,
+        dropped={"size": dropped},
     )
-    return builder.registry()
 
 
 ILL = {
@@ -122,7 +119,8 @@ def device_group(name: str) -> dict[str, str]:
 def fill_gateway(url: str, database: Database) -> None:
     """Push a fleet twice, each time until Prometheus has scraped it."""
     now = time.time()
-    sink = PushgatewaySink(url, attempts=2, longest_wait=1)
+    server = Server("PUSHGATEWAY", url)
+    gateway = Groups(Connection(server, attempts=2, longest_wait=1))
     run_group = {"job": RUN_JOB, "instance": "pi"}
     for dropped, balcony in ((0, NORMALIZED), (30, ILL)):
         groups = {
@@ -135,18 +133,19 @@ def fill_gateway(url: str, database: Database) -> None:
             "Cellar": station("Cellar", now - 1200, online=None),
         }
         for name, registry in groups.items():
-            sink.push(registry, device_group(name), Deadline(10))
+            gateway.push(body_of(registry), device_group(name), Deadline(10))
         told = run(now, dropped=dropped, oldest_at=now - 2400)
-        sink.push(told, run_group, Deadline(10))
+        gateway.push(body_of(told), run_group, Deadline(10))
         told_of = f'ecoflow_push_dropped_samples_total{{reason="size"}} == {dropped}'
         assert eventually(partial(ask, database, told_of))
-    sink.close()
+    gateway.close()
 
 
 def fill_remote(url: str) -> None:
     """Write 55 minutes of a fleet that is read every five, more or less."""
     now = time.time()
-    sink = RemoteWriteSink(url, version="1", attempts=2, longest_wait=1)
+    server = Server("REMOTE_WRITE", url)
+    sink = RemoteWriteSink(server, version="1", attempts=2, longest_wait=1)
     last: dict[str, Record] = {}
 
     def write(

@@ -85,8 +85,7 @@ def test_the_composed_job_is_the_demo(tmp_path):
             "STATE_DIR": str(tmp_path),
         }
     )
-    assert settings.pushgateway
-    assert urlsplit(settings.pushgateway.url).hostname in service["depends_on"]
+    assert urlsplit(settings.sinks["pushgateway"].url).hostname in service["depends_on"]
 
 
 def test_grafana_finds_prometheus():

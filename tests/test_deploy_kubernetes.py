@@ -13,7 +13,6 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from ecoflow_push.config.environ import Secret
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import ExitStatus
 from tests.deploy import (
@@ -229,10 +228,9 @@ def test_a_pods_settings_are_accepted(way, tmp_path):
         # What must not be read by whoever may read a ConfigMap.
         assert not re.search(r"(KEY|PASSWORD|TOKEN)$", name), name
         assert "valueFrom" not in str(value)
-    found = {k for k, v in vars(settings).items() if isinstance(v, Secret)}
-    assert found, "the settings hold no secret"
-    assert bool(settings.remote_write) == (way == "remote-write")
-    assert bool(settings.pushgateway) == (way != "remote-write")
+    assert settings.account, "the settings hold no credentials"
+    assert ("remote_write" in settings.sinks) == (way == "remote-write")
+    assert ("pushgateway" in settings.sinks) == (way != "remote-write")
 
 
 def test_the_secret_is_read_only_and_closed(rendered):

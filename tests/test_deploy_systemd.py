@@ -131,9 +131,8 @@ def test_the_services_settings_are_accepted(tmp_path):
     """The service as it stands reads by developer keys and pushes to a gateway."""
     settings = unit_settings(tmp_path, "access-key", "secret-key")
 
-    assert settings.access_key
-    assert settings.access_key.reveal() == "content-of-access-key"
-    assert settings.pushgateway
+    assert settings.sources["rest"].access_key.reveal() == "content-of-access-key"
+    assert "pushgateway" in settings.sinks
 
 
 def test_the_drop_in_for_the_app_account(tmp_path):
@@ -145,9 +144,8 @@ def test_the_drop_in_for_the_app_account(tmp_path):
         more="ECOFLOW_ACCOUNT_USER=you@example.org\n",
     )
 
-    assert settings.access_key is None
-    assert settings.account_password
-    assert settings.account_password.reveal() == "content-of-account-password"
+    assert list(settings.sources) == ["mqtt"]
+    assert settings.sources["mqtt"].password.reveal() == "content-of-account-password"
 
 
 def test_the_drop_in_for_remote_write(tmp_path):
@@ -159,5 +157,5 @@ def test_the_drop_in_for_remote_write(tmp_path):
         more="REMOTE_WRITE_URL=https://mimir.example/push\nREMOTE_WRITE_USERNAME=me\n",
     )
 
-    assert settings.remote_write
-    assert settings.access_key
+    assert "remote_write" in settings.sinks
+    assert "rest" in settings.sources

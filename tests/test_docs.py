@@ -1,4 +1,4 @@
-"""The documents against the code: every setting, metric and status once."""
+"""The documents against the code: every metric, reason, status and option once."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import re
 import pytest
 
 from ecoflow_push import __version__
-from ecoflow_push.config.settings import Settings
 from ecoflow_push.devices.normalized import REASONS
-from ecoflow_push.errors import ExitStatus, SettingsError
+from ecoflow_push.errors import ExitStatus
 from ecoflow_push.metrics.names import SKIP_REASONS, metric_name
-from ecoflow_push.metrics.registry import DEVICE_METRICS, RUN_METRICS
-from ecoflow_push.run.writer import LOSSES
+from ecoflow_push.metrics.own import DEVICE_METRICS, RUN_METRICS
+from ecoflow_push.sinks.losses import LOSSES
 from tests.support import ROOT, push
-from tests.test_settings import BASE
 
 DOCS = ROOT / "docs"
 
@@ -26,67 +24,6 @@ def table_rows(name: str) -> list[list[str]]:
         for line in (DOCS / name).read_text().splitlines()
         if line.startswith("|") and not line.startswith("|---")
     ]
-
-
-def setting_rows() -> dict[str, list[str]]:
-    rows = [row for row in table_rows("settings.md") if row[0].startswith("`")]
-    names = [row[0].strip("`") for row in rows]
-    assert len(names) == len(set(names)), "a setting stands twice"
-    return dict(zip(names, rows, strict=True))
-
-
-class Asked(dict[str, str]):
-    """An empty environment that remembers what was looked for in it."""
-
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-
-    def get(self, name: str, default: str = "") -> str:  # type: ignore[override]
-        self.names.add(name)
-        return default
-
-
-def read_names() -> set[str]:
-    """Return the variables that the settings look for."""
-    asked = Asked()
-    with pytest.raises(SettingsError, match="no credentials"):
-        Settings.from_environ(asked)
-    files = {f"{name}_FILE" for name in asked.names}
-    return {name for name in asked.names - files if name.isupper()}
-
-
-def test_every_setting_is_documented_once():
-    """docs/settings.md lists exactly the variables that are read."""
-    assert set(setting_rows()) == read_names()
-
-
-def test_the_documented_defaults_are_the_real_ones():
-    """Setting a variable to its documented default changes nothing."""
-    unset = {k: str(v) for k, v in vars(Settings.from_environ(BASE)).items()}
-    checked = 0
-    for name, row in setting_rows().items():
-        if re.fullmatch(r"`[\w.-]+`", row[1]):
-            given = Settings.from_environ({**BASE, name: row[1].strip("`")})
-            assert {k: str(v) for k, v in vars(given).items()} == unset, name
-            checked += 1
-    assert checked == 16
-
-
-def test_every_path_setting_is_marked_and_has_no_file_form(tmp_path):
-    """A variable marked as a path is not read from X_FILE; every other one is."""
-    value = tmp_path / "value"
-    value.write_text("\n")
-    for name, row in setting_rows().items():
-        if "PROXY" in name or name.startswith(("KUBERNETES", "HOME", "XDG")):
-            continue
-        environ = {k: v for k, v in BASE.items() if k != name}
-        environ[f"{name}_FILE"] = str(value)
-        try:
-            Settings.from_environ(environ, needs_sink=False)
-            said = ""
-        except Exception as exc:  # noqa: BLE001 - its words are looked at
-            said = str(exc)
-        assert (f"{name}_FILE: the file is empty" in said) != ("*path*" in row[2]), name
 
 
 def test_every_metric_is_documented_once_with_its_help():

@@ -380,27 +380,77 @@ def test_without_state_a_failed_device_is_reduced_at_once(
 
 @pytest.mark.parametrize(
     "damage",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"\xff\xfe",
-        b'{"version": 99}',
-        b'{"version": 1, "devices": [1], "refusals": "x", "pause_until": 1e400}',
-        b'{"version": 1, "devices": {"R331ZFAKE0000001": {"snapshot_at": NaN}}}',
-        b'{"version": 1, "devices": {"R331ZFAKE0000001": {"name": 7, "missing": -9}}}',
-        b"[" * 100_000,
-    ],
+    [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000],
 )
-def test_a_damaged_state_file_costs_only_memory(damage, environ, pushgateway, tmp_path):
-    """A state file that is damaged, hostile or from another version is no obstacle."""
+def test_a_damaged_state_file_is_told_and_kept_aside(
+    damage, environ, pushgateway, tmp_path
+):
+    """A damaged state costs the memory alone: one warning, and the file beside."""
     assert push(environ).status == 0
     (file,) = tmp_path.rglob("state.json")
     file.write_bytes(damage)
 
+    told, after = push(environ), push(environ)
+
+    assert told.status == 0
+    warning, line = told.stderr.splitlines()
+    assert " WARNING " in warning
+    assert "state.json.damaged" in warning
+    assert " INFO exit 0 OK " in line
+    assert (file.parent / "state.json.damaged").read_bytes() == damage
+    assert_decent(after, 0)
+    assert values(pushgateway.device(DELTA.sn))
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--list-devices", "--check"])
+def test_who_only_looks_leaves_a_damaged_state_file(option, environ, tmp_path):
+    """What is not a run says that the state is damaged, and leaves it to the next."""
+    assert push(environ).status == 0
+    (file,) = tmp_path.rglob("state.json")
+    file.write_bytes(b"{")
+
+    looked = push(environ, option)
+
+    assert looked.status == 0
+    assert "will be kept as state.json.damaged" in looked.stderr
+    assert file.read_bytes() == b"{"
+    assert "was kept as state.json.damaged" in push(environ).stderr
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b'{"version": 1, "devices": [1], "refusals": "x", "dropped": [1e400]}',
+        b'{"version": 1, "pause_until": {"rest": 1e400, "mqtt": "never"}}',
+        b'{"version": 1, "devices": {"R331ZFAKE0000001": {"snapshot_at": NaN}}}',
+        b'{"version": 1, "devices": {"R331ZFAKE0000001": {"name": 7, "missing": -9}}}',
+    ],
+)
+def test_a_hostile_state_file_is_no_obstacle(hostile, environ, pushgateway, tmp_path):
+    """Of a state file whose values are none that we write, none is believed."""
+    assert push(environ).status == 0
+    (file,) = tmp_path.rglob("state.json")
+    file.write_bytes(hostile)
+
     assert_decent(push(environ), 0)
 
     assert json.loads(file.read_text())["version"] == 1
+    assert values(pushgateway.device(DELTA.sn))
+
+
+def test_a_newer_state_file_is_never_overwritten(environ, pushgateway, tmp_path):
+    """With a newer version's state a run does without a memory, and says the cure."""
+    assert push(environ).status == 0
+    (file,) = tmp_path.rglob("state.json")
+    newer = b'{"version": 99}'
+    file.write_bytes(newer)
+
+    run = push(environ)
+
+    assert run.status == 0
+    assert "newer version" in run.stderr
+    assert "update this program, or let STATE_DIR name another folder" in run.stderr
+    assert file.read_bytes() == newer
     assert values(pushgateway.device(DELTA.sn))
 
 

@@ -43,7 +43,6 @@ from tests.support import (
     values,
 )
 from tests.test_settings import ACCOUNT, BASE
-from tests.test_wire import gauge, registry
 
 
 class Clock:
@@ -367,34 +366,9 @@ def test_the_pull_port_serves_the_latest_snapshot(environ, cloud, tmp_path):
     assert failing["ecoflow_push_success", ()] == 0
 
 
-def test_what_is_too_old_is_not_served():
-    """After STALE_AFTER without a push a group shows what has no values."""
-    clock = Clock()
-    sink = ExporterSink(free_port(), 300, clock)
-    fresh, bare = registry(gauge("a", ({}, 1))), registry(gauge("info", ({}, 1)))
-    try:
-        sink.push("x", fresh, bare)
-        assert {name for name, _ in served(sink.port)} == {"a"}
-        clock.now += 301
-        assert {name for name, _ in served(sink.port)} == {"info"}
-        sink.push("x", fresh, bare)
-        assert {name for name, _ in served(sink.port)} == {"a"}
-        sink.delete("x")
-        assert served(sink.port) == {}
-        # 200 s old when it comes.
-        sink.push("x", fresh, bare, 200)
-        clock.now += 101
-        assert {name for name, _ in served(sink.port)} == {"info"}
-        sink.push("y", fresh, bare)
-        sink.forget(["x"])
-        assert {name for name, _ in served(sink.port)} == {"info"}
-    finally:
-        sink.close()
-
-
 def test_who_hangs_up_on_the_pull_port_is_no_news(capfd):
     """A connection that is reset leaves no traceback, and the port goes on."""
-    sink = ExporterSink(free_port(), 300)
+    sink = ExporterSink(free_port(), 300, "ecoflow")
     try:
         for _ in range(5):
             with socket.create_connection(("127.0.0.1", sink.port)) as plain:
@@ -439,7 +413,7 @@ def test_a_taken_port_is_78(environ):
     with socket.create_server(("0.0.0.0", 0)) as holder:
         port = holder.getsockname()[1]
         with pytest.raises(SettingsError, match="EXPORTER_PORT"):
-            ExporterSink(port, 300)
+            ExporterSink(port, 300, "ecoflow")
         run = push({**environ, "EXPORTER_PORT": str(port)}, "--every")
 
     assert run.status == 78

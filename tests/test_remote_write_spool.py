@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from ecoflow_push.run.writer import MOST_FAILING_RUNS
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.simulator.server import Answer
+from ecoflow_push.sinks.replay import MOST_FAILING_RUNS
 from tests.conftest import DELTA, STREAM
 from tests.receiver import Receiver
 from tests.remote_write import ended, of_devices, of_run, spool_files, state

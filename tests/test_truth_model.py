@@ -110,7 +110,7 @@ def one_run(
     settings = Settings.from_environ(environ)
     folder = settings.state_dir
     with State.open(folder) as state:
-        create_worker(settings, state, folder, []).run()
+        create_worker(settings, state, folder, [], {}).run()
     return kinds
 
 

@@ -18,7 +18,7 @@ from tests.receiver import MESSAGES, Sample, decode
 
 AT_MS = 1_700_000_000_000
 UP = Record(AT_MS, [(("job", "j"),)], [("gauge", "h")], ["up"], [0], [0], [1.0], [])
-# push-protocols.md 3.5, made there with the protobuf runtime.
+# Made with the protobuf runtime (protocol/remote-write.md#messages).
 GOLDEN = {
     "1": (
         "0a2c0a0e0a085f5f6e616d655f5f120275700a080a036a6f6212016a"
