@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import socket
 import ssl
 
@@ -31,7 +32,8 @@ def reset(_broker, connection, _topic):
         pytest.param({"connack": 3}, 69, "refused the connection", id="rc 3"),
         pytest.param({"connack": None}, 75, "no CONNACK in time", id="no CONNACK"),
         pytest.param({"suback": 128}, 77, "refused the subscription", id="SUBACK 128"),
-        pytest.param({"suback": None}, 75, "did not confirm", id="no SUBACK"),
+        # On a busy machine the one that waits may be the first to give up.
+        pytest.param({"suback": None}, 75, "did not confirm|in time", id="no SUBACK"),
         pytest.param({"hangs_up": True}, 69, "connection", id="reset after CONNACK"),
         pytest.param({"then": reset}, 69, "connection", id="reset after SUBACK"),
         pytest.param({}, 69, "no answer: asleep", id="swallows all"),
@@ -46,7 +48,7 @@ def test_a_fault_of_the_broker(broker, status, words, account, cloud, pushgatewa
         run = push(account)
 
         assert_decent(run, status)
-        assert words in run.stderr
+        assert re.search(words, run.stderr)
         assert run.seconds < 5 + LATE
         assert scripted.connects == 1
     assert pushgateway.run()["ecoflow_push_exit_status"] == status
