@@ -271,7 +271,7 @@ def test_servers_cannot_make_us_tell(environ, world):
     run = check(environ)
 
     assert_decent(run)
-    assert run.status == push(environ).status == 76
+    assert run.status == push(environ).status == 69
     assert "***" in run.stdout
 
 
@@ -287,8 +287,8 @@ def test_a_proxy_that_is_down(environ, world):
     assert_decent(run)
     assert run.status == push(environ).status == 69
     assert (
-        "connection refused: check that it runs, and the host and port in HTTPS_PROXY"
-        in run.stdout
+        "the proxy 127.0.0.1:1: connection refused: check that it runs, and the host"
+        " and port in HTTPS_PROXY" in run.stdout
     )
 
 

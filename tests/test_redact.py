@@ -68,7 +68,7 @@ def test_a_server_s_words_are_masked_before_they_are_cut():
     learn("f4r-behind-s3cret")
     body = b" " * 7_995 + b"f4r-behind-s3cret" + b"." * 200
 
-    assert Reply(400, {}, body).words() == "***" + "." * 197
+    assert Reply(400, {}, body).words() == "***" + "." * 200
 
 
 def test_what_is_short_is_not_masked():

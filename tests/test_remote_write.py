@@ -228,7 +228,7 @@ def test_both_sinks_get_the_same_series(environ, receiver, pushgateway, cloud):
         (faults.status(401), None, 1),
         (faults.status(500), Answer(500), 75),
         (faults.status(400), Answer(500), 75),
-        (faults.status(401), Answer(401), 77),
+        (faults.status(401), Answer(401), 75),
         (faults.status(400), Answer(400), 76),
         (faults.status(500), Answer(400), 74),
     ],

@@ -312,6 +312,28 @@ FAULTS = [
     ({"PUSHGATEWAY_URL": "http://a/?x=1"}, "PUSHGATEWAY_URL: expected http(s)://host"),
     ({"PUSHGATEWAY_URL": "http://h:99999"}, "PUSHGATEWAY_URL: expected http(s)://host"),
     ({"PUSHGATEWAY_URL": ""}, "no sink"),
+    (
+        {"PUSHGATEWAY_URL": "http://g:9091/metrics/job/ecoflow"},
+        "the gateway alone, http(s)://host:9091[/prefix]: leave /metrics/job... out",
+    ),
+    (
+        {"PUSHGATEWAY_URL": "http://g/p/metrics/job@base64/eA==/a/b"},
+        "PUSHGATEWAY_URL: expected the gateway alone",
+    ),
+    (
+        {"PUSHGATEWAY_URL": "http://a..b:9091"},
+        "PUSHGATEWAY_URL: no host can be called a..b",
+    ),
+    (
+        {"PUSHGATEWAY_URL": f"http://{'a' * 64}.example"},
+        "PUSHGATEWAY_URL: no host can be called aaa",
+    ),
+    (
+        {"PUSHGATEWAY_URL": "http://b\u00fccher\u2713.example/x"},
+        "PUSHGATEWAY_URL: no host can be called b\u00fccher\u2713.example",
+    ),
+    ({"ECOFLOW_API_HOST": "a..b"}, "ECOFLOW_API_HOST: no host can be called a..b"),
+    ({"HTTP_PROXY": "a..b:3128"}, "HTTP_PROXY: no host can be called a..b"),
     ({"PUSHGATEWAY_USERNAME": "u"}, "PUSHGATEWAY_PASSWORD: missing"),
     ({"PUSHGATEWAY_KEY_FILE": __file__}, "PUSHGATEWAY_KEY_FILE: needs"),
     ({"TEXTFILE_PATH": "/tmp"}, "TEXTFILE_PATH: expected a file"),
@@ -384,3 +406,52 @@ def test_all_faults_come_together_without_any_secret():
 def test_a_secret_is_not_its_text():
     """A secret cannot slip into a string by accident."""
     assert f"{Secret('x1y2')}" == "***"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://B\u00dcCHER.example:9091/p", "http://xn--bcher-kva.example:9091/p"),
+        ("http://stra\u00dfe.example", "http://xn--strae-oqa.example"),
+        ("https://u:pw12@b\u00fccher.example", "https://xn--bcher-kva.example"),
+        ("http://[fd00::1]:9091/", "http://[fd00::1]:9091"),
+        ("http://gateway.:9091/metrics/", "http://gateway.:9091"),
+        ("http://g/metrics/jobs", "http://g/metrics/jobs"),
+    ],
+)
+def test_a_gateway_s_address_is_made_one(url, expected):
+    """Names of other letters are written as DNS has them; literals keep brackets."""
+    settings = Settings.from_environ({**BASE, "PUSHGATEWAY_URL": url})
+
+    assert settings.sinks["pushgateway"].url == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://h:8086?db=x", "http://h:8086/?db=x"),
+        ("http://h:8086/?db=x", "http://h:8086/?db=x"),
+        ("http://h/a?db=x", "http://h/a?db=x"),
+        ("http://h", "http://h"),
+        ("http://[::1]?db=x", "http://[::1]/?db=x"),
+    ],
+)
+def test_a_query_stands_behind_a_path(url, expected):
+    """An endpoint's address that has a query and no path is one of the root."""
+    settings = Settings.from_environ({**BASE, "REMOTE_WRITE_URL": url})
+
+    assert settings.sinks["remote_write"].server.url == expected
+
+
+def test_other_hosts_of_other_letters_are_encoded_too():
+    """EcoFlow's host and a proxy may have such names as well."""
+    settings = Settings.from_environ(
+        {
+            **BASE,
+            "ECOFLOW_API_HOST": "b\u00fccher.example",
+            "HTTPS_PROXY": "http://u:pw12@b\u00fccher.example:3128",
+        }
+    )
+
+    assert settings.api_url == "https://xn--bcher-kva.example"
+    assert settings.proxies["https"] == "http://u:pw12@xn--bcher-kva.example:3128"

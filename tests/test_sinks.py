@@ -39,7 +39,7 @@ from tests.sinks import (
     say,
     unread,
 )
-from tests.support import free_port
+from tests.support import eventually, free_port
 
 A, B = "R331ZFAKE0000001", "BK11ZFAKE0000002"
 #: Those whose counterpart may be down, hang, or refuse.
@@ -182,7 +182,8 @@ def test_a_probe_leaves_nothing_behind(kit):
     assert [(f.mark, f.step, f.text) for f in findings] == [
         ("ok", kit.name, "took the test, gone again")
     ][: kit.name != "exporter"]
-    assert kit.values() == {}
+    # A Pushgateway answers a DELETE before it has done it.
+    assert eventually(lambda: kit.values() == {})
     assert {each.name for each in kit.folder.iterdir()} == {"state"}
     assert sink.delivery.errors == []
     sink.close()
@@ -241,7 +242,7 @@ def test_a_run_s_own_series_can_be_abandoned_too(remote):
     sink.abandon()
     thread.join(20)
 
-    (error,) = sink.delivery.errors
+    (error,) = sink.delivery.run_errors
     assert error.text == "the run's own series: no answer in time"
     assert sink.delivery.delivered == 1
 
@@ -360,7 +361,8 @@ def test_after_a_group_that_failed_each_other_has_one_try(pushed):
 
     paths = [each.path.rpartition("/")[2] for each in pushed.server.received]
     assert (paths.count(A), paths.count(B)) == (2, 1)
-    assert len(sink.delivery.errors) == 3
+    assert len(sink.delivery.errors) == 2
+    assert len(sink.delivery.run_errors) == 1
 
 
 def test_a_group_that_must_not_be_made_is_not_made(tmp_path):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
 from ecoflow_push.errors import OutOfTime, Unreachable
 from ecoflow_push.net.deadline import Deadline
-from ecoflow_push.net.exchange import open_exchange
+from ecoflow_push.net.exchange import open_exchange, proxy_for
 from ecoflow_push.net.plain import PlainExchange
 from ecoflow_push.net.requests_exchange import RequestsExchange
 from ecoflow_push.net.retry import Request, Transport
@@ -57,8 +59,6 @@ def test_a_dripping_server_gains_no_time(exchange, fault, server, ca_file):
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_a_server_that_never_reads_gains_no_time(exchange):
     """An upload that nobody takes ends at the deadline."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
         sender = transport(exchange(url))
@@ -147,18 +147,86 @@ def test_a_proxy_that_refuses_a_tunnel(ca_file):
         sender.close()
 
 
-def test_a_proxy_that_is_not_there(ca_file):
-    """Where nobody listens as the proxy, its variable is the one to look at."""
-    url, proxies = "https://localhost:1", {"https": f"http://127.0.0.1:{free_port()}"}
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_is_not_there(scheme, ca_file):
+    """Where nobody listens as the proxy, it is named, and its variable with it."""
+    url, variable = f"{scheme}://localhost:1", f"{scheme.upper()}_PROXY"
+    address = f"127.0.0.1:{free_port()}"
+    proxies = {scheme: f"http://user:tops3cret@{address}"}
     sender = transport(open_exchange(url, trust=Trust(ca_file), proxies=proxies))
 
     with pytest.raises(Unreachable) as caught:
         sender.send(lambda: Request("GET", url + "/", {}), Deadline(5))
 
     assert str(caught.value) == (
-        "connection refused: check that it runs, and the host and port in HTTPS_PROXY"
+        f"the proxy {address}: connection refused: check that it runs, and the host and"
+        f" port in {variable}"
     )
     sender.close()
+
+
+IPV6 = {
+    "https://[fd00::1]:8443/x": "CONNECT [fd00::1]:8443",
+    "https://[fd00::1]/x": "CONNECT [fd00::1]:443",
+    "http://[fd00::1]:9091/x": "GET http://[fd00::1]:9091/x",
+}
+
+
+@pytest.mark.parametrize("url", IPV6)
+def test_an_ipv6_literal_has_its_brackets_at_a_proxy(url):
+    """For a tunnel and for plain requests it can be told from the port behind it."""
+    asked = []
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with server.accept()[0] as peer:
+                asked.append(peer.recv(65536).decode())
+                peer.sendall(b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
+        exchange = open_exchange(url, proxies={url.partition(":")[0]: proxy})
+        with suppress(OSError):
+            exchange(Request("GET", url, {}), 5)
+        thread.join(10)
+        exchange.close()
+
+    (head,) = asked
+    assert head.startswith(f"{IPV6[url]} HTTP/")
+    assert url.startswith("https") or "\r\nHost: [fd00::1]:9091\r\n" in head
+
+
+@pytest.mark.parametrize("name", ["fd00::1", "[fd00::1]", "a.example, fd00::1"])
+def test_an_ipv6_literal_can_be_excepted(name):
+    """NO_PROXY names it with brackets or without."""
+    proxies = {"http": "http://x:1", "no": name}
+
+    assert proxy_for("http://[fd00::1]:9091/x", proxies) is None
+    assert proxy_for("http://[fd00::2]:9091/x", proxies) == "http://x:1"
+
+
+def test_an_ipv6_literal_is_dialled_and_named():
+    """Without a proxy the address is dialled as it is, and named with brackets."""
+    asked = []
+
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+
+        def serve():
+            with server.accept()[0] as peer:
+                asked.append(peer.recv(65536).decode())
+                peer.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        host = f"[::1]:{server.getsockname()[1]}"
+        exchange = open_exchange(f"http://{host}")
+        assert exchange(Request("GET", f"http://{host}/x", {}), 5).status == 204
+        thread.join(10)
+        exchange.close()
+
+    assert f"\r\nHost: {host}\r\n" in asked[0]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +236,7 @@ def test_a_proxy_that_is_not_there(ca_file):
         ({"is_rare": True}, RequestsExchange),
         ({"proxies": {"http": "http://127.0.0.1:1"}}, RequestsExchange),
         ({"proxies": {"http": "http://x:1", "no": "127.0.0.1"}}, PlainExchange),
+        ({"proxies": {"http": "http://x:1", "no": "127.0.0.2"}}, RequestsExchange),
     ],
 )
 def test_what_is_rare_or_not_straight_goes_by_requests(choice, library):

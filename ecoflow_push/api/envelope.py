@@ -22,6 +22,7 @@ from ecoflow_push.errors import (
     OutOfTime,
     Unreachable,
 )
+from ecoflow_push.net.reply import MOST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -149,7 +150,7 @@ def ask(
         raise EcoflowApiException(f"{host}: {exc.text}", exc.cure) from exc
     if reply.status != 200:
         raise _of_status(reply, host, meanings)
-    envelope = _decode(reply.body)
+    envelope = _decode(reply.content(MOST_BYTES))
     if not isinstance(envelope, dict) or "code" not in envelope:
         kind = said(reply.headers.get("Content-Type", "no type"), 60).partition(";")[0]
         raise EcoflowApiException(

@@ -1,4 +1,4 @@
-"""Guard: what EcoFlow said no to, kept from run to run, so that none asks in vain."""
+"""Guard: what runs before learnt of asking EcoFlow, so that none asks in vain."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from ecoflow_push.errors import AskedToWait, EcoflowApiException, KeysRefused
 from ecoflow_push.memory.records import LONGEST_PAUSE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ecoflow_push.api.base import EcoflowApiClient, Reading
+    from ecoflow_push.api.models import DeviceInfo
     from ecoflow_push.memory.state import State
 
 
@@ -57,6 +58,29 @@ class Guard:
         self._state.accepted()
         self._state.save()
         return True
+
+    def in_turn(
+        self, devices: Sequence[DeviceInfo], seconds: float
+    ) -> Sequence[DeviceInfo]:
+        """Return the devices in the order in which they are to be read.
+
+        It is theirs as long as runs come to their end. Where one was read more than
+        `seconds` before another, which is what a run has for all, or never yet, a run
+        was over too early: now those come first that were read longest ago.
+        """
+        read_at: dict[str, float] = {}
+        for device in devices:
+            record = self._state.devices.get(device.sn)
+            # Who is offline or refused is not read, and lags for that.
+            if record and device.online is not False:
+                if record.snapshot_at is not None:
+                    read_at[device.sn] = record.snapshot_at
+                elif record.told_at is None:
+                    read_at[device.sn] = 0.0
+        times = read_at.values()
+        if not times or max(times) - min(times) <= seconds:
+            return devices
+        return sorted(devices, key=lambda device: read_at.get(device.sn, 0.0))
 
     def _check(self, source: EcoflowApiClient) -> None:
         if wait := self._rest():

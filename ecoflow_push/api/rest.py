@@ -191,8 +191,8 @@ class RestApiClient(EcoflowApiClient):
         devices = self._list(deadline)
         by_sn = {device.sn: device for device in devices}
         self.wanted = [by_sn.get(sn, DeviceInfo(sn)) for sn in named] or devices
-        api = self._api
-        lanes = Lanes(self.wanted, self._read_one, deadline, lambda: api.throttled)
+        api, in_turn = self._api, self._guard.in_turn(self.wanted, deadline.left())
+        lanes = Lanes(in_turn, self._read_one, deadline, lambda: api.throttled)
         yield from lanes.readings()
 
     def _read_one(self, device: DeviceInfo, deadline: Deadline) -> Reading:

@@ -13,6 +13,7 @@ from ecoflow_push.config.kinds import (
     RESERVED_HEADERS,
     RESERVED_LABELS,
     TENANT_HEADERS,
+    HostError,
     Secret,
     is_made_of,
     is_name,
@@ -100,11 +101,9 @@ class Reader(Texts):
 
     def url(self, name: str, *, query: bool = False) -> SplitResult | None:
         """Return the parts of an http(s) URL, which may have a `query` or not."""
-        value = self.text(name)
-        parts = split_url(value or "", query=query)
-        if value and not parts:
-            form = "path][?query" if query else "prefix"
-            self.fault(name, f"expected http(s)://host[:port][/{form}]")
+        form = "path][?query" if query else "prefix"
+        value = self.text(name) or ""
+        parts = self._split(name, value, f"http(s)://host[:port][/{form}]", query=query)
         if parts:
             learn_parts(parts)
         return parts
@@ -139,9 +138,13 @@ class Reader(Texts):
     def api_url(self, name: str, default: str) -> str:
         """Return the base URL of a host, host:port or URL; http for loopback only."""
         value = self.text(name) or default
-        parts = split_url(value if "://" in value else "https://" + value)
-        if not parts or parts.path.strip("/") or parts.username is not None:
-            self.fault(name, "expected a host, host:port or https://host[:port]")
+        form = "a host, host:port or https://host[:port]"
+        value = value if "://" in value else "https://" + value
+        parts = self._split(name, value, form)
+        if parts and (parts.path.strip("/") or parts.username is not None):
+            self.fault(name, f"expected {form}")
+            parts = None
+        if not parts:
             return ""
         if parts.scheme == "http" and parts.hostname not in LOOPBACK:
             self.fault(name, "expected https (http is for loopback only)")
@@ -213,13 +216,25 @@ class Reader(Texts):
             value = self.raw(name)
             if value and kind != "no":
                 value = value if "://" in value else "http://" + value
-                if parts := split_url(value):
+                if parts := self._split(name, value, "http(s)://host:port"):
                     learn_parts(parts)
-                else:
-                    self.fault(name, "expected http(s)://host:port")
+                    value = parts.geturl()
             if value:
                 found[kind] = value
         return found
+
+    def _split(
+        self, name: str, value: str, form: str, *, query: bool = False
+    ) -> SplitResult | None:
+        """Return the parts of a URL; what is wrong with it is a fault."""
+        try:
+            parts = split_url(value, query=query)
+        except HostError as exc:
+            self.fault(name, str(exc))
+            return None
+        if value and not parts:
+            self.fault(name, f"expected {form}")
+        return parts
 
     def _number(
         self,

@@ -97,21 +97,54 @@ def _is_printable(text: str) -> bool:
 
 
 def split_url(url: str, *, query: bool = False) -> SplitResult | None:
-    """Return the parts of an http(s) URL that can name a server, else None."""
+    """Return the parts of an http(s) URL that can name a server, else None.
+
+    Raises HostError where it could, but for the name of its host.
+    """
     from urllib.parse import urlsplit
 
     try:
         parts = urlsplit(url)
+        host = parts.hostname or ""
         usable = (
             parts.scheme in ("http", "https")
-            and is_made_of(parts.hostname or "", "._:-")
+            and (is_made_of(host, "._:-") or not host.isascii())
             and parts.port != 0
             and (not parts.query or (query and _is_printable(parts.query)))
             and not parts.fragment
         )
     except ValueError:
         return None
-    return parts if usable else None
+    if not usable:
+        return None
+    if not host.isascii():
+        user, at, _ = parts.netloc.rpartition("@")
+        port = "" if parts.port is None else f":{parts.port}"
+        parts = parts._replace(netloc=f"{user}{at}{_encoded(host)}{port}")
+    elif ":" not in host:
+        _check_labels(host)
+    return parts
+
+
+class HostError(Exception):
+    """A host has a name that no host can have; the text says why."""
+
+
+def _encoded(host: str) -> str:
+    """Return a host's name as DNS has it (RFC 5891)."""
+    import idna
+
+    try:
+        return idna.encode(host, uts46=True).decode()
+    except idna.IDNAError as exc:
+        raise HostError(f"no host can be called {host}") from exc
+
+
+def _check_labels(host: str) -> None:
+    # The resolver's own words for it speak of codecs.
+    longest = max(map(len, host.split(".")))
+    if "" in host.removesuffix(".").split(".") or longest > 63 or len(host) > 253:
+        raise HostError(f"no host can be called {host}")
 
 
 def learn_parts(url: SplitResult) -> None:

@@ -22,6 +22,7 @@ class DeviceRecord:
         "family",
         "firmware",
         "held_at",
+        "hung_at",
         "listed",
         "missing",
         "name",
@@ -48,6 +49,9 @@ class DeviceRecord:
         self.held_at = number_of(fields.get("held_at"))
         #: When its group was last emptied of values.
         self.reduced_at = number_of(fields.get("reduced_at"))
+        #: When the push of its group last hung where others went well, None if it was
+        #: taken since.
+        self.hung_at = number_of(fields.get("hung_at"))
         #: Good device lists in a row that lacked it.
         self.missing = int(number_of(fields.get("missing")) or 0)
         self.snapshot_at = number_of(fields.get("snapshot_at"))

@@ -55,9 +55,11 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
         return None
     from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
-    if proxy_bypass_environment(parts.netloc, {"no": proxies.get("no", "")}):
-        return None
-    return proxy
+    excepted = {"no": proxies.get("no", "")}
+    # An IPv6 literal may stand there with brackets or without.
+    names = {parts.netloc, parts.hostname}
+    is_excepted = any(proxy_bypass_environment(name, excepted) for name in names)
+    return None if is_excepted else proxy
 
 
 def authorization(

@@ -11,6 +11,19 @@ class ProxyRefused(OSError):
     """The proxy answered, and did not open the way."""
 
 
+class WasClosed(ConnectionError):
+    """A kept connection had been closed while it was idle: no answer has begun."""
+
+
+class ProxyUnreachable(OSError):
+    """The proxy itself could not be reached; `variable` says where it is."""
+
+    def __init__(self, address: str, variable: str) -> None:
+        super().__init__(address)
+        self.address = address
+        self.variable = variable
+
+
 class Cause:
     """The root of a failure.
 
@@ -35,6 +48,22 @@ def explain(exc: BaseException) -> Cause:
 
     The libraries' own texts nest four layers deep and quote the URL.
     """
+    chain = links(exc)
+    for kind, cause in _CAUSES:
+        for link in chain:
+            if isinstance(link, kind):
+                detail = getattr(link, "verify_message", "") or ""
+                text = f"{cause.text}: {detail}" if detail else cause.text
+                cure = cause.cure
+                if isinstance(exc, ProxyUnreachable):
+                    text = f"the proxy {exc.address}: {text}"
+                    cure = cure.replace("{url}", exc.variable)
+                return Cause(text, cure, lasting=cause.lasting, down=cause.down)
+    return Cause("the connection failed")
+
+
+def links(exc: BaseException) -> list[BaseException]:
+    """Return an error and what it was made of, outermost first."""
     chain: list[BaseException] = []
     link: BaseException | None = exc
     while link is not None and link not in chain:
@@ -45,13 +74,7 @@ def explain(exc: BaseException) -> Cause:
             (a for a in link.args if isinstance(a, BaseException)), None
         )
         link = inner or link.__cause__ or link.__context__
-    for kind, cause in _CAUSES:
-        for link in chain:
-            if isinstance(link, kind):
-                detail = getattr(link, "verify_message", "") or ""
-                text = f"{cause.text}: {detail}" if detail else cause.text
-                return Cause(text, cause.cure, lasting=cause.lasting, down=cause.down)
-    return Cause("the connection failed")
+    return chain
 
 
 _CAUSES: tuple[tuple[type[BaseException], Cause], ...] = (

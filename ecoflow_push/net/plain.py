@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 from collections import deque
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from ecoflow_push.errors import Unreachable
-from ecoflow_push.net.retry import MOST_BYTES, OWN_HEADERS, Reply, Request, read_body
-from ecoflow_push.net.sockets import dial
+from ecoflow_push.net.explain import WasClosed
+from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, read_body
+from ecoflow_push.net.sockets import WithoutHints, dial
 from ecoflow_push.net.trust import Trust
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 class PlainExchange:
     """Kept-alive connections to one server, one for each thread that sends."""
-
-    proxied = False
 
     def __init__(
         self,
@@ -45,21 +44,29 @@ class PlainExchange:
     def __call__(self, request: Request, seconds: float) -> Reply:
         """Return the complete answer (see Exchange)."""
         parts = urlsplit(request.url)
-        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if self._is_closed:
             raise ConnectionAbortedError("closed")
         connection = self._connection()
         with ExitStack() as undo:
             undo.callback(connection.close)
             connection.allow(seconds)
-            connection.request(
-                request.method,
-                target,
-                request.body,
-                {**OWN_HEADERS, **request.headers},
-            )
+            try:
+                connection.request(
+                    request.method,
+                    target,
+                    request.body,
+                    {**OWN_HEADERS, **request.headers},
+                )
+                response = connection.getresponse()
+            except (OSError, http.client.HTTPException) as exc:
+                if connection.was_closed(exc):
+                    # As idle as this one: the others are not to be tried one by one.
+                    self._idle.clear()
+                    raise WasClosed from exc
+                raise
             # A response that ends its connection is the one that holds the socket.
-            with connection.getresponse() as response:
+            with response:
                 body = self._read(connection, response)
             undo.pop_all()
         self._idle.append(connection)
@@ -82,8 +89,9 @@ class PlainExchange:
     def _read(
         self, connection: _Connection, response: http.client.HTTPResponse
     ) -> bytes:
+        chunks: list[bytes] = []
         try:
-            body = read_body(response.headers, response.read, MOST_BYTES)
+            read_body(response.read, chunks)
             if response.length:
                 # Read in pieces, a body that ends early raises nothing by itself.
                 raise http.client.IncompleteRead(b"", response.length)
@@ -91,24 +99,35 @@ class PlainExchange:
             if self._needs_body:
                 raise
             connection.close()
-            return b""
-        return body
+        return b"".join(chunks)
 
 
 class _Connection(http.client.HTTPConnection):
     """A connection whose socket has a budget for the whole exchange."""
+
+    response_class = WithoutHints
 
     def __init__(self, server: SplitResult, context: ssl.SSLContext | None) -> None:
         port = server.port or (443 if server.scheme == "https" else 80)
         super().__init__(server.hostname or "", port)
         self._context = context
         self._seconds = 0.0
+        #: The socket that was there before, None for a new one.
+        self._kept: Any = None
 
     def allow(self, seconds: float) -> None:
         """Give the next exchange this much time."""
         self._seconds = seconds
-        if self.sock is not None:
-            self.sock.settimeout(seconds)
+        kept: Any = self.sock
+        self._kept = kept
+        if kept is not None:
+            kept.has_heard = False
+            kept.settimeout(seconds)
+
+    def was_closed(self, exc: Exception) -> bool:
+        """Return whether an exchange failed because this was closed while idle."""
+        is_silent = self._kept is not None and not self._kept.has_heard
+        return is_silent and not isinstance(exc, TimeoutError)
 
     def connect(self) -> None:
         """Dial, and speak TLS if it is asked for."""

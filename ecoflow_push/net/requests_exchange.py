@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 import requests
@@ -11,9 +13,13 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ecoflow_push.errors import Unreachable
-from ecoflow_push.net.explain import ProxyRefused
-from ecoflow_push.net.retry import MOST_BYTES, OWN_HEADERS, Reply, Request, read_body
-from ecoflow_push.net.sockets import CONNECT_SECONDS, obedient
+from ecoflow_push.net.explain import ProxyRefused, ProxyUnreachable, WasClosed, links
+from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, read_body
+from ecoflow_push.net.sockets import (
+    CONNECT_SECONDS,
+    WithoutHints,
+    obedient,
+)
 from ecoflow_push.net.trust import Trust
 
 
@@ -35,10 +41,10 @@ class RequestsExchange:
         an answer, whatever becomes of the rest. Raises SettingsError when a certificate
         or key file cannot be used.
         """
-        self.proxied = proxy is not None
         self._needs_body = needs_body
         self._is_closed = False
-        self._proxies = {url.partition(":")[0]: proxy} if proxy else {}
+        self._scheme = url.partition(":")[0]
+        self._proxy = proxy
         # One context for all connections: reading a trust store is the dear part.
         context = trust.context() if url.startswith("https:") else None
         # The adapter alone: a session would add cookies, redirects and .netrc.
@@ -61,14 +67,16 @@ class RequestsExchange:
                 prepared,
                 stream=True,
                 timeout=timeout,  # type: ignore[arg-type]  # requests takes urllib3's
-                proxies=self._proxies,
+                proxies={self._scheme: self._proxy} if self._proxy else {},
             )
             with response:
                 body = self._read(response)
-        except requests.exceptions.ProxyError as exc:
-            if _is_answered(exc):
-                raise ProxyRefused from exc
-            raise
+        except requests.RequestException as exc:
+            if any(isinstance(link, WasClosed) for link in links(exc)):
+                raise WasClosed from exc
+            if not isinstance(exc, requests.exceptions.ProxyError):
+                raise
+            raise self._of_the_proxy(exc) from exc
         except urllib3.exceptions.HTTPError as exc:
             raise requests.ConnectionError(exc) from exc
         return Reply(response.status_code, response.headers, body)
@@ -82,12 +90,31 @@ class RequestsExchange:
         def read(size: int) -> bytes:
             return bytes(response.raw.read(size, decode_content=False))
 
+        chunks: list[bytes] = []
         try:
-            return read_body(response.headers, read, MOST_BYTES)
+            read_body(read, chunks)
         except (Unreachable, OSError, urllib3.exceptions.HTTPError):
             if self._needs_body:
                 raise
-            return b""
+        return b"".join(chunks)
+
+    def _of_the_proxy(self, exc: requests.exceptions.ProxyError) -> OSError:
+        """Return the error without the library's idea of whose fault it is.
+
+        Of a tunnel whose far end hangs up it believes that too.
+        """
+        if _is_answered(exc):
+            return ProxyRefused()
+        kinds = (
+            urllib3.exceptions.NewConnectionError,
+            urllib3.exceptions.ConnectTimeoutError,
+            urllib3.exceptions.SSLError,
+        )
+        if any(isinstance(link, kinds) for link in links(exc)):
+            address = (self._proxy or "").partition("://")[2].rpartition("@")[2]
+            variable = f"{self._scheme.upper()}_PROXY"
+            return ProxyUnreachable(address.rstrip("/"), variable)
+        return requests.ConnectionError(exc)
 
 
 def _is_answered(exc: requests.exceptions.ProxyError) -> bool:
@@ -100,7 +127,30 @@ def _is_answered(exc: requests.exceptions.ProxyError) -> bool:
 class _DeadlineConnection:
     """What urllib3's connections need to hand out sockets that obey a deadline."""
 
+    response_class: type[HTTPResponse] = WithoutHints
     timeout: Any
+    sock: Any
+    #: The socket that was there before the request, None for a new one.
+    _kept: Any = None
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        self._kept = self.sock
+        if self._kept is not None:
+            self._kept.has_heard = False
+        self._watched(super().request, *args, **kwargs)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        return self._watched(super().getresponse)  # type: ignore[misc]
+
+    def _watched(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return work(*args, **kwargs)
+        except TimeoutError:
+            raise
+        except (OSError, HTTPException) as exc:
+            if self._kept is not None and not self._kept.has_heard:
+                raise WasClosed from exc
+            raise
 
     def _new_conn(self) -> socket.socket:
         plain: socket.socket = super()._new_conn()  # type: ignore[misc]

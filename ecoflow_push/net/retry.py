@@ -8,88 +8,27 @@ waits for that must be ready to leave.
 
 from __future__ import annotations
 
-import email.utils
 import logging
 import random
-import re
 import time
-from collections.abc import Callable, Mapping
-from http.client import HTTPException, HTTPMessage
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Protocol
 
-from ecoflow_push import __version__
 from ecoflow_push.errors import OutOfTime, Unreachable
-from ecoflow_push.net.explain import explain
-from ecoflow_push.redact import redact
+from ecoflow_push.net.explain import WasClosed, explain
+from ecoflow_push.net.reply import Reply, Request
 
 if TYPE_CHECKING:
     from ecoflow_push.net.deadline import Deadline
+
+# Who sends needs no other door.
+__all__ = ["Exchange", "Patience", "Reply", "Request", "Transport"]
 
 log = logging.getLogger(__name__)
 
 RETRIED_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 FIRST_WAIT_SECONDS = 0.5
-CHUNK_BYTES = 64 * 1024
-MOST_BYTES = 8 * 1024 * 1024
-OWN_HEADERS = {
-    "User-Agent": f"ecoflow-push/{__version__}",
-    # A compressed body could inflate to anything; ours are small.
-    "Accept-Encoding": "identity",
-}
-
-
-class Request(NamedTuple):
-    """One request, built anew for each try."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str]
-    body: bytes | None = None
-
-
-class Reply(NamedTuple):
-    """A complete answer; `headers` are case-insensitive."""
-
-    status: int
-    headers: Mapping[str, str] | HTTPMessage
-    body: bytes
-
-    def retry_after(self) -> float | None:
-        """Return the seconds that the server asked us to wait, None if it did not."""
-        text = self.headers.get("Retry-After", "").strip()
-        if re.fullmatch(r"\d+", text):
-            return float(text[:12])
-        try:
-            return max(
-                0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-            )
-        except (ValueError, OverflowError):
-            return None
-
-    def clock_offset(self, at: float) -> float | None:
-        """Return how far a clock that showed `at` was ahead of the server's Date.
-
-        In seconds; None if the server did not say what time it is.
-        """
-        try:
-            date = email.utils.parsedate_to_datetime(self.headers.get("Date", ""))
-            return at - date.timestamp()
-        except (ValueError, OverflowError):
-            return None
-
-    def words(self) -> str:
-        """Return the server's explanation as one short line."""
-        # Masked before it is cut: half a secret is one too.
-        text = redact(self.body.decode("utf-8", "replace"))
-        return re.sub(r"[^ -~]", "?", " ".join(text.split()))[:200] or "no explanation"
-
-    def is_page(self) -> bool:
-        """Return whether something else answered, a login portal perhaps."""
-        kind = self.headers.get("Content-Type", "").strip().lower()
-        start = self.body[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-        return kind.startswith("text/html") or start.startswith(
-            (b"<!doctype html", b"<html")
-        )
 
 
 class Exchange(Protocol):
@@ -98,12 +37,10 @@ class Exchange(Protocol):
     def __call__(self, request: Request, seconds: float) -> Reply:
         """Return the complete answer; `seconds` bound all but name resolution.
 
-        Raises Unreachable for an answer that is refused, else whatever OSError,
+        Raises WasClosed where a kept connection had ended before the answer began,
+        Unreachable for an answer that is refused, else whatever OSError,
         HTTPException or ValueError its library raises.
         """
-
-    #: Requests go through a proxy.
-    proxied: bool
 
     def close(self) -> None:
         """Close the kept connections, for good: whoever still sends is too late."""
@@ -140,8 +77,7 @@ class Transport:
         the statuses 408, 425, 429, 500, 502, 503 and 504. `variables` are those that
         say where the server is and which authority it trusts in, for the cures.
         """
-        url, self._ca = variables
-        self._url = "HTTPS_PROXY" if exchange.proxied else url
+        self._url, self._ca = variables
         self._exchange = exchange
         self._attempts = attempts
         self._longest_wait = longest_wait
@@ -157,21 +93,22 @@ class Transport:
         """Return the answer to what `build` makes, after retries where they help.
 
         Connection errors and answers that are worth it are tried again, doubling, with
-        jitter, honouring Retry-After. An answer whose Retry-After is longer than we may
-        wait is returned as it is.
+        jitter, and not before Retry-After allows; but what a kept connection lost that
+        had ended meanwhile is sent again at once, one time. An answer whose Retry-After
+        is longer than we may wait is returned as it is.
 
         `tries` overrides how often. Raises OutOfTime when the deadline passed first,
         else Unreachable.
         """
         tries = tries or self._attempts
-        attempt = 0
+        attempt, again = 0, iter((True,))
         while True:
             attempt += 1
             wait = random.uniform(0.5, 1.0) * min(  # noqa: S311 - jitter, no secret
                 self._longest_wait, FIRST_WAIT_SECONDS * 2 ** (attempt - 1)
             )
             try:
-                reply = self._try_once(build(), deadline)
+                reply = self._try(build, deadline, again)
             except OutOfTime:
                 raise
             except Unreachable as exc:
@@ -188,7 +125,8 @@ class Transport:
                 asked = reply.retry_after()
                 if asked is not None and asked > self._longest_wait:
                     return reply
-                wait = wait if asked is None else asked
+                # Asked not to wait at all, it would still be the same in no time.
+                wait = max(wait, asked or 0.0)
                 if wait >= deadline.left():
                     return reply
                 log.debug(
@@ -203,6 +141,18 @@ class Transport:
     def close(self) -> None:
         """Close the kept connections."""
         self._exchange.close()
+
+    def _try(
+        self, build: Callable[[], Request], deadline: Deadline, again: Iterator[bool]
+    ) -> Reply:
+        """Try once, over a kept connection that had ended twice, if that is `again`."""
+        try:
+            return self._try_once(build(), deadline)
+        except Unreachable as exc:
+            # Servers close what is idle, and a request may cross that.
+            if isinstance(exc.__cause__, WasClosed) and next(again, False):
+                return self._try_once(build(), deadline)
+            raise
 
     def _try_once(self, request: Request, deadline: Deadline) -> Reply:
         budget = min(deadline.left(), self._longest_try)
@@ -225,23 +175,3 @@ class Transport:
 
 def _has_retried_status(reply: Reply) -> bool:
     return reply.status in RETRIED_STATUSES
-
-
-def read_body(
-    headers: Mapping[str, str] | HTTPMessage,
-    read: Callable[[int], bytes],
-    most_bytes: int,
-) -> bytes:
-    """Return a whole body; raises Unreachable if it is compressed or too long."""
-    if headers.get("Content-Encoding", "identity") != "identity":
-        raise Unreachable("answered with a compressed body", lasting=True)
-    chunks: list[bytes] = []
-    size = 0
-    while chunk := read(CHUNK_BYTES):
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > most_bytes:
-            raise Unreachable(
-                f"answered with more than {most_bytes >> 20} MiB", lasting=True
-            )
-    return b"".join(chunks)

@@ -6,6 +6,7 @@ for one call: a server that drips a byte a second gains nothing.
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 import time
@@ -18,6 +19,8 @@ class _Rearmed:
     """A socket whose timeout is the budget of all that follows, not of one call."""
 
     _until: float | None = None
+    #: Something arrived, since whoever asks last cleared this.
+    has_heard = False
 
     def settimeout(self, value: float | None) -> None:
         self._until = None if value is None else time.monotonic() + value
@@ -32,7 +35,9 @@ class _Rearmed:
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self._rearm()
-        return super().recv_into(*args, **kwargs)  # type: ignore[misc, no-any-return]
+        count: int = super().recv_into(*args, **kwargs)  # type: ignore[misc]
+        self.has_heard |= count > 0
+        return count
 
     def recv(self, *args: Any, **kwargs: Any) -> bytes:
         self._rearm()
@@ -49,6 +54,20 @@ class _Rearmed:
     def do_handshake(self, *args: Any, **kwargs: Any) -> None:
         self._rearm()
         super().do_handshake(*args, **kwargs)  # type: ignore[misc]
+
+
+class WithoutHints(http.client.HTTPResponse):
+    """An answer, read past what is said before it: 103 Early Hints, say.
+
+    http.client itself knows that only of 100 Continue.
+    """
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            said: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if not 101 < said[1] < 200:
+                return said
+            http.client.parse_headers(self.fp)
 
 
 class DeadlineSocket(_Rearmed, socket.socket):

@@ -80,7 +80,7 @@ class Outcome:
             "connect": self.error is not None,
             "collect": self.counts()["failed"] > 0
             or (self.error is None and self._collect_status() != ExitStatus.OK),
-            "push": any(sink.errors for sink in self._deliveries.values()),
+            "push": any(s.errors or s.run_errors for s in self._deliveries.values()),
             "bug": self.bug or bool(self._updates.faults),
         }
         return {stage for stage, has_failed in found.items() if has_failed}
@@ -94,7 +94,7 @@ class Outcome:
         parts += [
             f"{name}: ok{sink.note}"
             for name, sink in sorted(self._deliveries.items())
-            if not sink.errors
+            if not (sink.errors or sink.run_errors)
         ]
         return "; ".join([*parts, *self._problems()])
 
@@ -110,25 +110,27 @@ class Outcome:
         return _worst({e.status for e in errors if e} or {ExitStatus.UNAVAILABLE})
 
     def _sink_status(self) -> ExitStatus:
-        failed = [sink for sink in self._deliveries.values() if sink.errors]
+        """Return what became of this run's snapshots, and of what waited before.
+
+        It follows from what the sinks have, and only of the one that is alone from
+        which fault it met. Where nothing was learnt there was nothing to lose, and why
+        nothing was learnt says more.
+        """
+        sinks = self._deliveries.values()
+        failed = [sink for sink in sinks if sink.errors]
         if not failed:
-            return ExitStatus.OK
-        deferred = any(
-            error.status == ExitStatus.TEMPFAIL
-            for sink in failed
-            for error in sink.errors
-        )
-        if any(sink.delivered for sink in self._deliveries.values()):
-            return ExitStatus.TEMPFAIL if deferred else ExitStatus.PARTIAL
-        found = {_worst({error.status for error in sink.errors}) for sink in failed}
-        if found == {ExitStatus.IOERR} and not self._updates.has_news:
-            # Nothing of this run was lost; why nothing was collected says more.
+            told = all(not sink.run_errors for sink in sinks)
+            return ExitStatus.OK if told else ExitStatus.PARTIAL
+        if not self._updates.has_news:
             return ExitStatus.PARTIAL
-        if len(found) == 1:
-            return found.pop()
-        # Several sinks that fail in different ways: nothing was delivered anywhere.
-        stored = any(error.is_stored for sink in failed for error in sink.errors)
-        return ExitStatus.TEMPFAIL if deferred or stored else ExitStatus.IOERR
+        faults = {_worst({error.status for error in sink.errors}) for sink in failed}
+        if any(sink.delivered for sink in sinks):
+            deferred = ExitStatus.TEMPFAIL in faults
+            return ExitStatus.TEMPFAIL if deferred else ExitStatus.PARTIAL
+        waits = any(sink.waits for sink in failed)
+        if len(sinks) == 1 or faults == {ExitStatus.PROTOCOL}:
+            return faults.pop()
+        return ExitStatus.TEMPFAIL if waits else ExitStatus.IOERR
 
     def _problems(self) -> Iterable[str]:
         """Return what went wrong, each cause once, with the devices it concerns."""
@@ -140,7 +142,7 @@ class Outcome:
             if learnt.error and self._is_news(learnt):
                 concerned.setdefault(str(learnt.error), []).append(short_sn(sn))
         for sink in self._deliveries.values():
-            for error in sink.errors:
+            for error in (*sink.errors, *sink.run_errors):
                 concerned.setdefault(str(error), [])
         for text, serials in concerned.items():
             more = f" and {len(serials) - 8} more" if len(serials) > 8 else ""

@@ -180,9 +180,10 @@ class Worker:
 
     def _deliver_run(self) -> None:
         told, registry = None, None
-        for place, sink in enumerate(self._sinks):
-            # One that hangs may not use up what the others need.
-            part = self._deadline.share(1 / (len(self._sinks) - place))
+        # Who was down may cost the others nothing; who hangs only now, not everything.
+        sinks = sorted(self._sinks, key=lambda sink: sink.delivery.is_closed)
+        for place, sink in enumerate(sinks):
+            part = self._deadline.share(1 / (len(sinks) - place))
             status = self.outcome.status()
             if registry is None or status != told:
                 told, registry = status, self.registry()

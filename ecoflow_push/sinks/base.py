@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from ecoflow_push.errors import SinkError, WriteError
+from ecoflow_push.errors import ExitStatus, SinkError, WriteError
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
@@ -99,10 +99,22 @@ class Delivery:
     """How one sink fared in this run."""
 
     def __init__(self) -> None:
-        self.delivered = 0
+        #: Snapshots that were taken; of this run's, those that are kept for later, and
+        #: those that this sink will never get.
+        self.delivered = self.stored = self.lost = 0
         self.errors: list[SinkError] = []
+        #: What kept the run's own series away; no snapshot is lost with them.
+        self.run_errors: list[SinkError] = []
         #: What is worth a word beside "ok".
         self.note = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether what it does not have now is kept for it, or was not to be sent."""
+        return any(
+            error.is_stored or error.status == ExitStatus.TEMPFAIL
+            for error in self.errors
+        )
 
     @property
     def is_closed(self) -> bool:

@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 
 from ecoflow_push.config.kinds import is_made_of
 from ecoflow_push.errors import WriteError
+from ecoflow_push.net.reply import MOST_BYTES
 from ecoflow_push.net.retry import Reply, Request
 from ecoflow_push.sinks.server import Connection
 
@@ -73,7 +74,7 @@ class Gateway:
         if self._groups is None:
             reply = self._send(Request("GET", "/api/v1/metrics", {}), deadline)
             try:
-                found = json.loads(reply.body)["data"]
+                found = json.loads(reply.content(MOST_BYTES))["data"]
                 self._groups = [dict(each["labels"]) for each in found]
             except (ValueError, LookupError, TypeError, RecursionError) as exc:
                 text = f"{self._connection.what}: does not list its groups"

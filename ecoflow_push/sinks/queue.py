@@ -131,7 +131,7 @@ class Queue(Sink):
         """Give up; what was not taken until now is to be stored."""
         self._replay.is_abandoned = True
         if self._is_at_run:
-            self.delivery.errors.append(late("the run's own series"))
+            self.delivery.run_errors.append(late("the run's own series"))
         else:
             self._replay.stopped = late(self.name)
         self.close()
@@ -171,7 +171,7 @@ class Queue(Sink):
         if distrust := self._confirm(deadline):
             text = f"{self.name}: {distrust}"
             error = SinkError(text, CLOCK_CURE, status=ExitStatus.TEMPFAIL)
-            self.delivery.errors.append(error)
+            self.delivery.run_errors.append(error)
             return
         record = record_of(registry, self._labels.run_group, self._clock.now_ms())
         before_ms, live = self._endings.before(RUN)
@@ -186,9 +186,7 @@ class Queue(Sink):
             self._spool.remember(RUN, record.to_bytes())
             return
         text = f"the run's own series: {refusal.text}"
-        lost = SinkError(text, refusal.cure, status=ExitStatus.PARTIAL)
-        refused = WriteError(text, refusal.cure, bad=refusal.bad)
-        self.delivery.errors.append(refused if refusal.refuses_us else lost)
+        self.delivery.run_errors.append(WriteError(text, refusal.cure, bad=refusal.bad))
 
     def has_ended(self, sn: str) -> bool:
         """Return whether the device's end is delivered or stored, if it is due."""

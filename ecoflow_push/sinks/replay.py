@@ -127,7 +127,9 @@ class Replay:
             return None
         if not stored:
             why = self._spool.trouble or "SPOOL_MAX_BYTES is too small"
-            return SinkError(f"{error.text}; not stored either: {why}", error.cure)
+            text = f"{error.text}; not stored either: {why}"
+            bad = error.bad if isinstance(error, WriteError) else "server"
+            return WriteError(text, error.cure, bad=bad)
         keeps = f"{self._spool.samples} samples wait in the spool"
         if count := self._delivery.delivered:
             keeps = f"{count} snapshots were delivered, {keeps}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, quote, unquote
@@ -126,7 +127,9 @@ def read_server(read: Reader, prefix: str, *, query: bool = False) -> Server | N
 
 def _without_userinfo(url: SplitResult) -> str:
     netloc, path = url.netloc.rpartition("@")[2], quote(url.path, safe="/%")
-    return f"{url.scheme}://{netloc}{path}" + (f"?{url.query}" if url.query else "")
+    base = f"{url.scheme}://{netloc}{path}"
+    # A query stands behind a path, if only the root.
+    return f"{base}{'/' * (not path)}?{url.query}" if url.query else base
 
 
 class Connection:
@@ -142,11 +145,13 @@ class Connection:
         proxies: Mapping[str, str] | None = None,
         needs_body: bool = True,
         is_worth_a_retry: Callable[[Reply], bool] | None = None,
+        longest_try: float = math.inf,
     ) -> None:
         """Store what is needed, for arguments see Transport; nothing is contacted.
 
-        `headers` go with every request. Raises SettingsError when a certificate or key
-        file cannot be used.
+        `headers` go with every request. One try may last what is left of its deadline:
+        who is slow because he is busy is slower still if he is asked again. Raises
+        SettingsError when a certificate or key file cannot be used.
         """
         self.url = server.url
         self.headers = {**(headers or {}), **server.headers()}
@@ -160,6 +165,7 @@ class Connection:
             attempts=attempts,
             longest_wait=longest_wait,
             is_worth_a_retry=is_worth_a_retry,
+            longest_try=longest_try,
             variables=(f"{server.prefix}_URL", f"{server.prefix}_CA_FILE"),
         )
 
