@@ -52,11 +52,10 @@ def replace_file(
             if synced:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        # What makes the content may fail, too.
+    finally:
+        # It is still there if anything failed, what makes the content included.
         if os.path.lexists(temporary):
             os.unlink(temporary)
-        raise
 
 
 def sync_folder(path: str) -> None:

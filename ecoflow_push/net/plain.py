@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from ecoflow_push.errors import Unreachable
 from ecoflow_push.net.explain import WasClosed
-from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, read_body
+from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
 from ecoflow_push.net.sockets import WithoutHints, dial
 from ecoflow_push.net.trust import Trust
 
@@ -95,9 +95,10 @@ class PlainExchange:
             if response.length:
                 # Read in pieces, a body that ends early raises nothing by itself.
                 raise http.client.IncompleteRead(b"", response.length)
-        except (Unreachable, OSError, http.client.HTTPException, ValueError):
+        except (Unreachable, OSError, http.client.HTTPException, ValueError) as exc:
             if self._needs_body:
                 raise
+            chunks.append(cut_short(exc))
             connection.close()
         return b"".join(chunks)
 

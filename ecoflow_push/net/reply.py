@@ -131,7 +131,7 @@ def read_body(read: Callable[[int], bytes], chunks: list[bytes]) -> None:
     what came.
     """
     size = 0
-    while chunk := _piece(read, chunks):
+    while chunk := read(CHUNK_BYTES):
         chunks.append(chunk)
         size += len(chunk)
         if size > MOST_BYTES:
@@ -140,17 +140,15 @@ def read_body(read: Callable[[int], bytes], chunks: list[bytes]) -> None:
             )
 
 
-def _piece(read: Callable[[int], bytes], chunks: list[bytes]) -> bytes:
-    try:
-        return read(CHUNK_BYTES)
-    except Exception as exc:
-        # Of a chunk cut short, the innermost of several errors has what came.
-        link: BaseException | None = exc
-        while link:
-            if isinstance(link, IncompleteRead) and isinstance(link.partial, bytes):
-                chunks.append(link.partial)
-            link = link.__cause__
-        raise
+def cut_short(exc: BaseException) -> bytes:
+    """Return what came of a chunk that was cut short; the innermost error has it."""
+    came = b""
+    link: BaseException | None = exc
+    while link:
+        if isinstance(link, IncompleteRead) and isinstance(link.partial, bytes):
+            came = link.partial
+        link = link.__cause__
+    return came
 
 
 def _inflated(data: bytes, most_bytes: int, frames: tuple[int, ...]) -> bytes:

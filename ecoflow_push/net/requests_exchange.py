@@ -14,7 +14,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ecoflow_push.errors import Unreachable
 from ecoflow_push.net.explain import ProxyRefused, ProxyUnreachable, WasClosed, links
-from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, read_body
+from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
 from ecoflow_push.net.sockets import (
     CONNECT_SECONDS,
     WithoutHints,
@@ -93,9 +93,10 @@ class RequestsExchange:
         chunks: list[bytes] = []
         try:
             read_body(read, chunks)
-        except (Unreachable, OSError, urllib3.exceptions.HTTPError):
+        except (Unreachable, OSError, urllib3.exceptions.HTTPError) as exc:
             if self._needs_body:
                 raise
+            chunks.append(cut_short(exc))
         return b"".join(chunks)
 
     def _of_the_proxy(self, exc: requests.exceptions.ProxyError) -> OSError:
