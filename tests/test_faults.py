@@ -513,7 +513,8 @@ def push_limited(environ: dict[str, str], file_bytes: int) -> Run:
         f"sys.argv = ['push.py']; runpy.run_path({str(PUSH)!r}, run_name='__main__')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        # -B, or an import leaves a module that is cut short.
+        [sys.executable, "-B", "-c", code],
         env={"PATH": os.defpath, "PYTHONPATH": str(PUSH.parent), **environ},
         capture_output=True,
         text=True,

@@ -277,7 +277,8 @@ def limited(folder: str, most_bytes: int) -> subprocess.CompletedProcess[str]:
         "print([e.is_stored for e in entries], spool.trouble)"
     )
     return subprocess.run(
-        [sys.executable, "-c", code, folder],
+        # -B, or an import leaves a module that is cut short.
+        [sys.executable, "-B", "-c", code, folder],
         cwd=ROOT,
         capture_output=True,
         text=True,
