@@ -217,6 +217,11 @@ class WriteError(SinkError):
     was refused were taken all the same.
     """
 
+    #: It took all the time that it was given.
+    is_late = False
+    #: So many samples of the same record were taken in requests before this one.
+    written = 0
+
     def __init__(
         self,
         text: str,

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 # However long a Retry-After says: a wrong one must not silence us for a day.
 LONGEST_PAUSE_SECONDS = 900.0
+# Milliseconds of the year 33658.
+MOST = 1e15
 
 
 class DeviceRecord:
@@ -67,17 +70,46 @@ class DeviceRecord:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+class QueueRecord:
+    """What is remembered of one device's queue to an endpoint."""
+
+    __slots__ = (
+        *("delivered_ms", "failing", "first", "hung", "last", "rested", "sent_ms"),
+        *("served", "why"),
+    )
+
+    def __init__(self, row: Sequence[object] = (0, 0, 0, 0, 0, 0, "", "", "")) -> None:
+        numbers = [int(number_of(value) or 0) for value in row[:6]]
+        #: The number of the run in which it last had its turn; in how many runs in a
+        #: row it failed where others did not, and in how many of them it was plain that
+        #: it is not the line; whether it was in a request that hung; the time of the
+        #: last record that was taken, and of the last that may have been, since no
+        #: answer was heard.
+        self.served, self.rested, self.failing, self.hung = numbers[:4]
+        self.delivered_ms, self.sent_ms = numbers[4:]
+        #: The files of the oldest and the newest record that waits, "" if none does,
+        #: and with what it failed.
+        self.first, self.last, self.why = map(text_of, row[6:9])
+
+    def row(self) -> list[object]:
+        """Return what goes into the file."""
+        return [
+            *(self.served, self.rested, self.failing, self.hung),
+            *(self.delivered_ms, self.sent_ms),
+            *(self.first, self.last, self.why),
+        ]
+
+
+QUEUE_FIELDS = len(QueueRecord.__slots__)
+
+
 class EndpointRecord:
     """What is remembered of a remote-write endpoint; times in Unix seconds."""
 
     __slots__ = (
-        "failing",
-        "failing_runs",
-        "has_taken",
-        "name",
-        "pause_until",
-        "told_at",
-        "version",
+        *("aside", "failing_runs", "has_taken", "is_proven", "name"),
+        *("pause_until", "queues", "rest_told_at", "samples", "size", "stamp"),
+        *("told_at", "version"),
     )
 
     def __init__(self, fields: Mapping[str, object] | None = None) -> None:
@@ -88,17 +120,57 @@ class EndpointRecord:
         self.version = str(version) if version in ("1", "2") else ""
         #: It once took something: its address is right.
         self.has_taken = fields.get("has_taken") is True
+        #: It refused what no receiver takes: what it says of other things counts.
+        self.is_proven = fields.get("is_proven") is True
         #: When the log last said that something waits for another one.
         self.told_at = number_of(fields.get("told_at"))
         #: Until when it wants to be left alone.
         self.pause_until = number_of(fields.get("pause_until"))
-        #: The record that it answered with 5xx, and in how many runs in a row.
-        self.failing = text_of(fields.get("failing"))
+        #: In how many runs in a row it answered 5xx, and took nothing.
         self.failing_runs = int(number_of(fields.get("failing_runs")) or 0)
+        #: When the log last said that devices rest.
+        self.rest_told_at = number_of(fields.get("rest_told_at"))
+        #: The spool's folder as it was when this was true, "" if that is not known:
+        self.stamp = text_of(fields.get("stamp"))
+        #: samples and bytes that wait, bytes that were set aside,
+        self.samples, self.size, self.aside = (
+            int(number_of(fields.get(name)) or 0)
+            for name in ("samples", "size", "aside")
+        )
+        #: and the queues, by device.
+        self.queues: dict[str, QueueRecord] = {}
+        queues = fields.get("queues")
+        for device, row in (queues if isinstance(queues, dict) else {}).items():
+            if isinstance(row, list) and len(row) == QUEUE_FIELDS and text_of(device):
+                self.queues[device] = QueueRecord(row)
+            else:
+                # Of another version, perhaps: what it says of files must be looked at.
+                self.stamp = ""
 
     def fields(self) -> dict[str, object]:
         """Return what goes into the file."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        found = {name: getattr(self, name) for name in self.__slots__}
+        rows = {device: queue.row() for device, queue in self.queues.copy().items()}
+        return {**found, "queues": rows}
+
+    def queue(self, device: str) -> QueueRecord:
+        """Return what is remembered of a device's queue, from now on."""
+        return self.queues.setdefault(device, QueueRecord())
+
+    @property
+    def newest_ms(self) -> int:
+        """The time (ms) of the newest record that was taken, 0 if none was."""
+        return max((queue.delivered_ms for queue in self.queues.values()), default=0)
+
+    @property
+    def resting(self) -> int:
+        """How many devices failed where others did not."""
+        return sum(queue.rested > 0 for queue in self.queues.values())
+
+    def forget(self, kept: AbstractSet[str]) -> None:
+        """Forget the queues of all devices but these."""
+        for device in self.queues.keys() - kept:
+            del self.queues[device]
 
     def pause_for(self, now: float) -> float:
         """Return for how many seconds it still wants to be left alone."""
@@ -119,11 +191,11 @@ def counts_of(value: object) -> dict[str, int]:
 
 def number_of(value: object) -> float | None:
     """Return a time or a count that a file says, None if it is none."""
-    # 1e12 s: any time and count we write; keeps infinities of a damaged file out.
+    # Any time and count we write; keeps infinities of a damaged file out.
     if (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and 0 <= value < 1e12
+        and 0 <= value < MOST
     ):
         return float(value)
     return None

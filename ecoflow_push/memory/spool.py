@@ -1,294 +1,285 @@
-"""The spool: what remote-write has not taken yet, one immutable file per snapshot.
+"""The spool: what remote-write has not taken yet, one queue for each device.
 
-    spool-0f3a51c2b7d9/                           one folder per endpoint
-        001764057600123.312.R331ZFAKE0000001      milliseconds, samples, device
-        last/R331ZFAKE0000001                     what was delivered last
-        bad/001764057540088.312.R331ZFAKE0000001  set aside
-
-A file is written beside its name, flushed, renamed, and counts as stored once the
-folder is flushed too: less lost the last record in every simulated power cut
-(protocol/host.md#power-cuts). Nothing is ever appended to, so damage costs one record.
+How much waits, and each device's oldest and newest record, are remembered from run to
+run; the folder is listed only by a run that needs more, or if anything in it changed
+meanwhile. So the cost of a run in an outage does not grow with the outage.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import time
-from bisect import insort
-from collections.abc import Iterable
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ecoflow_push.memory.entry import (
-    MOST_BYTES,
-    Entry,
-    entry_named,
-    framed,
-    unframed,
-)
-from ecoflow_push.memory.files import TEMPORARY, replace_file, sync_folder
+from ecoflow_push.memory.entry import Entry, entry_named
+from ecoflow_push.memory.folder import BAD, LAST, Folder, by_name
 
-BAD, LAST = "bad", "last"
+if TYPE_CHECKING:
+    from ecoflow_push.memory.records import EndpointRecord
+
+
+class Keep:
+    """How the spool of a timestamped sink is kept.
+
+    `ahead`: records are stored before they are sent, not only when that failed.
+    `max_age` is in seconds.
+    """
+
+    __slots__ = ("ahead", "max_age", "max_bytes")
+
+    def __init__(
+        self,
+        *,
+        ahead: bool = True,
+        max_age: float = 86_400.0,
+        max_bytes: int = 200 * 1024 * 1024,
+    ) -> None:
+        self.ahead = ahead
+        self.max_age = max_age
+        self.max_bytes = max_bytes
 
 
 class Spool:
-    """The files of one endpoint; whoever uses it holds the state's lock.
+    """The queues of one endpoint; whoever uses it holds the state's lock."""
 
-    `trouble` says why nothing can be stored, "" if it can.
-    """
-
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, keep: Keep | None = None) -> None:
         """Name the folder; `open` makes it."""
-        self.folder = folder
-        self._set_aside: list[tuple[str, int]] = []
-        self._touched = False
-        self._is_open = False
-        self.trouble = ""
-        #: What waits, oldest first.
-        self.entries: list[Entry] = []
-        #: How long (s) the disk may still take: the network needs time, too.
-        self.seconds = float("inf")
-        self._of: dict[str, list[Entry]] = {}
+        self.keep = keep or Keep()
+        self.files = Folder(folder)
+        #: By device, oldest first; before the listing the first and last of each.
+        self._queues: dict[str, list[Entry]] = {}
+        self._is_listed = False
+        self._samples = 0
+        # None as long as nobody has looked.
+        self._size: int | None = None
+        self._aside: int | None = None
         self._uncommitted: list[Entry] = []
 
-    def open(self) -> None:
-        """Make the folders (0700), clear what a killed run left, list what waits."""
+    @property
+    def folder(self) -> str:
+        """Its path."""
+        return self.files.path
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be stored, "" if it can."""
+        return self.files.trouble
+
+    def open(self, known: EndpointRecord | None = None) -> None:
+        """Make the folders; take what is `known` of them, if it is still true."""
         try:
-            self._make_folders()
-            self.entries = self._listed()
-            for entry in self.entries:
-                self._of.setdefault(entry.device, []).append(entry)
-            self._is_open = True
+            self.files.make()
+            if not (known and self._is_known(known)):
+                self._list()
+                # What a killed run left goes from there, too.
+                for inside in (BAD, LAST):
+                    self.files.listed(inside)
         except OSError as exc:
-            self.trouble = f"cannot use the spool {self.folder}: {exc.strerror}"
+            self.files.is_made = False
+            text = f"cannot use the spool {self.folder}: {exc.strerror}"
+            self.files.trouble = text
+
+    def note(self, known: EndpointRecord, *, is_sure: bool = True) -> None:
+        """Let the next run know what waits; the folder must not change after this.
+
+        Where it may, that is not `is_sure`, and the next run looks.
+        """
+        known.stamp = self.files.stamp() if is_sure and self.files.is_made else ""
+        known.samples = self._samples
+        known.size, known.aside = self.size, self.aside
+        for device in known.queues.keys() | self._queues.keys():
+            queue = [e for e in self._queues.get(device, ()) if e.has_file]
+            record = known.queue(device)
+            record.first = queue[0].name if queue else ""
+            record.last = queue[-1].name if queue else ""
+
+    # -- the queues -----------------------------------------------------------------
+
+    def devices(self) -> list[str]:
+        """Return the devices of which anything waits."""
+        return [device for device, queue in self._queues.copy().items() if queue]
+
+    def head(self, device: str) -> Entry | None:
+        """Return the oldest entry of a device, None if nothing waits."""
+        return next(iter(self._queues.get(device, ())), None)
+
+    def has_backlog(self, device: str) -> bool:
+        """Return whether more waits of a device than what this run has collected."""
+        return any(not entry.is_fresh for entry in self._queues.get(device, ()))
+
+    def queue(self, device: str) -> list[Entry]:
+        """Return all that waits of a device, oldest first."""
+        if self.has_backlog(device):
+            self._list()
+        return self._queues.get(device, [])
+
+    def waiting(self, device: str) -> Iterator[Entry]:
+        """Yield what waits of a device in files, newest first."""
+        if queue := self._queues.get(device):
+            newest = queue[-1]
+            yield newest
+            yield from (e for e in self.queue(device)[::-1] if e is not newest)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All that waits in files, oldest first."""
+        self._list()
+        found = [e for queue in self._queues.values() for e in queue if e.has_file]
+        return sorted(found, key=by_name)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """When the oldest of what waits was collected, None if nothing waits."""
+        heads = [e for queue in self._queues.values() for e in queue[:1] if e.has_file]
+        return min((entry.time_ms for entry in heads), default=None)
+
+    @property
+    def newest_ms(self) -> int:
+        """When the newest of what waits was collected, 0 if nothing waits."""
+        tails = [queue[-1] for queue in self._queues.values() if queue]
+        return max((entry.time_ms for entry in tails), default=0)
+
+    @property
+    def samples(self) -> int:
+        """How many samples wait."""
+        return self._samples
+
+    @property
+    def size(self) -> int:
+        """The bytes of all that waits."""
+        if self._size is None:
+            self._size = sum(map(self.files.size_of, self.entries))
+        return self._size
+
+    @property
+    def aside(self) -> int:
+        """The bytes of what was set aside."""
+        if self._aside is None:
+            self._aside = sum(
+                self.files.size_of(entry, BAD) for entry in self.files.listed(BAD)
+            )
+        return self._aside
+
+    def too_many(self) -> list[Entry]:
+        """Return the oldest entries that must go for the rest to fit.
+
+        What was set aside goes before them, by this call.
+        """
+        most_bytes = self.keep.max_bytes
+        if not self.files.is_made:
+            return []
+        if self.size + self.aside > most_bytes:
+            for entry in self.files.listed(BAD):
+                if self.size + self.aside <= most_bytes:
+                    break
+                self._aside = self.aside - self.files.size_of(entry, BAD)
+                self.files.remove(entry, BAD)
+        over, waiting = [], self.size
+        for entry in self.entries if waiting > most_bytes else ():
+            if waiting <= most_bytes:
+                break
+            waiting -= self.files.size_of(entry)
+            over.append(entry)
+        return over
+
+    # -- in and out -----------------------------------------------------------------
+
+    def add(self, entry: Entry) -> None:
+        """Put an entry into its device's queue."""
+        if self._place(entry) is None:
+            insort(self._queues.setdefault(entry.device, []), entry, key=by_name)
 
     def write(self, entry: Entry) -> None:
-        """Write the file of an entry, whole or not at all; `trouble` says if not.
-
-        `commit` makes it last. What is in its file is let go of.
-        """
-        if not self._is_open or entry.content is None:
+        """Write the file of an entry; `commit` makes it last, `trouble` says if not."""
+        if not self.files.write(entry):
             return
-        if self.seconds <= 0:
-            self.trouble = f"the disk of {self.folder} is too slow to store all"
-            return
-        began = time.monotonic()
-        try:
-            replace_file(self._path(entry), entry.content, 0o600)
-        except OSError as exc:
-            self._note(exc)
-            return
-        finally:
-            self.seconds -= time.monotonic() - began
-        entry.size = len(entry.content)
-        entry.has_file = True
-        # Of a thousand devices they need not all be in memory.
-        entry.content = None
         self._uncommitted.append(entry)
-        insort(self.entries, entry, key=_by_name)
-        insort(self._of.setdefault(entry.device, []), entry, key=_by_name)
+        self._samples += entry.samples
+        if self._size is not None:
+            self._size += entry.size
+        self.add(entry)
 
     def commit(self) -> None:
         """Make durable what was written; `trouble` says if not."""
-        if self._uncommitted and self._sync():
+        if self._uncommitted and self.files.sync():
             for entry in self._uncommitted:
                 entry.is_stored = True
             self._uncommitted.clear()
 
     def read(self, entry: Entry) -> bytes:
-        """Return the record of an entry; raises ValueError if the file is damaged."""
-        if entry.content is not None:
-            return unframed(entry.content)
-        return self._read(self._path(entry))
+        """Return the record of an entry; raises ValueError for damage, OSError."""
+        return self.files.read(entry)
 
     def delivered(self, entry: Entry) -> None:
         """Take an entry out; its record is the device's last one from now on."""
-        last = self._path_of_last(entry.device)
-        self._forget(entry)
-        try:
-            if entry.has_file:
-                os.replace(self._path(entry), last)
-            elif entry.content is not None:
-                self._remember(entry.device, entry.content)
-        except OSError as exc:
-            self._note(exc)
-            if entry.has_file:
-                self._unlink(self._path(entry))
-
-    def remember(self, device: str, body: bytes) -> None:
-        """Make a record that was never stored the device's last one.
-
-        It need not outlast a power cut: what it is for is a courtesy.
-        """
-        self._remember(device, framed(body))
+        self._take_out(entry)
+        self.files.delivered(entry)
 
     def discard(self, entry: Entry, *, keep: bool = False) -> None:
         """Take an entry out for good; with `keep` its file is set aside."""
-        self._forget(entry)
+        self._take_out(entry)
         if not entry.has_file:
             return
-        if keep:
-            aside = os.path.join(self.folder, BAD, entry.name)
-            with contextlib.suppress(OSError):
-                os.replace(self._path(entry), aside)
-                self._set_aside.append((entry.name, entry.size))
-                return
-        self._unlink(self._path(entry))
-
-    def too_many(self, most_bytes: int) -> list[Entry]:
-        """Return the oldest entries that must go for the rest to fit.
-
-        What was set aside goes before them, by this call.
-        """
-        waiting = sum(entry.size for entry in self.entries)
-        aside = sum(size for _, size in self._set_aside)
-        while self._set_aside and waiting + aside > most_bytes:
-            name, size = self._set_aside.pop(0)
-            aside -= size
-            self._unlink(os.path.join(self.folder, BAD, name))
-        over = []
-        for entry in self.entries:
-            if waiting <= most_bytes:
-                break
-            waiting -= entry.size
-            over.append(entry)
-        return over
-
-    def last(self, device: str) -> bytes | None:
-        """Return the record of a device that was delivered last, None if unknown."""
-        if not self._is_open:
-            return None
-        try:
-            return self._read(self._path_of_last(device))
-        except (OSError, ValueError):
-            return None
-
-    def waiting(self, device: str) -> list[Entry]:
-        """Return the entries of a device that wait, newest first."""
-        return self._of.get(device, [])[::-1]
-
-    @property
-    def samples(self) -> int:
-        """How many samples wait."""
-        return sum(entry.samples for entry in self.entries)
-
-    @property
-    def size(self) -> int:
-        """The bytes of all that waits and of what was set aside."""
-        aside = sum(size for _, size in self._set_aside)
-        return sum(entry.size for entry in self.entries) + aside
+        if keep and self.files.set_aside(entry):
+            if self._aside is not None:
+                self._aside += self.files.size_of(entry, BAD)
+        else:
+            self.files.remove(entry)
 
     def remove_if_unused(self, since: float) -> None:
         """Remove the folders if nothing waits, and nothing was done since (Unix s)."""
-        last = os.path.join(self.folder, LAST)
-        with contextlib.suppress(OSError):
-            if not self._is_open or self.entries or os.stat(last).st_mtime > since:
-                return
-            for folder in (last, os.path.join(self.folder, BAD)):
-                for name in os.listdir(folder):
-                    os.unlink(os.path.join(folder, name))
-                os.rmdir(folder)
-            os.rmdir(self.folder)
+        is_empty = self.files.is_made and not self.devices()
+        if is_empty and self.files.is_idle(since):
+            self.files.destroy()
 
-    def forget(self, kept: Iterable[str]) -> None:
-        """Forget the last records of all devices but these."""
-        if not self._is_open:
+    def _take_out(self, entry: Entry) -> None:
+        if not entry.is_fresh:
+            # What comes behind it is not known before.
+            self._list()
+        place = self._place(entry)
+        if place is None:
             return
-        folder, kept = os.path.join(self.folder, LAST), set(kept)
-        with contextlib.suppress(OSError):
-            for name in os.listdir(folder):
-                if name not in kept:
-                    self._unlink(os.path.join(folder, name))
+        del self._queues[entry.device][place]
+        if entry.has_file:
+            self._samples -= entry.samples
+            if self._size is not None:
+                self._size -= self.files.size_of(entry)
 
-    def sync(self) -> None:
-        """Make it durable that entries are out: else they would be sent again."""
-        if self._touched and self._is_open:
-            self._sync()
-            self._touched = False
+    def _place(self, entry: Entry) -> int | None:
+        queue = self._queues.get(entry.device, [])
+        place = bisect_left(queue, entry.name, key=by_name)
+        return place if queue[place : place + 1] == [entry] else None
 
-    # -- files ----------------------------------------------------------------------
+    # -- what is known --------------------------------------------------------------
 
-    def _make_folders(self) -> None:
-        for name in ("", BAD, LAST):
-            # What it points to is not ours to write to.
-            if os.path.islink(os.path.join(self.folder, name).rstrip("/")):
-                raise PermissionError(0, "it is a symbolic link")
-        is_new = not os.path.isdir(self.folder)
-        umask = os.umask(0o077)
-        try:
-            for name in (BAD, LAST):
-                os.makedirs(os.path.join(self.folder, name), exist_ok=True)
-        finally:
-            os.umask(umask)
-        if is_new:
-            sync_folder(os.path.dirname(self.folder))
-        if not os.access(self.folder, os.W_OK):
-            # What cannot be taken out would be sent again by every run.
-            raise PermissionError(0, "it cannot be written")
-
-    def _remember(self, device: str, content: bytes) -> None:
-        if self._is_open:
-            with contextlib.suppress(OSError):
-                last = self._path_of_last(device)
-                replace_file(last, content, 0o600, synced=False)
-
-    def _listed(self) -> list[Entry]:
-        entries = self._scan(self.folder)
-        self._set_aside = [
-            (entry.name, entry.size)
-            for entry in self._scan(os.path.join(self.folder, BAD))
-        ]
-        self._scan(os.path.join(self.folder, LAST))
-        return entries
-
-    def _scan(self, folder: str) -> list[Entry]:
-        found = []
-        with os.scandir(folder) as files:
-            for file in files:
-                if not file.is_file(follow_symlinks=False):
-                    continue
-                if file.name.endswith(TEMPORARY):
-                    self._unlink(file.path)
-                elif entry := entry_named(file.name):
-                    entry.size = file.stat(follow_symlinks=False).st_size
-                    found.append(entry)
-        return sorted(found, key=_by_name)
-
-    def _read(self, path: str) -> bytes:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        with open(os.open(path, flags), "rb") as file:
-            return unframed(file.read(MOST_BYTES))
-
-    def _path(self, entry: Entry) -> str:
-        return os.path.join(self.folder, entry.name)
-
-    def _path_of_last(self, device: str) -> str:
-        return os.path.join(self.folder, LAST, device)
-
-    def _forget(self, entry: Entry) -> None:
-        self._touched = True
-        for waiting in (self.entries, self._of.get(entry.device, [])):
-            if entry in waiting:
-                waiting.remove(entry)
-
-    def _unlink(self, path: str) -> None:
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
-        except OSError as exc:
-            self._note(exc)
-
-    def _sync(self) -> bool:
-        try:
-            sync_folder(self.folder)
-        except OSError as exc:
-            self._note(exc)
+    def _is_known(self, known: EndpointRecord) -> bool:
+        """Take what the last run knew, if no name came or went since."""
+        if not known.stamp or known.stamp != self.files.stamp():
             return False
+        if known.samples and not any(q.first for q in known.queues.values()):
+            return False
+        for device, queue in known.queues.items():
+            ends = sorted({name for name in (queue.first, queue.last) if name})
+            entries = [entry for name in ends if (entry := entry_named(name))]
+            if len(entries) < len(ends) or any(e.device != device for e in entries):
+                return False
+            if entries:
+                self._queues[device] = entries
+        self._samples, self._size = known.samples, known.size
+        self._aside = known.aside
         return True
 
-    def _note(self, exc: OSError) -> None:
-        self.trouble = f"cannot write the spool {self.folder}: {exc.strerror}"
-
-
-def _by_name(entry: Entry) -> str:
-    return entry.name
+    def _list(self) -> None:
+        if self._is_listed or not self.files.is_made:
+            return
+        mine = {e.name: e for queue in self._queues.values() for e in queue}
+        there = {entry.name: entry for entry in self.files.listed()}
+        queues: dict[str, list[Entry]] = {}
+        samples = 0
+        for entry in sorted((there | mine).values(), key=by_name):
+            if entry.has_file and entry.name not in there:
+                continue
+            queues.setdefault(entry.device, []).append(entry)
+            samples += entry.samples if entry.has_file else 0
+        # At once: an abandoned thread may be in here.
+        self._queues, self._samples, self._is_listed = queues, samples, True

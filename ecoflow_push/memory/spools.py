@@ -5,29 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ecoflow_push.memory.spool import Spool
 
-
-class Keep:
-    """How the spool of a timestamped sink is kept.
-
-    `ahead`: records are stored before they are sent, not only when that failed.
-    `max_age` is in seconds.
-    """
-
-    __slots__ = ("ahead", "max_age", "max_bytes")
-
-    def __init__(
-        self,
-        *,
-        ahead: bool = True,
-        max_age: float = 86_400.0,
-        max_bytes: int = 20 * 1024 * 1024,
-    ) -> None:
-        self.ahead = ahead
-        self.max_age = max_age
-        self.max_bytes = max_bytes
+if TYPE_CHECKING:
+    from ecoflow_push.memory.records import EndpointRecord
 
 
 def endpoint_folder(state_folder: str, *endpoint: str) -> str:
@@ -36,8 +21,13 @@ def endpoint_folder(state_folder: str, *endpoint: str) -> str:
     return os.path.join(state_folder, f"spool-{digest}")
 
 
-def other_spools(own_folder: str) -> list[Spool]:
-    """Return the spools of endpoints that were once set and are not now."""
+def other_spools(
+    own_folder: str, known: Mapping[str, EndpointRecord] = MappingProxyType({})
+) -> list[Spool]:
+    """Return the spools of endpoints that were once set and are not now.
+
+    `known` is what is remembered of them, by the names of their folders.
+    """
     parent, own = os.path.split(own_folder)
     found = []
     with contextlib.suppress(OSError):
@@ -45,6 +35,6 @@ def other_spools(own_folder: str) -> list[Spool]:
             is_link = os.path.islink(os.path.join(parent, name))
             if name.startswith("spool-") and name != own and not is_link:
                 spool = Spool(os.path.join(parent, name))
-                spool.open()
+                spool.open(known.get(name))
                 found.append(spool)
     return found

@@ -51,7 +51,7 @@ class State:
         self.failures: dict[str, int] = {}
         #: What is known of the remote-write endpoint of this run, and of others.
         self.endpoint = EndpointRecord()
-        self._endpoints: dict[str, EndpointRecord] = {}
+        self.endpoints: dict[str, EndpointRecord] = {}
         self._gateway = ""
         self._refusals = 0
         self._refused_at: float | None = None
@@ -107,7 +107,7 @@ class State:
             "dropped": self.dropped,
             "runs": self.runs,
             "failures": self.failures,
-            "endpoints": [each.fields() for each in self._endpoints.values()],
+            "endpoints": [each.fields() for each in self.endpoints.values()],
             "gateway": self._gateway,
             "refusals": self._refusals,
             "refused_at": self._refused_at,
@@ -134,11 +134,11 @@ class State:
 
     def use_endpoint(self, name: str) -> None:
         """Note where records are written; each endpoint has its own memory."""
-        known = self._endpoints.pop(name, None)
+        known = self.endpoints.pop(name, None)
         self.endpoint = known or EndpointRecord({"name": name})
         # The one in use last, so that the oldest are forgotten.
-        kept = list(self._endpoints.items())[1 - MOST_ENDPOINTS :]
-        self._endpoints = {**dict(kept), name: self.endpoint}
+        kept = list(self.endpoints.items())[1 - MOST_ENDPOINTS :]
+        self.endpoints = {**dict(kept), name: self.endpoint}
 
     def accepted(self) -> None:
         """Note that EcoFlow took the keys."""
@@ -182,7 +182,7 @@ class State:
         endpoints = data.get("endpoints")
         for fields in endpoints if isinstance(endpoints, list) else ():
             if isinstance(fields, dict) and (name := text_of(fields.get("name"))):
-                self._endpoints[name] = EndpointRecord(fields)
+                self.endpoints[name] = EndpointRecord(fields)
         self._gateway = text_of(data.get("gateway"))
         self._refusals = int(number_of(data.get("refusals")) or 0)
         self._refused_at = number_of(data.get("refused_at"))

@@ -41,9 +41,12 @@ LONGEST_KEY = 512
 NAMINGS = ("ecoflow", "berezhinskiy")
 
 _SEPARATORS = re.compile(r"[.\[\]_]+")
-# Before a capital that follows a small letter or digit, or that starts a word.
-_BOUNDARY = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_CAPITAL = re.compile(r"(?<=[^_])(?=[A-Z])")
+# Before a capital that follows a small letter or digit, or that starts a word; before
+# any.
+_BOUNDARIES = (
+    r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])",
+    r"(?<=[^_])(?=[A-Z])",
+)
 _FOREIGN = re.compile(r"[^a-z0-9_]")
 
 
@@ -69,9 +72,14 @@ def metric_name(key: str, naming: str = NAMINGS[0]) -> str:
     Existing dashboards for EcoFlow rely on one of two spellings, which differ on runs
     of capitals: pd_chg_power_ac, pd_chg_power_a_c (protocol/names.md#spellings).
     """
-    boundary = _BOUNDARY if naming == NAMINGS[0] else _CAPITAL
-    name = boundary.sub("_", _SEPARATORS.sub("_", key).strip("_")).lower()
+    name = _boundary(naming).sub("_", _SEPARATORS.sub("_", key).strip("_")).lower()
     return _FOREIGN.sub("_", name)
+
+
+@lru_cache(maxsize=2)
+def _boundary(naming: str) -> re.Pattern[str]:
+    # A run needs one of them, and they take time to compile.
+    return re.compile(_BOUNDARIES[NAMINGS.index(naming)])
 
 
 def raw_samples(

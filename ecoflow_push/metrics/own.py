@@ -38,6 +38,9 @@ RUN_METRICS = {
     "push_spool_oldest_timestamp_seconds": (
         "When the oldest of the samples in the spool were collected."
     ),
+    "push_spool_resting_devices": (
+        "Devices of which remote-write takes nothing, while it takes others."
+    ),
     "push_dropped_samples_total": "Samples that remote-write will never get.",
     "push_build_info": "The version of ecoflow_push; always 1.",
 }

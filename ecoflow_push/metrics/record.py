@@ -40,6 +40,11 @@ class Record(NamedTuple):
     values: list[float]
     ended: list[tuple[str, int]]
 
+    @property
+    def size(self) -> int:
+        """How many samples it has, markers among them."""
+        return len(self.names) + len(self.ended)
+
     def keys(self) -> set[SeriesKey]:
         """Return the series that have a value here."""
         sets = [self.label_sets[place] for place in self.places]

@@ -32,14 +32,15 @@ def run_registry(
     failures: Mapping[str, float] = NONE,
     waiting: int = 0,
     oldest_at: float | None = None,
+    resting: int = 0,
     dropped: Mapping[str, float] | None = None,
 ) -> CollectorRegistry:
     """Return a fresh registry of the run's own series.
 
     Times are in Unix seconds, durations in seconds. `runs` and `failures`, by stage,
     are counts over all runs that are remembered, `runs` None without a memory.
-    `waiting`, `oldest_at` and `dropped`, by reason, are of the spool; `dropped` is None
-    where there is none.
+    `waiting`, `oldest_at`, devices that are `resting` and `dropped`, by reason, are of
+    the spool; `dropped` is None where there is none.
     """
     builder = RegistryBuilder(labels.prefix, labels.extra)
     own = builder.own
@@ -60,6 +61,7 @@ def run_registry(
             own("push_failures_total", count, stage=stage)
     if dropped is not None:
         own("push_spool_samples", waiting)
+        own("push_spool_resting_devices", resting)
         if oldest_at is not None:
             own("push_spool_oldest_timestamp_seconds", oldest_at)
         for reason, count in dropped.items():

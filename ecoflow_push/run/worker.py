@@ -215,6 +215,7 @@ class Worker:
             failures=failures,
             waiting=backlog.samples if backlog else 0,
             oldest_at=backlog.oldest_at if backlog else None,
+            resting=backlog.resting if backlog else 0,
             dropped=backlog.dropped if backlog else None,
         )
 

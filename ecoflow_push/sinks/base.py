@@ -12,7 +12,7 @@ A sink keeps of an update what it needs and lets the rest go.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ecoflow_push.errors import ExitStatus, SinkError, WriteError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
     from ecoflow_push.errors import Finding
+    from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.record import Record
     from ecoflow_push.net.deadline import Deadline
 
@@ -82,15 +83,21 @@ class Update:
 class Backlog:
     """What waits for a sink, and what is lost to it, by reason, over all runs.
 
-    `oldest_at` in Unix seconds, None if nothing waits.
+    `oldest_at` in Unix seconds, None if nothing waits. Of `resting` devices nothing is
+    taken, of others it is.
     """
 
-    __slots__ = ("dropped", "oldest_at", "samples")
+    __slots__ = ("dropped", "oldest_at", "resting", "samples")
 
     def __init__(
-        self, samples: int, oldest_at: float | None, dropped: Mapping[str, float]
+        self,
+        samples: int,
+        oldest_at: float | None,
+        dropped: Mapping[str, float],
+        resting: int = 0,
     ) -> None:
         self.samples = samples
+        self.resting = resting
         self.oldest_at = oldest_at
         self.dropped = dropped
 
@@ -208,16 +215,34 @@ class TimestampedSink(ABC):
     name: str
     #: What was found out of the receiver that the next run should know, "" if nothing.
     learnt: str = ""
+    #: It is known to be what it should be: what it takes is taken.
+    is_proven = True
+    #: The last write was taken, or not, at another try than its first.
+    was_repeated = False
+    #: Of a try of the last write nobody heard how it ended: it may have been taken.
+    was_unheard = False
+    #: How many samples one request holds, and how many requests there may be at once.
+    most_samples: int = 2000
+    most_in_flight = 1
 
     @abstractmethod
     def write(
-        self, record: Record, deadline: Deadline, tries: int | None = None
+        self, records: Sequence[Record], deadline: Deadline, tries: int | None = None
     ) -> None:
-        """Write all of `record`; raises WriteError.
+        """Write all of `records`, of each device oldest first; raises WriteError.
 
-        After one whose `bad` is "content" the record is over; after all others it is to
-        be written again, whole. `tries` overrides how often it is tried.
+        They are taken all together or not. `tries` overrides how often it is tried.
         """
+
+    def twin(self) -> TimestampedSink:
+        """Return another one, as much known, that may write while this one does.
+
+        Needed where `most_in_flight` is more than 1.
+        """
+        raise NotImplementedError
+
+    def prove(self, deadline: Deadline) -> None:  # noqa: B027
+        """Find out whether it `is_proven`; raises WriteError for what cannot be."""
 
     @abstractmethod
     def ask_the_time(self, deadline: Deadline) -> float | None:
@@ -231,3 +256,17 @@ def late(what: str) -> WriteError:
     """Return the error of what did not come back in time."""
     cure = "look for a firewall in the way, then raise RUN_DEADLINE"
     return WriteError(f"{what}: no answer in time", cure, is_down=True)
+
+
+def as_door(error: WriteError, state: State) -> WriteError:
+    """Return what a refusal means where nothing is taken."""
+    text = error.text
+    if not state.endpoint.has_taken:
+        text += "; nothing was ever taken there"
+    return WriteError(text, error.cure, bad="address", answered=error.answered)
+
+
+def no_time_left(name: str) -> SinkError:
+    """Return that a run was too short for all there is."""
+    cure = "the next runs go on with it"
+    return SinkError(f"{name}: no time left", cure, status=ExitStatus.TEMPFAIL)

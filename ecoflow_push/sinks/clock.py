@@ -9,8 +9,23 @@ import time
 from collections.abc import Callable
 
 MOST_OFFSET_SECONDS = 300.0
-# Between what a snapshot and the run say of the time of one moment.
-MOST_SKEW_MS = 1000
+WAS_SET = "the clock was set while the run was at work"
+# How far two clocks may differ on how long it is since a moment, or on that moment.
+MOST_SKEW_SECONDS = 1.0
+# One that also counts the time in which the machine slept, where there is one.
+STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# Between two readings that are to be of one instant; a process may be stopped there.
+SAME_INSTANT_SECONDS = 0.01
+
+
+def _lead() -> float:
+    """Return how far the wall clock is ahead of the steady one, at one instant (s)."""
+    while True:
+        before = time.clock_gettime(STEADY)
+        wall = time.time()
+        after = time.clock_gettime(STEADY)
+        if after - before <= SAME_INSTANT_SECONDS:
+            return wall - after
 
 
 class Clock:
@@ -19,13 +34,12 @@ class Clock:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         """Begin with the run; `now` returns Unix seconds."""
         self._now = now
-        self._started = time.monotonic()
+        self._started = now()
+        self._lead = _lead()
         #: How far it is ahead of the first who told (s), None if nobody did.
         self.offset: float | None = None
         #: Why it is not to be trusted, "" if nothing speaks against it.
         self.distrust = ""
-        self._first_ms: int | None = None
-        self._last_ms = 0
 
     def now(self) -> float:
         """Return Unix seconds."""
@@ -48,20 +62,16 @@ class Clock:
                 self.distrust = f"the clock is {abs(offset):.0f} s {way} the servers'"
 
     def stamped(self, time_ms: int) -> None:
-        """Note when something of this run was collected."""
-        first_ms = time_ms if self._first_ms is None else self._first_ms
-        self._first_ms = min(first_ms, time_ms)
-        self._last_ms = max(self._last_ms, time_ms)
+        """See if what was collected in this run is of its time."""
+        first, last = self._started - MOST_SKEW_SECONDS, self._now() + MOST_SKEW_SECONDS
+        if not first <= time_ms / 1000 <= last:
+            self.distrust = WAS_SET
         self.watch()
 
     def watch(self) -> None:
-        """See if all of this run lies between its beginning and now."""
-        if self._first_ms is None:
-            return
-        now_ms, elapsed = self.now_ms(), time.monotonic() - self._started
-        earliest_ms = now_ms - round(elapsed * 1000) - MOST_SKEW_MS
-        if self._first_ms < earliest_ms or self._last_ms > now_ms + MOST_SKEW_MS:
-            self.distrust = "the clock was set while the run was at work"
+        """See if the clock went on as a clock does since the run began."""
+        if abs(_lead() - self._lead) > MOST_SKEW_SECONDS:
+            self.distrust = WAS_SET
 
     def went_back(self, seconds: float) -> None:
         """Note that what was said last is so far ahead; nobody could explain it."""
@@ -75,6 +85,11 @@ class Clock:
         return self.offset is not None and not self.distrust
 
     def is_impossible(self, time_ms: int) -> bool:
-        """Return whether a time is known to be in the future."""
-        latest_ms = self.now_ms() + round(MOST_OFFSET_SECONDS * 1000)
-        return self.is_confirmed and time_ms > latest_ms
+        """Return whether a time is known to be in the future.
+
+        By the clock that confirmed ours: within the bounds two of our own times may
+        contradict each other, and neither is known to be the wrong one.
+        """
+        if self.offset is None or self.distrust:
+            return False
+        return time_ms / 1000 > self._now() - self.offset + MOST_OFFSET_SECONDS

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from ecoflow_push.sinks.clock import Clock
 
 
+#: What the run's own series are remembered by; no serial number looks like it.
+RUN = "@run"
+
+
 class Endings:
     """What was said last of each device, by what waits and what was delivered."""
 
@@ -39,7 +43,7 @@ class Endings:
                 continue
             if not self._clock.is_impossible(entry.time_ms):
                 return entry.time_ms, record.keys() | record.ended_keys()
-        body = self._spool.last(device)
+        body = self._spool.files.last(device)
         try:
             record = Record.from_bytes(body or b"")
         except ValueError:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import ExitStatus, SinkError
-from ecoflow_push.memory.spools import Keep, other_spools
+from ecoflow_push.memory.notes import Notes
+from ecoflow_push.memory.spools import other_spools
+from ecoflow_push.metrics.record import Record
 
 if TYPE_CHECKING:
     from ecoflow_push.memory.entry import Entry
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
     from ecoflow_push.memory.state import State
     from ecoflow_push.sinks.base import Delivery
     from ecoflow_push.sinks.clock import Clock
+    from ecoflow_push.sinks.turns import Turn
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +50,104 @@ TELL_SECONDS = 86_400.0
 class Losses:
     """What is given up in this run; `count` makes it so."""
 
-    def __init__(self, name: str, spool: Spool, state: State) -> None:
+    def __init__(self, name: str, spool: Spool, state: State, clock: Clock) -> None:
         """Store what is needed; `name` is the sink's."""
         self._name = name
         self._spool = spool
         self._state = state
+        self._clock = clock
+        self._home = os.path.basename(spool.folder)
+        self._notes = Notes(os.path.dirname(spool.folder))
+        self._came_back_ms = 0
+        #: From where a replay began, and up to where it is noted (ms).
+        self._began_ms = self._noted_ms = 0
         #: All that was given up.
         self.entries: set[Entry] = set()
         self._uncounted: list[tuple[Entry, str, int, Spool]] = []
+
+    def open(self) -> None:
+        """Take up what a run could only note, since its disk was full."""
+        self._notes.open()
+        for reason, samples in self._notes.dropped.items():
+            known = self._state.dropped.get(reason, 0)
+            self._state.dropped[reason] = max(known, samples)
+        self._came_back_ms = self._notes.replayed_until(self._home, self._state.runs)
+
+    def sending(self, turns: Iterable[Turn]) -> None:
+        """Note, before it is sent, what a kill may leave, a power cut bring back.
+
+        A note is flushed, so it runs ahead, at most by as much as was sent before.
+        """
+        times = [entry.time_ms for _, entries in turns for entry in entries]
+        self._began_ms = self._began_ms or min(times)
+        if self._state.trouble or max(times) <= self._noted_ms:
+            return
+        ahead_ms = max(times) + max(0, max(times) - self._began_ms)
+        self._noted_ms = max(*times, min(ahead_ms, self._spool.newest_ms))
+        self._notes.begin_replay(self._home, self._noted_ms, self._state.runs)
+
+    def end_replay(self) -> None:
+        """Let the state say what the notes do: with the count of runs it is saved."""
+        for device in self._spool.devices() if self._came_back_ms else ():
+            queue = self._state.endpoint.queue(device)
+            queue.sent_ms = max(queue.sent_ms, self._came_back_ms)
+
+    def may_be_there(self, turns: Iterable[Turn]) -> None:
+        """Note that the answer to a request was not heard.
+
+        One record that was taken is taken again; of several of one device a server that
+        keeps the order refuses the older ones.
+        """
+        for device, entries in turns:
+            if len(entries) == 1:
+                continue
+            queue = self._state.endpoint.queue(device)
+            queue.sent_ms = max(queue.sent_ms, entries[-1].time_ms)
+
+    def was_taken(self, entry: Entry) -> bool:
+        """Return whether an entry was taken once, and a power cut brought it back."""
+        if entry.is_fresh:
+            return False
+        taken_ms = self._state.endpoint.queue(entry.device).delivered_ms
+        with contextlib.suppress(ValueError):
+            last = Record.from_bytes(self._spool.files.last(entry.device) or b"")
+            taken_ms = max(taken_ms, last.time_ms)
+        return self._is_until(entry, taken_ms)
+
+    def may_have_been_taken(self, entry: Entry) -> bool:
+        """Return whether nobody heard what became of an entry that was sent once."""
+        sent_ms = self._state.endpoint.queue(entry.device).sent_ms
+        return self._is_until(entry, sent_ms) or self._is_until(
+            entry, self._came_back_ms
+        )
+
+    def _is_until(self, entry: Entry, at_ms: int) -> bool:
+        return entry.time_ms <= at_ms and not self._clock.is_impossible(at_ms)
+
+    def drop_the_impossible(self) -> None:
+        """Give up what is too old, and what a wrong clock once stamped."""
+        self._forget_the_impossible()
+        clock, spool = self._clock, self._spool
+        oldest_ms = clock.now_ms() - round(spool.keep.max_age * 1000)
+        first_ms = spool.oldest_ms
+        is_due = first_ms is not None and first_ms < oldest_ms
+        if not (is_due or clock.is_impossible(spool.newest_ms)):
+            return
+        for entry in spool.entries:
+            if clock.is_impossible(entry.time_ms):
+                self.lose(entry, "clock")
+            elif entry.time_ms < oldest_ms and not entry.is_fresh:
+                self.lose(entry, "age")
+
+    def _forget_the_impossible(self) -> None:
+        """Forget what was delivered by a wrong clock: its time would come one day."""
+        for device, queue in self._state.endpoint.queues.items():
+            if self._clock.is_impossible(max(queue.delivered_ms, queue.sent_ms)):
+                queue.delivered_ms = queue.sent_ms = 0
+                with contextlib.suppress(ValueError):
+                    last = Record.from_bytes(self._spool.files.last(device) or b"")
+                    last = last._replace(time_ms=0)
+                    self._spool.files.remember(device, last.to_bytes())
 
     def lose(
         self, entry: Entry, reason: str, written: int = 0, home: Spool | None = None
@@ -80,6 +176,8 @@ class Losses:
                 error = SinkError(text, WAITED[reason], status=ExitStatus.PARTIAL)
                 delivery.errors.append(error)
         self._state.save()
+        if self._state.trouble:
+            self._notes.lost(self._state.dropped)
         for entry, reason, _, home in self._uncounted:
             home.discard(entry, keep=reason in ("damaged", "failing"))
         self._uncounted.clear()
@@ -91,21 +189,28 @@ class Losses:
         """Return how many samples were ever dropped, by every reason there is."""
         return {reason: self._state.dropped.get(reason, 0) for reason in LOSSES}
 
-    def tend_other_spools(self, clock: Clock, keep: Keep, delivery: Delivery) -> None:
+    def tend_other_spools(self, delivery: Delivery) -> None:
         """Bound what waits for endpoints that are not set now, and say that it does."""
-        spools = other_spools(self._spool.folder)
-        if clock.is_confirmed and not self._state.trouble:
-            oldest = clock.now() - keep.max_age
-            over = self._spool.size + sum(spool.size for spool in spools)
-            over -= keep.max_bytes
+        state, keep = self._state, self._spool.keep
+        spools = other_spools(self._spool.folder, state.endpoints)
+        if self._clock.is_confirmed and not state.trouble:
+            oldest = self._clock.now() - keep.max_age
+            mine = (self._spool, *spools)
+            over = sum(each.size + each.aside for each in mine) - keep.max_bytes
             for spool in spools:
-                for entry in spool.entries[:]:
+                first_ms = spool.oldest_ms
+                if over <= 0 and (first_ms is None or first_ms >= oldest * 1000):
+                    continue
+                for entry in spool.entries:
                     if over > 0 or entry.time_ms < oldest * 1000:
-                        over -= entry.size
+                        over -= spool.files.size_of(entry)
                         self.lose(entry, "elsewhere", home=spool)
             self.count(delivery)
             for spool in spools:
                 spool.remove_if_unused(oldest)
+        for spool in () if state.trouble else spools:
+            if known := state.endpoints.get(os.path.basename(spool.folder)):
+                spool.note(known)
         waiting = sum(spool.samples for spool in spools)
         if waiting and self._is_due():
             log.warning(

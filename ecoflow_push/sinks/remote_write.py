@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ecoflow_push.config.kinds import TENANT_HEADERS, Variable
-from ecoflow_push.memory.spool import Spool
-from ecoflow_push.memory.spools import Keep, endpoint_folder
+from ecoflow_push.memory.spool import Keep, Spool
+from ecoflow_push.memory.spools import endpoint_folder
 from ecoflow_push.metrics.labels import create_labels
 from ecoflow_push.sinks.endpoint import RemoteWriteSink
 from ecoflow_push.sinks.queue import Queue
@@ -39,6 +39,11 @@ VARIABLES = (
                 " back to 1 and remembering it",
                 "1",
             ),
+            Variable(
+                "REMOTE_WRITE_MAX_SAMPLES",
+                "most samples of one request (1 to 100000)",
+                "2000",
+            ),
         ),
         (
             Variable(
@@ -58,8 +63,8 @@ VARIABLES = (
     Variable("SPOOL_MAX_AGE", "how long a snapshot may wait for remote-write", "86400"),
     Variable(
         "SPOOL_MAX_BYTES",
-        "how large the spool may be (20 MiB); the oldest are dropped first",
-        "20971520",
+        "how large the spool may be (200 MiB); the oldest are dropped first",
+        "209715200",
     ),
 )
 
@@ -67,15 +72,21 @@ VARIABLES = (
 class Config:
     """What the settings say of a remote-write endpoint and its spool."""
 
-    __slots__ = ("headers", "keep", "server", "version")
+    __slots__ = ("headers", "keep", "most_samples", "server", "version")
 
     def __init__(
-        self, server: Server, version: str, headers: Mapping[str, str], keep: Keep
+        self,
+        server: Server,
+        version: str,
+        headers: Mapping[str, str],
+        keep: Keep,
+        most_samples: int = 2000,
     ) -> None:
         self.server = server
         self.version = version
         self.headers = headers
         self.keep = keep
+        self.most_samples = most_samples
 
     @property
     def endpoint(self) -> tuple[str, ...]:
@@ -100,9 +111,10 @@ def read(reader: Reader) -> Config | None:
         ahead=reader.choice("SPOOL_MODE", modes) != modes[1],
         max_age=reader.seconds("SPOOL_MAX_AGE", 86_400, 0),
         # 1e12: more than any disk that this should fill.
-        max_bytes=reader.count("SPOOL_MAX_BYTES", 20 * 1024 * 1024, 0, 10**12) or 0,
+        max_bytes=reader.count("SPOOL_MAX_BYTES", 200 * 1024 * 1024, 0, 10**12) or 0,
     )
-    return Config(server, version, headers, keep) if server else None
+    most = reader.count("REMOTE_WRITE_MAX_SAMPLES", 2000, 1, 100_000) or 2000
+    return Config(server, version, headers, keep, most) if server else None
 
 
 def create(
@@ -128,13 +140,13 @@ def create(
         proxies=settings.proxies,
         attempts=settings.attempts,
         longest_wait=settings.longest_wait,
+        most_samples=config.most_samples,
     )
     return Queue(
         sink,
-        Spool(spool),
+        Spool(spool, config.keep),
         state,
         create_labels(settings),
-        keep=config.keep,
         stale_after=settings.stale_after,
         clock=clock,
     )

@@ -1,29 +1,32 @@
-"""Replay: what waits, written oldest first, each taken out once the server took it."""
+"""Replay: what waits, written device by device, each taken out once it was taken.
+
+What keeps a record from being taken is told by contrast (docs/remote-write.md): a
+refusal is about the content only if the same address takes another record after it, a
+failure is a device's own only if another device's records are taken.
+"""
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ecoflow_push.errors import ExitStatus, SinkError, WriteError
-from ecoflow_push.memory.records import LONGEST_PAUSE_SECONDS
-from ecoflow_push.metrics.record import Record
-from ecoflow_push.sinks.base import Delivery, TimestampedSink
+from ecoflow_push.errors import SinkError, WriteError
+from ecoflow_push.sinks.base import as_door, no_time_left
+from ecoflow_push.sinks.endings import RUN
+from ecoflow_push.sinks.flight import Flight
+from ecoflow_push.sinks.hand import Hand
+from ecoflow_push.sinks.suspects import Suspects
+from ecoflow_push.sinks.turns import MOST_RUNS_HELD, Turn, Turns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from ecoflow_push.memory.entry import Entry
     from ecoflow_push.memory.spool import Spool
     from ecoflow_push.memory.state import State
+    from ecoflow_push.metrics.record import Record
     from ecoflow_push.net.deadline import Deadline
+    from ecoflow_push.sinks.base import TimestampedSink
     from ecoflow_push.sinks.losses import Losses
-
-# A server may answer 5xx for good to one record; after so many runs in a row a newer
-# one is tried, and if it is taken the record is set aside.
-MOST_FAILING_RUNS = 10
-# Records of a household need not be read back; those of a thousand devices must go.
-MOST_AT_HAND = 16
 
 
 class Replay:
@@ -35,177 +38,263 @@ class Replay:
         spool: Spool,
         state: State,
         losses: Losses,
-        delivery: Delivery,
+        make_probe: Callable[[int | None], Record],
     ) -> None:
+        """Store what is needed; `make_probe` makes what disturbs no device's order.
+
+        It is of a time (ms) as old as the one given, or of now.
+        """
         self._sink = sink
         self._spool = spool
         self._state = state
         self._losses = losses
-        self._delivery = delivery
-        self._at_hand: dict[Entry, Record] = {}
-        self._asked_to_wait = 0.0
+        self.make_probe = make_probe
+        self.name = sink.name
+        self.turns = Turns(spool, state, losses.entries, sink.most_samples)
+        self.flight = Flight(sink, state)
+        self.hand = Hand(spool, losses, sink.most_samples)
+        #: What was taken, and of which devices.
         self.delivered: set[Entry] = set()
+        self.taken: set[str] = set()
         #: Devices of which the server took or refused something.
         self.answered: set[str] = set()
-        self.rejected: list[WriteError] = []
+        self.suspects = Suspects(spool, losses)
+        #: With which status everything is refused that is as old as what waits, 0 if
+        #: that is not known.
+        self.too_old_is = 0
+        #: Devices that had little time to answer; how much the run had (s).
+        self.hurried: set[str] = set()
+        self._seconds = 0.0
+        #: Which device failed since anything was last taken, and whether anything did.
+        self._failed_last = ""
+        self._has_failed = False
+        #: Why a device's turn ended, where it is the device's own.
+        self.failed: dict[str, SinkError] = {}
         #: Why it did not go on.
         self.stopped: SinkError | None = None
-        #: Others look at what waits already: it stays, and is written again.
-        self.is_abandoned = False
+        #: What was sent, and not answered yet.
+        self._in_flight: list[Turn] = []
 
-    def keep_at_hand(self, entry: Entry, record: Record) -> None:
-        """Spare the way over the spool, as long as they are few."""
-        if len(self._at_hand) < MOST_AT_HAND:
-            self._at_hand[entry] = record
+    def run(self, deadline: Deadline) -> bool:
+        """Write until it is all out, or `stopped` and `failed` say why not.
 
-    def waiting(self, fresh: Iterable[Entry]) -> list[Entry]:
-        """Return what is neither delivered nor lost, in the order in which it goes."""
-        waiting = {*self._spool.entries, *fresh} - self.delivered - self._losses.entries
-        return sorted(waiting, key=lambda entry: entry.name)
-
-    def run(self, waiting: Iterable[Entry], deadline: Deadline) -> None:
-        """Write one after the other, until it is all out or `stopped` says why not."""
-        queue = deque(waiting)
-        while queue:
-            entry = queue.popleft()
-            error = self._send(entry, deadline)
-            if self.is_abandoned:
-                return
-            if error is None:
-                continue
-            if self._is_stuck(entry, error) and self._pass_by(entry, queue, deadline):
-                continue
-            if not self.is_abandoned:
-                self.stopped = error
-            return
-
-    def write(
-        self, record: Record, deadline: Deadline, tries: int | None = None
-    ) -> WriteError | None:
-        """Write a record and return why it was not taken, if so."""
-        self._asked_to_wait = 0.0
-        try:
-            self._sink.write(record, deadline, tries)
-        except WriteError as exc:
-            self._asked_to_wait = exc.retry_after
-            return exc
-        if not self.is_abandoned:
-            self._state.endpoint.has_taken = True
-        return None
-
-    def note_endpoint(self) -> None:
-        """Remember what was found out of the server, and how long it wants to rest."""
-        if not self.is_abandoned:
-            endpoint, asked = self._state.endpoint, self._asked_to_wait
-            endpoint.version = self._sink.learnt
-            until = time.time() + min(asked, LONGEST_PAUSE_SECONDS)
-            endpoint.pause_until = until if asked else None
-
-    def pause(self) -> SinkError | None:
-        """Return that the server once asked for a rest, as long as it lasts."""
-        wait = self._state.endpoint.pause_for(time.time())
-        if not wait:
-            return None
-        text = f"{self._sink.name}: asked to wait {wait:.0f} s more"
-        cure = "wait, it has too much to do"
-        return SinkError(text, cure, status=ExitStatus.TEMPFAIL)
-
-    def rejection(self) -> WriteError | None:
-        """Return one error for all that was refused for good, None if nothing was."""
-        if not self.rejected:
-            return None
-        first, others = self.rejected[0], len(self.rejected) - 1
-        more = f" (and {others} more)" if others else ""
-        if not self._state.endpoint.has_taken:
-            more += "; nothing was ever taken there"
-        return WriteError(f"{first.text}{more}: dropped", first.cure, bad="content")
-
-    def stop(self, *, stored: bool) -> SinkError | None:
-        """Return what it means that the rest was not written, None if all was."""
-        error = self.stopped
-        if error is None:
-            return None
-        if not stored:
-            why = self._spool.trouble or "SPOOL_MAX_BYTES is too small"
-            text = f"{error.text}; not stored either: {why}"
-            bad = error.bad if isinstance(error, WriteError) else "server"
-            return WriteError(text, error.cure, bad=bad)
-        keeps = f"{self._spool.samples} samples wait in the spool"
-        if count := self._delivery.delivered:
-            keeps = f"{count} snapshots were delivered, {keeps}"
-        return deferred(error, f"{error.text}; {keeps}", is_stored=True)
-
-    def _send(
-        self, entry: Entry, deadline: Deadline, tries: int | None = None
-    ) -> SinkError | None:
-        """Write one entry and settle it; return what keeps it from being settled."""
-        try:
-            record = self._load(entry)
-        except ValueError:
-            self._losses.lose(entry, "damaged")
-            return None
-        except OSError as exc:
-            text = f"spool: cannot read {entry.name}: {exc.strerror}"
-            return SinkError(
-                text, "look for a failing disk", status=ExitStatus.TEMPFAIL
-            )
-        error = self.write(record, deadline, tries)
-        if self.is_abandoned or (error and error.bad != "content"):
-            return error
-        self.answered.add(entry.device)
-        if error is None:
-            self._delivery.delivered += 1
-            self.delivered.add(entry)
-            self._spool.delivered(entry)
-        else:
-            self.rejected.append(error)
-            reason = "partial" if error.accepted else "refused"
-            self._losses.lose(entry, reason, error.accepted)
-        return None
-
-    def _load(self, entry: Entry) -> Record:
-        """Return an entry's record; raises ValueError for damage, OSError."""
-        if record := self._at_hand.pop(entry, None):
-            return record
-        try:
-            record = Record.from_bytes(self._spool.read(entry))
-        except FileNotFoundError as exc:
-            raise ValueError("its file is gone") from exc
-        if (record.time_ms, len(record.names)) != (entry.time_ms, entry.samples):
-            raise ValueError("not what its name says")
-        return record
-
-    def _is_stuck(self, entry: Entry, error: SinkError) -> bool:
-        """Count the runs in a row in which the first met a 5xx; tell if enough."""
-        endpoint = self._state.endpoint
-        is_failing = isinstance(error, WriteError) and 500 <= error.answered < 600
-        if endpoint.failing != entry.name or not is_failing:
-            endpoint.failing, endpoint.failing_runs = entry.name, 0
-        endpoint.failing_runs += is_failing
-        return endpoint.failing_runs >= MOST_FAILING_RUNS
-
-    def _pass_by(self, stuck: Entry, queue: deque[Entry], deadline: Deadline) -> bool:
-        """Return whether a newer entry is taken where the first one is not.
-
-        Then the first had one more try, and is settled. Another device's is tried if
-        there is one: it closes no way for the first.
+        Return whether there is anything to be told apart.
         """
-        others = (entry for entry in queue if entry.device != stuck.device)
-        probe = next(others, queue[0] if queue else None)
-        if probe is None or self._send(probe, deadline, tries=1):
+        self._seconds = self._seconds or deadline.left()
+        if not self.turns.begin():
             return False
-        queue.remove(probe)
-        if probe not in self.delivered:
+        for device in self.hand.failed:
+            self.turns.leave_out(device)
+        if not self._sink.is_proven and (error := self.flight.prove(deadline)):
+            self.stop(error)
             return False
-        if self._send(stuck, deadline, tries=1) and not self.is_abandoned:
-            self._losses.lose(stuck, "failing")
-        return True
+        while not self._is_over and (requests := self._next_round(deadline)):
+            while requests and not self._is_over:
+                if deadline.left():
+                    self._serve(requests, deadline)
+                else:
+                    self.stop(no_time_left(self._sink.name))
+        return not self.is_abandoned
 
+    def _next_round(self, deadline: Deadline) -> list[list[Turn]]:
+        """Return the next requests; also what was held back, if that is in vain."""
+        requests = self.turns.next_round()
+        holder = None if requests or self.taken else self.turns.holder()
+        error = holder and self.failed.get(holder.device)
+        if holder and isinstance(error, WriteError):
+            self.takes_others(holder, error, deadline)
+            return [] if self._is_over else self.turns.next_round()
+        return requests
 
-def deferred(error: SinkError, text: str, *, is_stored: bool) -> SinkError:
-    """Return an error that only puts off; one of the settings stays what it is."""
-    if isinstance(error, WriteError) and error.refuses_us:
-        kept: SinkError = WriteError(text, error.cure, bad=error.bad)
-        kept.is_stored = is_stored
-        return kept
-    return SinkError(text, error.cure, status=ExitStatus.TEMPFAIL, is_stored=is_stored)
+    def abandon(self) -> None:
+        """Let nothing count that comes from now on; what was sent may be there."""
+        self.flight.is_abandoned = True
+        self._losses.may_be_there(self._in_flight)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Others look at what waits already: it stays, and is written again."""
+        return self.flight.is_abandoned
+
+    @property
+    def _is_over(self) -> bool:
+        return self.is_abandoned or self.stopped is not None
+
+    def stop(self, error: SinkError) -> None:
+        """Do not go on; the first reason counts."""
+        self.stopped = self.stopped or error
+
+    # -- one request ----------------------------------------------------------------
+
+    def _serve(self, requests: list[list[Turn]], deadline: Deadline) -> None:
+        """Write the next requests; put back into `requests` what to try in parts."""
+        loads = self._load(requests)
+        if not loads:
+            return
+        devices = {device for turns, _ in loads for device, _ in turns}
+        self.turns.had(devices)
+        self._in_flight = [turn for turns, _ in loads for turn in turns]
+        has_several = any(len(records) > len(turns) for turns, records in loads)
+        if has_several or devices & self.taken:
+            self._losses.sending(self._in_flight)
+        share = self.turns.share(devices, deadline)
+        # Whether it is the server is soon told: once is enough.
+        tries = 1 if self._has_failed or self.turns.are_resting(devices) else None
+        hurried = devices if deadline.left() < self._seconds / 2 else set()
+        landed = self.flight.send([records for _, records in loads], share, tries)
+        if self.is_abandoned:
+            return
+        self._in_flight = []
+        # First: what was taken at the same time was not taken later.
+        for (turns, _), (error, _, was_unheard) in zip(loads, landed, strict=True):
+            if error is None:
+                self.take(turns)
+            elif was_unheard:
+                # Of several tries one may have been taken.
+                self._losses.may_be_there(turns)
+            if error and not error.answered:
+                # Perhaps it would have answered.
+                self.hurried |= hurried & {device for device, _ in turns}
+        for (turns, _), (error, *_) in zip(loads, landed, strict=True):
+            if error is not None:
+                self._judge(turns, error, requests, deadline)
+
+    def _load(
+        self, requests: list[list[Turn]]
+    ) -> list[tuple[list[Turn], list[Record]]]:
+        """Take as many requests as may be in flight now, those of them that can be."""
+        is_well = self.taken and not (self._has_failed or self.suspects.entries)
+        most = self._sink.most_in_flight if is_well and self.turns.are_many() else 1
+        loads = [self.hand.load(turns) for turns in requests[:most]]
+        del requests[:most]
+        for device in self.hand.failed.keys() - self.failed.keys():
+            self.turns.leave_out(device)
+            self.failed[device] = self.hand.failed[device]
+        return [load for load in loads if load[0]]
+
+    def _judge(
+        self,
+        turns: list[Turn],
+        error: WriteError,
+        requests: list[list[Turn]],
+        deadline: Deadline,
+    ) -> None:
+        """Stop, or find out which of the devices of a request it is."""
+        if error.refuses_us or error.is_down:
+            self.stop(error)
+        if self._is_over:
+            return
+        self._has_failed |= error.bad != "content"
+        if error.accepted:
+            self.delivered.update(entry for _, entries in turns for entry in entries)
+            self.take(self.suspects.taken_in_part(turns, error))
+        elif len(turns) == 1:
+            self._look_closer(*turns[0], error, deadline)
+        else:
+            for device, _ in turns if error.is_late else ():
+                self._state.endpoint.queue(device).hung = 1
+            # These first: a server that is down is soon found out.
+            half = len(turns) // 2
+            requests[:0] = [turns[:half], turns[half:]]
+
+    def _look_closer(
+        self, device: str, entries: list[Entry], error: WriteError, deadline: Deadline
+    ) -> None:
+        """Find out which record of a device it is, and what it means."""
+        is_old = error.answered >= 500 and error.answered == self.too_old_is
+        is_content = error.bad == "content" or is_old
+        if len(entries) > 1 and (is_content or error.answered >= 500):
+            # Its oldest one alone will show.
+            self.turns.shrink(device)
+        elif is_content:
+            self._refuse(entries[0], error, deadline)
+        elif device in self.taken and not deadline.left():
+            self.stop(no_time_left(self._sink.name))
+        else:
+            self._fail(entries[0], error, deadline)
+
+    # -- what came of it ------------------------------------------------------------
+
+    def take(self, turns: list[Turn]) -> None:
+        """Settle what was taken."""
+        for device, entries in turns:
+            self.answered.add(device)
+            self.turns.grow(device)
+            queue = self._state.endpoint.queue(device)
+            queue.rested, queue.failing, queue.hung, queue.why = 0, 0, 0, ""
+            # Before the first file goes: this run may be given up in between.
+            newest_ms = entries[-1].time_ms if entries else 0
+            queue.delivered_ms = max(queue.delivered_ms, newest_ms)
+            for entry in entries:
+                self.delivered.add(entry)
+                self._spool.delivered(entry)
+        self._show(device for device, _ in turns)
+
+    def _show(self, devices: Iterable[str]) -> None:
+        """Hold what went before against something that was taken."""
+        self.taken.update(devices)
+        self._failed_last, self._has_failed = "", False
+        self.suspects.judge()
+
+    def _refuse(self, entry: Entry, error: WriteError, deadline: Deadline) -> None:
+        """Suspect an entry that was refused alone, or the door."""
+        self.answered.add(entry.device)
+        if self._losses.was_taken(entry):
+            self._spool.discard(entry)
+        else:
+            self.turns.skip(entry)
+            is_shut = self.suspects.add(entry, error)
+            if is_shut and not self.taken:
+                self.takes_others(entry, error, deadline)
+
+    def takes_others(self, entry: Entry, error: WriteError, deadline: Deadline) -> bool:
+        """Return whether something harmless is taken where this was not; stop if not.
+
+        If only something newer is, the server is ahead of what waits, and holding
+        anything back for its sake is in vain.
+        """
+        is_content = error.bad == "content"
+        tries, probe = None if is_content else 1, self.make_probe(entry.time_ms)
+        refusal = self.flight.write([probe], deadline, tries)
+        if refusal and self._says_too_old(refusal):
+            # Something of now would shut out what waits, had that not been shut out.
+            status, probe = refusal.answered, self.make_probe(None)
+            refusal = self.flight.write([probe], deadline, tries)
+            if refusal is None:
+                self.too_old_is = status
+                self.turns.let_go()
+                self._reopen()
+        if refusal is None:
+            self.taken.add(RUN)
+            self._state.endpoint.queue(RUN).delivered_ms = probe.time_ms
+            self._failed_last, self._has_failed = "", False
+        elif refusal.bad == "content":
+            self.stop(as_door(error, self._state) if is_content else error)
+        else:
+            self.stop(refusal)
+        return refusal is None
+
+    def _says_too_old(self, refusal: WriteError) -> bool:
+        """Return whether this may be said of everything as old.
+
+        Some say it by 5xx; then it is believed only when they have said so for long.
+        """
+        is_said = refusal.answered >= 500 and not refusal.is_down
+        is_long = self._state.endpoint.failing_runs >= MOST_RUNS_HELD
+        return refusal.bad == "content" or (is_said and is_long)
+
+    def _reopen(self) -> None:
+        """Let those go on that failed with what is said of everything as old."""
+        for device, error in list(self.failed.items()):
+            if isinstance(error, WriteError) and error.answered == self.too_old_is:
+                self.turns.reopen(device)
+                del self.failed[device]
+
+    def _fail(self, entry: Entry, error: WriteError, deadline: Deadline) -> None:
+        """End a device's turns; the server may be down if another one's just failed."""
+        device = entry.device
+        self.failed[device] = error
+        self.turns.close(device)
+        before, self._failed_last = self._failed_last, device
+        if before and before != device:
+            self.takes_others(entry, error, deadline)

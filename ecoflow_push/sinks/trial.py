@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ecoflow_push.errors import Finding, SinkError, WriteError
+from ecoflow_push.errors import ExitStatus, Finding, SinkError, WriteError
+from ecoflow_push.sinks.reports import as_in_a_run, pause_of, resting
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
+    from ecoflow_push.memory.records import EndpointRecord
+    from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.labels import Labels
+    from ecoflow_push.metrics.record import Record
     from ecoflow_push.net.deadline import Deadline
     from ecoflow_push.sinks.base import TimestampedSink
+    from ecoflow_push.sinks.clock import Clock
 
 
 def trial(prefix: str) -> CollectorRegistry:
@@ -34,14 +40,77 @@ def write_trial(
     record = record_of(trial(labels.prefix), labels.check_group, now_ms)
     end = empty_record(now_ms + 1).ending(record.keys())
     try:
-        sink.write(record, deadline.share(0.7))
+        sink.write([record], deadline.share(0.7))
     except WriteError as exc:
         if exc.bad == "server":
             # It may have been taken without our hearing of it.
             with suppress(WriteError):
-                sink.write(end, deadline, 1)
+                sink.write([end], deadline, 1)
         raise
-    sink.write(end, deadline)
+    sink.write([end], deadline)
+
+
+def probe(
+    sink: TimestampedSink,
+    state: State,
+    labels: Labels,
+    clock: Clock,
+    deadline: Deadline,
+    *,
+    has_news: bool,
+) -> Iterator[Finding]:
+    """Yield what becomes of a trial, and what waits.
+
+    `has_news` says that a run would have something new to write.
+    """
+    error = pause_of(sink.name, state)
+    if error is None and clock.distrust:
+        text, cure = "nothing sent by a wrong clock", "set it, see above"
+        error = SinkError(text, cure, status=ExitStatus.TEMPFAIL)
+    if error is None:
+        try:
+            # However often it was proven: what is behind it may be another server.
+            sink.is_proven = False
+            sink.prove(deadline.share(0.4))
+            write_trial(sink, labels, clock.now_ms(), deadline)
+        except WriteError as exc:
+            error = as_in_a_run(exc, state, has_news=has_news)
+    yield wrong(sink.name, error) if error else taken(sink.name)
+    yield from waiting(sink.name, state.endpoint)
+
+
+def contrast(labels: Labels, now_ms: int, at_ms: int | None, newest_ms: int) -> Record:
+    """Return something harmless of a time (ms) as old as `at_ms`; None for now.
+
+    But not older than `newest_ms`, the newest that was taken: that may be too old.
+    """
+    if at_ms is None:
+        return _harmless(labels, now_ms)
+    return _unseen(labels, min(now_ms, max(at_ms, newest_ms)))
+
+
+def _harmless(labels: Labels, now_ms: int) -> Record:
+    """Return a series that every run writes: it disturbs no device's order."""
+    from ecoflow_push import __version__
+    from ecoflow_push.metrics.record import record_of
+    from ecoflow_push.metrics.registry import RegistryBuilder
+
+    builder = RegistryBuilder(labels.prefix, labels.extra)
+    builder.own("push_build_info", 1, version=__version__)
+    return record_of(builder.registry(), labels.run_group, now_ms)
+
+
+def _unseen(labels: Labels, at_ms: int) -> Record:
+    """Return the end of a series that never was: no query shows it.
+
+    There is one for each time: were it older than what is there, its refusal would say
+    nothing of other series.
+    """
+    from ecoflow_push.metrics.record import empty_record
+
+    ((name, known),) = _harmless(labels, at_ms).keys()
+    key = name, tuple(sorted((*known, ("probe", str(at_ms)))))
+    return empty_record(at_ms).ending([key])
 
 
 def wrong(name: str, error: SinkError) -> Finding:
@@ -53,3 +122,13 @@ def wrong(name: str, error: SinkError) -> Finding:
 def taken(name: str) -> Finding:
     """Return the finding of a probe that went well."""
     return Finding("ok", name, "took the test, gone again")
+
+
+def waiting(name: str, endpoint: EndpointRecord) -> Iterator[Finding]:
+    """Yield what the last run left in the spool, and why it rests."""
+    if endpoint.samples:
+        text = f"{endpoint.samples} samples wait in the spool"
+        yield Finding("unknown", name, text, "the next runs write them")
+    for said in resting(endpoint)[:3]:
+        text = f"takes nothing of {said}"
+        yield Finding("unknown", name, text, "it is tried once a run")

@@ -20,14 +20,12 @@ Generated code would cost its import at every start and nine times the time
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from ecoflow_push.metrics.record import LabelSet, Record
 
 NAME = "__name__"
-# What Prometheus itself sends at most in one request.
-MOST_SAMPLES = 2000
 # Not a float on its way here: any arithmetic would turn it into an ordinary NaN.
 STALE = struct.pack("<Q", 0x7FF0000000000002)
 # What Prometheus writes for a NaN that is a value, whatever bits ours has.
@@ -45,55 +43,107 @@ TYPES = {
 _double = struct.Struct("<d").pack
 
 
-def encode_v1(record: Record, most_samples: int = MOST_SAMPLES) -> Iterator[bytes]:
-    """Yield the messages of prometheus.WriteRequest that hold `record`."""
+def encode_v1(records: Sequence[Record]) -> bytes:
+    """Return the prometheus.WriteRequest that holds `records`.
+
+    Of one series they are given oldest first.
+    """
+    if len(records) != 1:
+        return _encode_several_v1(records)
+    (record,) = records
     tail = b"\x10" + _varint(record.time_ms)
     middle = b"\x12" + _varint(9 + len(tail)) + b"\x09"
     starts: list[_Starts] = []
     afters: list[bytes] = []
     for labels in record.label_sets:
-        before = b"".join(_label(*pair) for pair in labels if pair[0] < NAME)
-        after = b"".join(_label(*pair) for pair in labels if pair[0] > NAME) + middle
+        before, after = _around(labels)
+        after += middle
         starts.append(_Starts(before, len(before) + len(after) + 8 + len(tail)))
         afters.append(after)
     names, places, values = _columns(record)
-    labels_of_names = [_label(NAME, name) for name in names]
-    for begin in range(0, len(names), most_samples):
-        part = slice(begin, begin + most_samples)
-        name_labels, where = labels_of_names[part], places[part]
-        # Column by column, which costs half of a loop over the samples.
-        out = [tail] * (5 * len(where))
-        sizes = map(len, name_labels)
-        out[0::5] = [starts[p][size] for p, size in zip(where, sizes, strict=True)]
-        out[1::5] = name_labels
-        out[2::5] = [afters[p] for p in where]
-        out[3::5] = values[part]
-        yield b"".join(out)
+    name_labels = [_label(NAME, name) for name in names]
+    # Column by column, which costs half of a loop over the samples.
+    out = [tail] * (5 * len(places))
+    sizes = map(len, name_labels)
+    out[0::5] = [starts[p][size] for p, size in zip(places, sizes, strict=True)]
+    out[1::5] = name_labels
+    out[2::5] = [afters[p] for p in places]
+    out[3::5] = values
+    return b"".join(out)
 
 
-def encode_v2(record: Record, most_samples: int = MOST_SAMPLES) -> Iterator[bytes]:
-    """Yield the messages of io.prometheus.write.v2.Request that hold `record`."""
-    tail = b"\x10" + _varint(record.time_ms)
-    middle = b"\x12" + _varint(9 + len(tail)) + b"\x09"
-    names, places, values = _columns(record)
-    # What has ended is of no type any more.
-    metas = [record.kinds[n] for n in record.metas] + [("", "")] * len(record.ended)
-    for begin in range(0, len(names), most_samples):
-        part = slice(begin, begin + most_samples)
-        symbols = _Symbols(record)
-        out = []
-        for name, place, (kind, text), value in zip(
-            names[part], places[part], metas[part], values[part], strict=True
-        ):
-            refs = symbols.labels(name, place)
-            metadata = b"\x08" + _varint(TYPES[kind]) if kind in TYPES else b""
-            if text:
-                metadata += b"\x18" + _varint(symbols.number(text))
-            series = b"\x0a%b%b%b%b%b" % (_varint(len(refs)), refs, middle, value, tail)
-            if metadata:
-                series += b"\x2a" + _varint(len(metadata)) + metadata
-            out.append(b"\x2a" + _varint(len(series)) + series)
-        yield symbols.message() + b"".join(out)
+def _encode_several_v1(records: Sequence[Record]) -> bytes:
+    table = _Table(records)
+    around = [_around(labels) for labels in table.label_sets]
+    out = []
+    for (name, place), samples in table.samples.items():
+        before, after = around[place]
+        series = b"".join((before, _label(NAME, name), after, *samples))
+        out.append(b"\x0a" + _varint(len(series)) + series)
+    return b"".join(out)
+
+
+def encode_v2(records: Sequence[Record]) -> bytes:
+    """Return the io.prometheus.write.v2.Request that holds `records`, likewise."""
+    table = _Table(records)
+    symbols = _Symbols(table.label_sets)
+    out = []
+    for (name, place), samples in table.samples.items():
+        kind, text = table.kinds[name, place]
+        refs = symbols.labels(name, place)
+        metadata = b"\x08" + _varint(TYPES[kind]) if kind in TYPES else b""
+        if text:
+            metadata += b"\x18" + _varint(symbols.number(text))
+        series = b"".join((b"\x0a", _varint(len(refs)), refs, *samples))
+        if metadata:
+            series += b"\x2a" + _varint(len(metadata)) + metadata
+        out.append(b"\x2a" + _varint(len(series)) + series)
+    return symbols.message() + b"".join(out)
+
+
+def split(record: Record, most_samples: int) -> list[Record]:
+    """Return `record` in parts of at most so many samples, no series in two."""
+    if record.size <= most_samples:
+        return [record]
+    names, places, metas, values, ended = record[3:]
+    count = len(names)
+    parts = []
+    for begin in range(0, record.size, most_samples):
+        own = slice(begin, begin + most_samples)
+        behind = slice(max(0, begin - count), max(0, begin + most_samples - count))
+        parts.append(
+            record._replace(
+                names=names[own],
+                places=places[own],
+                metas=metas[own],
+                values=values[own],
+                ended=ended[behind],
+            )
+        )
+    return parts
+
+
+class _Table:
+    """The samples of records by series, in the order in which these first occur."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.samples: dict[tuple[str, int], list[bytes]] = {}
+        self.kinds: dict[tuple[str, int], tuple[str, str]] = {}
+        numbers: dict[LabelSet, int] = {}
+        for record in records:
+            where = [numbers.setdefault(each, len(numbers)) for each in record[1]]
+            tail = b"\x10" + _varint(record.time_ms)
+            middle = b"\x12" + _varint(9 + len(tail)) + b"\x09"
+            names, places, values = _columns(record)
+            keys = [(n, where[p]) for n, p in zip(names, places, strict=True)]
+            for key, value in zip(keys, values, strict=True):
+                self.samples.setdefault(key, []).append(middle + value + tail)
+            # What has ended is of no type any more.
+            metas = [record.kinds[n] for n in record.metas]
+            self.kinds.update(zip(keys, metas, strict=False))
+            for key in keys[len(metas) :]:
+                self.kinds.setdefault(key, ("", ""))
+        self.label_sets = list(numbers)
 
 
 class _Starts(dict[int, bytes]):
@@ -112,8 +162,8 @@ class _Starts(dict[int, bytes]):
 class _Symbols:
     """The string table of one message, which starts with the empty string."""
 
-    def __init__(self, record: Record) -> None:
-        self._label_sets = record.label_sets
+    def __init__(self, label_sets: Sequence[LabelSet]) -> None:
+        self._label_sets = label_sets
         self._numbers = {"": 0}
         self._around: dict[int, tuple[bytes, bytes]] = {}
 
@@ -156,6 +206,12 @@ def _columns(record: Record) -> tuple[list[str], list[int], list[bytes]]:
     )
 
 
+def _around(labels: LabelSet) -> tuple[bytes, bytes]:
+    """Return the labels that stand before and behind a series' name."""
+    before = b"".join(_label(*pair) for pair in labels if pair[0] < NAME)
+    return before, b"".join(_label(*pair) for pair in labels if pair[0] > NAME)
+
+
 # Names and devices' labels come again in every record.
 @lru_cache(maxsize=16_384)
 def _label(name: str, value: str) -> bytes:
@@ -183,7 +239,7 @@ _SMALL = [
 ]
 
 #: How to encode, by the version of the protocol.
-ENCODERS: dict[str, Callable[[Record], Iterator[bytes]]] = {
+ENCODERS: dict[str, Callable[[Sequence[Record]], bytes]] = {
     "1": encode_v1,
     "2": encode_v2,
 }
