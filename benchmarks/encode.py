@@ -32,7 +32,7 @@ from ecoflow_push.metrics.own import RESERVED_NAMES
 from ecoflow_push.metrics.record import Record, record_of
 from ecoflow_push.metrics.registry import DeviceFacts, device_registry
 from ecoflow_push.simulator.cloud import SimulatedDevice
-from ecoflow_push.sinks.wire import encode_v1, encode_v2
+from ecoflow_push.sinks.wire import encode_v1, encode_v2, split
 from tests.receiver import Sample, decode
 
 DEVICES, SERIES = 1000, 300
@@ -69,10 +69,11 @@ def registry_of(device: SimulatedDevice) -> CollectorRegistry:
 
 
 def ours(
-    registry: CollectorRegistry, encode: Callable[[Record], Iterator[bytes]] = encode_v1
+    registry: CollectorRegistry, encode: Callable[[list[Record]], bytes] = encode_v1
 ) -> Iterator[bytes]:
     """Yield a registry's messages as remote-write sends them."""
-    return encode(record_of(registry, {"job": JOB}, TIME_MS))
+    record = record_of(registry, {"job": JOB}, TIME_MS)
+    return (encode([part]) for part in split(record, 2000))
 
 
 def generated(registry: CollectorRegistry) -> Iterator[bytes]:
@@ -148,7 +149,7 @@ def be_child(child: str) -> None:
     for device in held if child == "road" else ():
         record = record_of(registry_of(device), {"job": JOB}, TIME_MS)
         record.to_bytes()
-        compress(encode_v1(record))
+        compress(encode_v1([part]) for part in split(record, 2000))
 
 
 def check_same(goals: Goals, registries: list[CollectorRegistry]) -> None:

@@ -77,6 +77,9 @@ class Recorder(RecordingServer):
 
     def answer(self, received: Received) -> Answer:
         """Answer as a Pushgateway and a remote-write receiver do."""
+        if b"\xff" * 9 in received.body:
+            # No receiver takes the proof (docs/protocol/remote-write.md).
+            return Answer(400)
         return Answer(204 if received.method == "POST" else 200)
 
 

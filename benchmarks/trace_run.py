@@ -17,7 +17,7 @@ import prometheus_client.core
 
 import push
 from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
-from ecoflow_push.simulator.server import RecordingServer
+from ecoflow_push.simulator.server import Answer, RecordingServer
 
 MARK = 87.53125
 MARKS = (str(MARK).encode(), struct.pack("<d", MARK))
@@ -94,6 +94,13 @@ class Look:
         return type(value).__name__
 
 
+class Receiver(RecordingServer):
+    """Takes everything but what no receiver takes."""
+
+    def answer(self, received):
+        return Answer(400 if b"\xff" * 9 in received.body else 200)
+
+
 def main(what):
     """Do the run, and print the count and what was counted."""
     sinks = {
@@ -107,7 +114,7 @@ def main(what):
             SimulatedDevice(sn, {"pd.odd": MARK}, "x", "DELTA 2") for sn in serials
         ]
         cloud = stack.enter_context(SimulatedCloud(devices))
-        server = stack.enter_context(RecordingServer())
+        server = stack.enter_context(Receiver())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         places = {
             "PUSHGATEWAY_URL": server.url,

@@ -66,7 +66,8 @@ class Bench:
         self.receiver.requests.clear()
         sink = self.sink(version, **options)
         try:
-            sink.write(record, Deadline(10))
+            sink.prove(Deadline(10))
+            sink.write([record], Deadline(10))
         finally:
             sink.close()
         return self.receiver.requests[:]

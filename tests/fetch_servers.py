@@ -26,10 +26,10 @@ SERVERS = {
     "mosquitto": ("mosquitto",),
     "kubectl": ("kubectl",),
 }
-# A release whose Prometheus speaks remote-write 2.0 and whose kubectl is not years old,
+# A release whose databases and kubectl are not years old (remote-write 2.0, for one),
 # for these programs alone.
 NEWER = "forky"
-FROM_NEWER = {"prometheus", "kubectl"}
+FROM_NEWER = {"prometheus", "victoria-metrics", "kubectl"}
 # It needs libraries of its own release; the others run on any.
 NEEDS_LIBRARIES = "mosquitto"
 # A third party may use the same suite and component names, but has its own keyring.

@@ -27,6 +27,7 @@ from ecoflow_push.simulator.server import (
 )
 
 PATH = "/api/v1/write"
+NO_MESSAGE = b"\x10\x3c" + b"\xff" * 9
 FRAMED = bytes.fromhex("ff060000734e61507059")
 STALE = struct.pack("<Q", 0x7FF0000000000002)
 # What Prometheus writes for a NaN that is a value.
@@ -212,6 +213,8 @@ class Receiver(RecordingServer):
         self.refuses = refuses
         self.script: list[Answer | Fault | None] = []
         self.requests: list[Request] = []
+        #: What was sent to prove the address.
+        self.proofs: list[Received] = []
         #: What is stored, by labels: milliseconds and bits, oldest first.
         self.stored: dict[tuple[tuple[str, str], ...], list[tuple[int, bytes]]] = {}
         #: Anything that no sender may do.
@@ -222,7 +225,14 @@ class Receiver(RecordingServer):
         return self.url + PATH
 
     def next_fault(self, path: str) -> Fault | None:
-        """Return what the script says, else what the faults of the base class say."""
+        """Return what the script says, else what the faults of the base class say.
+
+        What proves the address is refused as any receiver does, and kept elsewhere.
+        """
+        last = self.received[-1]
+        if _is_write(last) and last.body.startswith(NO_MESSAGE):
+            self.proofs.append(self.received.pop())
+            return faults.status(400, b"proto: illegal tag")
         if self.script and _is_write(self.received[-1]):
             due = self.script.pop(0)
             return None if due is None else self._scripted(due)

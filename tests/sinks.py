@@ -11,8 +11,7 @@ from typing import Any
 from prometheus_client.core import CollectorRegistry, Metric
 
 from ecoflow_push.memory.records import DeviceRecord
-from ecoflow_push.memory.spool import Spool
-from ecoflow_push.memory.spools import Keep
+from ecoflow_push.memory.spool import Keep, Spool
 from ecoflow_push.memory.state import State
 from ecoflow_push.metrics.labels import Labels
 from ecoflow_push.metrics.record import record_of
@@ -200,10 +199,15 @@ class PushgatewayKit(Kit):
 
 class RemoteWriteKit(Kit):
     name = "remote-write"
+    most_samples = 2000
+    version = "1"
 
     def __init__(self, folder: Path, state: State, receiver: Receiver) -> None:
         super().__init__(folder, state)
+        #: How far the clock of its runs is ahead of ours (s).
+        self.ahead_by = 0.0
         self.server = receiver
+        state.use_endpoint("spool-0")
 
     @property
     def spool(self) -> str:
@@ -213,15 +217,16 @@ class RemoteWriteKit(Kit):
         return Queue(
             RemoteWriteSink(
                 Server("REMOTE_WRITE", self.server.write_url),
-                version="1",
+                version=self.version,
                 attempts=2,
                 longest_wait=0.01,
+                most_samples=self.most_samples,
             ),
-            Spool(self.spool),
+            Spool(self.spool, Keep(ahead=self.ahead)),
             self.state,
             LABELS,
-            keep=Keep(ahead=self.ahead),
             stale_after=self.stale_after,
+            clock=lambda: time.time() + self.ahead_by,
         )
 
     def values(self) -> Values:

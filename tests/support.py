@@ -168,12 +168,19 @@ def values(series: Series) -> Series:
 
 @contextmanager
 def running(
-    program: str, *args: str, ready: str, url: str, suite: str = ""
+    program: str, *args: str, ready: str, url: str, suite: str = "", beside: str = ""
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a real server until the block ends; `ready` is the path that says so."""
+    """Run a real server until the block ends; `ready` is the path that says so.
+
+    It is the program `beside` that one, if one is named.
+    """
     binary = find(suite).get(program)
     # Never skipped: a suite that ran without its servers would prove nothing.
     assert binary, f"{program} is missing: run ./dev servers, or put it on PATH"
+    if beside:
+        # Of the same package; upstream's names end as the other one's does.
+        end = binary.name.removeprefix(program)
+        binary = binary.with_name(beside + end)
     # Not a pipe: a server that logs into one that nobody reads stops.
     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
     process = subprocess.Popen([binary, *args], stderr=said, env=environ(binary))
@@ -332,7 +339,7 @@ def prometheus(
 
 @contextmanager
 def victoria_metrics(
-    folder: Path, *args: str, port: int | None = None
+    folder: Path, *args: str, suite: str = "", port: int | None = None
 ) -> Iterator[Database]:
     """Run a real VictoriaMetrics; its data stay in `folder`."""
     port = port or free_port()
@@ -349,5 +356,53 @@ def victoria_metrics(
         *args,
         ready="/health",
         url=url,
+        suite=suite,
+    ) as process:
+        yield Database(url, process, is_victoria=True)
+
+
+@contextmanager
+def vmagent(folder: Path, target: str, *, suite: str = "") -> Iterator[Database]:
+    """Run a real vmagent that passes on what is written to it."""
+    url = f"http://127.0.0.1:{free_port()}"
+    folder.mkdir(exist_ok=True)
+    (folder / "scrape.yml").write_text("global: {}\n")
+    with running(
+        "victoria-metrics",
+        f"-promscrape.config={folder}/scrape.yml",
+        f"-remoteWrite.url={target}",
+        f"-remoteWrite.tmpDataPath={folder}/queue",
+        f"-httpListenAddr={url.partition('//')[2]}",
+        "-loggerLevel=ERROR",
+        ready="/health",
+        url=url,
+        suite=suite,
+        beside="vmagent",
+    ) as process:
+        yield Database(url, process, is_victoria=True)
+
+
+@contextmanager
+def vmauth(folder: Path, target: str, token: str) -> Iterator[Database]:
+    """Run a real vmauth, which lets this token write to `target`."""
+    url = f"http://127.0.0.1:{free_port()}"
+    folder.mkdir(exist_ok=True)
+    rules = {
+        "users": [
+            {
+                "bearer_token": token,
+                "url_map": [{"src_paths": ["/api/v1/write"], "url_prefix": target}],
+            }
+        ]
+    }
+    (folder / "auth.yml").write_text(json.dumps(rules))
+    with running(
+        "victoria-metrics",
+        f"-auth.config={folder}/auth.yml",
+        f"-httpListenAddr={url.partition('//')[2]}",
+        "-loggerLevel=ERROR",
+        ready="/metrics",
+        url=url,
+        beside="vmauth",
     ) as process:
         yield Database(url, process, is_victoria=True)

@@ -117,7 +117,7 @@ def test_every_version_is_tried_as_a_run_would(version, environ, world):
 
 def test_a_push_whose_answer_is_lost_leaves_nothing(environ, world):
     """A receiver that stores and hangs up gets the marker all the same."""
-    world.receiver.fail(PATH, world.receiver.store_then_lose(), times=1)
+    world.receiver.fail(PATH, world.receiver.store_then_lose(), times=2)
     environ = {**all_sinks(environ, world), "ESTABLISH_ATTEMPTS": "1"}
 
     run = check(environ)

@@ -41,7 +41,8 @@ def once(status: int, *, kept: bool) -> Callable[[Bench], None]:
 
 
 for _status, _kept in ((400, False), (401, True), (404, True), (413, False)):
-    _what = "waits in the spool: not the content is refused" if _kept else "dropped"
+    _what = "waits in the spool: not the content is refused"
+    _what = _what if _kept else "waits until another one is taken, then goes"
     case(f"retry/no_retry_on_{_status}", says=f"exactly 1 request; {_what}")(
         once(_status, kept=_kept)
     )
@@ -105,7 +106,8 @@ def taken(answer: Answer, version: str = "1") -> Callable[[Bench], None]:
 
 WROTE = ((WRITTEN, "1"),)
 case(
-    "response/ignore_response_body_on_success", says="success, whatever the body says"
+    "response/ignore_response_body_on_success",
+    says="success where the address is proven, if it is no page",
 )(taken(Answer(200, b"error: this body should be ignored")))
 case("response/handle_204_no_content", says="success")(
     taken(Answer(204, b"", WROTE), "2")
@@ -204,7 +206,7 @@ def _(bench):
 @case(
     "error_handling/handle_partial_write",
     "error_handling/handle_empty_response",
-    says="200 is success, whatever body follows or not",
+    says="200 is success where the address is proven, a body or not",
 )
 def _(bench):
     bench.receiver.script = [Answer(200, b"partial"), Answer(200)]

@@ -158,7 +158,7 @@ def fill_remote(url: str) -> None:
         record = record.only(only) if only else record
         ended = last[name].keys() if name in last else set()
         last[name] = record
-        sink.write(record.ending(ended), Deadline(10))
+        sink.write([record.ending(ended)], Deadline(10))
 
     # What a timer's splay and a slow cloud do to an interval.
     lateness = (0, 45, 10, 0, 60, 5, 50, 0, 30, 0, 55, 0)
@@ -185,7 +185,7 @@ def fill_remote(url: str) -> None:
         if left > 1200:
             group = {"job": RUN_JOB, "instance": "dead"}
             record = record_of(told, group, round(at * 1000))
-            sink.write(record, Deadline(10))
+            sink.write([record], Deadline(10))
     # The key of a battery that is full has ended just now.
     full = {k: v for k, v in NORMALIZED.items() if k != "charge_remaining_seconds"}
     write("Garage", now - 1, station("Garage", now - 1, full))

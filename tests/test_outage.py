@@ -235,14 +235,20 @@ def one(chance: random.Random, job: Drill) -> int:
 
 def test_drill_kills(tmp_path, drill):
     """Killed at any instant, a job loses nothing that was stored; no litter stays."""
-    kills, seed = (500, 7) if drill else (25, 3)
+    # No more of one job: its minutes would come up with today.
+    for seed in range(10) if drill else [3]:
+        kill(seed, tmp_path / str(seed), 500 if drill else 25)
+
+
+def kill(seed: int, folder: Path, kills: int) -> None:
+    folder.mkdir()
     chance = random.Random(seed)
     with (
-        prometheus(tmp_path / "data") as database,
+        prometheus(folder / "data") as database,
         Line(random.Random(seed + 1)) as between,
     ):
         between.target = database.url
-        job = Drill(tmp_path / "state", between)
+        job = Drill(folder / "state", between)
         accepted: set[tuple[int, str]] = set()
         killed = 0
         longest = 0.3
@@ -284,7 +290,8 @@ def killed_run(job: Drill, after: float) -> tuple[int, float]:
     except subprocess.TimeoutExpired:
         process.kill()
     _, said = process.communicate()
-    assert process.returncode in (-9, 0, 75), said
+    # 1: only what the run says of itself was kept away.
+    assert process.returncode in (-9, 0, 1, 75), said
     assert "Traceback" not in said, said
     return process.returncode, time.monotonic() - began
 

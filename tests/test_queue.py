@@ -149,9 +149,10 @@ def test_a_pause_that_was_asked_for_is_kept(queue):
     queue.run(say(A))
 
     sink = queue.run(say(A))
-    (finding,) = queue.sink().probe(Deadline(5))
+    finding, waits = queue.sink().probe(Deadline(5))
 
     assert queue.heard() == 1
+    assert waits.text == "6 samples wait in the spool"
     for error in (sink.delivery.errors[0], finding.error):
         assert "asked to wait" in error.text
         assert error.status == ExitStatus.TEMPFAIL

@@ -230,7 +230,7 @@ def test_both_sinks_get_the_same_series(environ, receiver, pushgateway, cloud):
         (faults.status(400), Answer(500), 75),
         (faults.status(401), Answer(401), 75),
         (faults.status(400), Answer(400), 76),
-        (faults.status(500), Answer(400), 74),
+        (faults.status(500), Answer(400), 75),
     ],
 )
 def test_two_sinks_and_one_status(

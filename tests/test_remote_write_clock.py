@@ -176,11 +176,11 @@ def test_a_clock_that_is_set_during_a_run_writes_nothing(seconds, receiver, tmp_
 def make_an_hour_younger(path: Path) -> None:
     spool = Spool(str(path.parent.parent))
     spool.open()
-    body = spool.last(path.name)
+    body = spool.files.last(path.name)
     assert body
     record = Record.from_bytes(body)
     later = record._replace(time_ms=record.time_ms + 3_600_000)
-    spool.remember(path.name, later.to_bytes())
+    spool.files.remember(path.name, later.to_bytes())
 
 
 def test_a_device_that_left_under_a_wrong_clock_still_ends(written, cloud, receiver):

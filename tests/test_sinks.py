@@ -265,12 +265,15 @@ ANSWERS = {
 def test_an_answer_becomes_an_error_with_its_cure(answer, remote):
     """Whatever a server answers, a run and a check know what is at fault and why."""
     fault, bad, cure = ANSWERS[answer]
+    if remote.name == "remote-write" and answer in ("400", "page"):
+        # It is not known to be the content's fault, nor to be a receiver.
+        bad = "address"
     cure = cure.format(url=URL[remote.name])
     remote.server.fail("/", fault)
 
     sink = remote.run(say(A))
     remote.state.endpoint.pause_until = None
-    (finding,) = remote.sink().probe(Deadline(5))
+    finding, *_ = remote.sink().probe(Deadline(5))
 
     for error in (sink.delivery.errors[0], finding.error):
         assert isinstance(error, SinkError)
@@ -278,9 +281,8 @@ def test_an_answer_becomes_an_error_with_its_cure(answer, remote):
         assert error.status in meanings(remote.name, bad)
         refuses = isinstance(error, WriteError) and error.refuses_us
         assert refuses == (bad in ("address", "credentials"))
-        # What the server did not refuse for good waits in the spool.
-        waits = remote.name == "remote-write" and bad != "content"
-        assert error.is_stored == waits
+        # Whatever the server said, it waits in the spool.
+        assert error.is_stored == (remote.name == "remote-write")
     assert (finding.mark, finding.step) == ("wrong", remote.name)
     assert not finding.text.startswith(remote.name)
     assert finding.cure == finding.error.cure

@@ -87,8 +87,8 @@ def test_what_was_delivered_is_the_last_one(folder):
 
     later = opened(folder)
     assert [e.time_ms for e in later.entries] == [record(1).time_ms]
-    assert later.last(SN) == record(0).to_bytes()
-    assert later.last("R331ZFAKE0000009") is None
+    assert later.files.last(SN) == record(0).to_bytes()
+    assert later.files.last("R331ZFAKE0000009") is None
 
 
 def test_only_the_owner_can_look_inside(folder):
@@ -211,11 +211,13 @@ def test_the_oldest_go_first(folder):
     size = spool.entries[0].size
     assert len(files(os.path.join(folder, "bad"))) == 1
 
-    over = spool.too_many(2 * size + 1)
+    spool.keep.max_bytes = 2 * size + 1
+    over = spool.too_many()
 
     assert [e.time_ms for e in over] == [record(1).time_ms, record(2).time_ms]
     assert files(os.path.join(folder, "bad")) == []
-    assert spool.too_many(4 * size) == []
+    spool.keep.max_bytes = 4 * size
+    assert spool.too_many() == []
 
 
 def test_only_what_was_committed_counts_as_stored(folder):
@@ -233,7 +235,7 @@ def test_only_what_was_committed_counts_as_stored(folder):
 def test_a_disk_that_used_up_its_time_is_left_alone(folder):
     """When the disk had its share of the run nothing more is stored, and it is said."""
     spool = opened(folder)
-    spool.seconds = 1e-9
+    spool.files.seconds = 1e-9
 
     store(spool, entry(0), entry(1))
 
@@ -245,9 +247,9 @@ def test_last_records_of_forgotten_devices_go(folder):
     """Of devices that are no longer known nothing is kept."""
     spool = opened(folder)
     for device in ("a", "b"):
-        spool.remember(device, record(0).to_bytes())
+        spool.files.remember(device, record(0).to_bytes())
 
-    spool.forget(["b"])
+    spool.files.forget(["b"])
 
     assert files(folder) == ["last/b"]
 
@@ -312,4 +314,4 @@ def test_a_folder_that_cannot_be_used_is_no_crash(tmp_path):
 
     assert "cannot use the spool" in spool.trouble
     assert not one.is_stored
-    assert spool.last(SN) is None
+    assert spool.files.last(SN) is None

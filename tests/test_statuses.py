@@ -19,6 +19,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedCloud
 from ecoflow_push.simulator.server import RecordingServer
 from tests.conftest import DELTA, STREAM
+from tests.receiver import Receiver
 
 NOWHERE = "http://127.0.0.1:1"
 # What collecting alone would end with.
@@ -80,13 +81,15 @@ def fate(sink: str, how: str, disk: str) -> str:
 @pytest.fixture
 def servers() -> Iterator[Mapping[str, str]]:
     with (
+        Receiver() as receiver,
         RecordingServer() as well,
         RecordingServer() as closed,
         RecordingServer() as gone,
     ):
         closed.fail("", faults.status(401))
         gone.fail("", faults.status(404))
-        yield {"ok": well.url, "401": closed.url, "404": gone.url, "down": NOWHERE}
+        fates = {"401": closed.url, "404": gone.url, "down": NOWHERE}
+        yield {**fates, "gateway": well.url, "remote": receiver.write_url}
 
 
 def set_up(cloud: SimulatedCloud, api: str) -> None:
@@ -132,8 +135,12 @@ def run_in(
     blocked: Path,
 ) -> int:
     where = {
-        "PUSHGATEWAY_URL": servers.get(world.gateway),
-        "REMOTE_WRITE_URL": servers.get(world.remote),
+        "PUSHGATEWAY_URL": servers.get(
+            "gateway" if world.gateway == "ok" else world.gateway
+        ),
+        "REMOTE_WRITE_URL": servers.get(
+            "remote" if world.remote == "ok" else world.remote
+        ),
         "TEXTFILE_PATH": {
             "ok": str(folder) + ".prom",
             "unwritable": str(blocked / "out.prom"),

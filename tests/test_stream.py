@@ -20,7 +20,6 @@ from ecoflow_push.errors import (
     KeysRefused,
 )
 from ecoflow_push.memory.spool import Spool
-from ecoflow_push.memory.spools import Keep
 from ecoflow_push.memory.state import State
 from ecoflow_push.metrics.labels import Labels
 from ecoflow_push.net.deadline import Deadline
@@ -285,7 +284,7 @@ def test_of_a_sink_that_hangs_a_check_says_what_a_run_does(tmp_path):
         state = State.open(str(folder))
         updates = Updates(state, LABELS, Wanted(), Wording(), 300)
         spool = Spool(str(folder / "spool-0"))
-        sink = Queue(hangs, spool, state, LABELS, keep=Keep(), stale_after=300)
+        sink = Queue(hangs, spool, state, LABELS, stale_after=300)
         source = Source(lambda _: iter([read(SERIALS[0], odd=1)]))
         kind = (Worker, Check)[number]
         job = kind([source], [sink], updates, state, labels=LABELS, deadline=1.5)

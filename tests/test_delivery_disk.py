@@ -1,0 +1,230 @@
+"""Delivery beside a disk that is slow, full, or holds a long outage; and its clock."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ecoflow_push.memory.spool import Spool
+from ecoflow_push.metrics.record import Record
+from ecoflow_push.simulator import faults
+from tests.conftest import DELTA
+from tests.remote_write import of_devices, of_run, spool_files, state
+from tests.support import PUSH, ROOT, push
+
+# Run push.py, with a pause before each listing of a spool, and before each file that is
+# moved when it was taken; say how many listings there were.
+SLOW = """
+import os, runpy, sys, time
+listed = 0
+def hook(event, args):
+    global listed
+    if event in ("os.listdir", "os.scandir") and "spool-" in str(args[0]):
+        if not str(args[0]).endswith(("last", "bad")):
+            listed += 1
+            time.sleep(float(os.environ["SLOW"]))
+    if event == "os.rename" and os.path.basename(os.path.dirname(args[1])) == "last":
+        time.sleep(float(os.environ["SLOW_MOVE"]))
+sys.addaudithook(hook)
+end = os._exit
+def leave(status):
+    print("listed", listed, "cpu", time.process_time(), flush=True)
+    end(status)
+os._exit = leave
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run(
+    environ: dict[str, str],
+    *,
+    slow: float = 0.0,
+    slow_move: float = 0.0,
+    limit: int = 1 << 30,
+):
+    """Run push.py; `limit` is the largest file (bytes) that it may write."""
+    return subprocess.run(
+        [sys.executable, "-B", "-c", SLOW, PUSH],
+        env={
+            "PATH": os.defpath,
+            "HOME": "/nonexistent",
+            "SLOW": str(slow),
+            "SLOW_MOVE": str(slow_move),
+            "PYTHONPATH": str(ROOT),
+            **environ,
+        },
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+
+
+def listings(done: subprocess.CompletedProcess[str]) -> int:
+    return int(done.stdout.split()[1])
+
+
+def multiply(environ: dict[str, str], count: int) -> None:
+    """Make of what waits an outage of so many snapshots, a second apart."""
+    (one,) = spool_files(environ)
+    spool = Spool(str(one.parent))
+    spool.open()
+    (entry,) = spool.entries
+    record = Record.from_bytes(spool.read(entry))
+    from ecoflow_push.memory.entry import Entry
+
+    for number in range(1, count):
+        at = record.time_ms - number * 1000
+        older = record._replace(time_ms=at)
+        made = Entry(at, entry.samples, entry.device, older.to_bytes())
+        (one.parent / made.name).write_bytes(made.content or b"")
+
+
+def test_a_slow_disk_is_no_set_clock(written, receiver):
+    """1,440 snapshots in a folder that takes 2 s to list: all are there in one run."""
+    receiver.fail("", faults.status(503))
+    assert push(written).status == 75
+    multiply(written, 1440)
+    receiver.heal()
+
+    done = run(written, slow=2.0)
+
+    assert done.returncode == 0, done.stderr
+    assert "(1440 snapshots from the spool)" in done.stderr
+    of_soc = [p for k, p in receiver.stored.items() if "pd_soc" in dict(k)["__name__"]]
+    assert [len(points) for points in of_soc] == [1441]
+    assert spool_files(written) == []
+
+
+def test_a_run_given_up_among_its_files_loses_nothing(written, receiver):
+    """What was taken, and could not be moved in time, is no loss in the next run."""
+    receiver.fail("", faults.status(503))
+    assert push(written).status == 75
+    multiply(written, 400)
+    receiver.heal()
+    receiver.proofs.clear()
+
+    done = run({**written, "RUN_DEADLINE": "3"}, slow_move=0.02)
+
+    assert done.returncode == 75, done.stderr
+    assert spool_files(written)
+    assert push(written).status == 0
+    assert state(written)["dropped"] == {}
+    of_soc = [p for k, p in receiver.stored.items() if "pd_soc" in dict(k)["__name__"]]
+    assert [len(points) for points in of_soc] == [402]
+
+
+def test_an_outage_costs_the_same_however_long(written, receiver):
+    """While the server is down nobody lists what waits, nor does it cost any time."""
+    receiver.fail("", faults.status(503))
+    written["ESTABLISH_ATTEMPTS"] = "1"
+    assert push(written).status == 75
+
+    def costs() -> float:
+        found = []
+        for _ in range(5):
+            done = run(written)
+            assert done.returncode == 75, done.stderr
+            assert listings(done) == 0
+            found.append(float(done.stdout.split()[3]))
+        return min(found)
+
+    few = costs()
+    for path in spool_files(written)[1:]:
+        path.unlink()
+    multiply(written, 20_000)
+    # What was changed by hand is looked at once.
+    assert listings(run(written)) == 1
+
+    assert costs() <= few * 1.2
+    assert len(spool_files(written)) >= 20_000
+
+
+def test_what_a_run_did_not_expect_is_found(written, receiver):
+    """A file that somebody else put there is sent, and counted in the run's series."""
+    receiver.fail("", faults.status(503))
+    assert push(written).status == 75
+    multiply(written, 3)
+
+    run(written)
+    receiver.heal()
+    done = run(written)
+
+    assert done.returncode == 0, done.stderr
+    assert "(4 snapshots from the spool)" in done.stderr
+    assert of_run(receiver)[-1]["ecoflow_push_spool_samples"] == 0
+
+
+def test_what_a_full_disk_costs_is_counted(written, receiver):
+    """Though the state cannot be saved: at once in the run's series, and for good."""
+    assert push(written).status == 0
+    receiver.fail("", faults.status(503))
+
+    assert run(written, limit=100).returncode == 74
+    assert run(written, limit=100).returncode == 74
+    receiver.heal()
+
+    assert push(written).status == 0
+    assert of_run(receiver)[-1]["ecoflow_push_dropped_samples_total disk"] == 14
+    assert state(written)["dropped"] == {"disk": 14}
+    assert push(written).status == 0
+    assert state(written)["dropped"] == {"disk": 14}
+
+
+@pytest.mark.parametrize(("first", "second", "seconds"), [(-299, 299, 598)])
+def test_a_clock_that_goes_back_within_bounds(
+    first, second, seconds, written, cloud, receiver
+):
+    """299 s ahead, then 299 s behind: by the clock, not refused, and 75."""
+    cloud.date_offset = receiver.date_offset = first
+    assert push(written).status == 0
+    cloud.date_offset = receiver.date_offset = second
+    (last,) = spool_files(written, f"spool-*/last/{DELTA.sn}")
+    make_later(last, seconds)
+
+    done = push(written)
+
+    assert done.status == 75, done.stderr
+    assert "the clock went back" in done.stderr
+    assert len(of_devices(receiver)) == 1
+    assert state(written)["dropped"] == {"clock": 7}
+
+
+def make_later(path: Path, seconds: float) -> None:
+    spool = Spool(str(path.parent.parent))
+    spool.open()
+    record = Record.from_bytes(spool.files.last(path.name) or b"")
+    later = record._replace(time_ms=record.time_ms + round(seconds * 1000))
+    spool.files.remember(path.name, later.to_bytes())
+
+
+def test_a_process_that_was_stopped_goes_on(written, cloud, receiver):
+    """A run that is stopped for seconds has no wrong clock."""
+    import signal
+
+    def stop(handler) -> None:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGCONT)
+        handler.send(cloud.answer(handler.current))
+
+    cloud.fail("quota/all", stop)
+    process = subprocess.Popen(
+        [sys.executable, PUSH],
+        env={"PATH": os.defpath, **written},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 0, said
+    assert len(of_devices(receiver)) == 1
