@@ -35,6 +35,12 @@ class Reading(NamedTuple):
     asked: bool = True
 
     @property
+    def is_unread(self) -> bool:
+        """Whether the device answers, and nobody can read what it says."""
+        snapshot = self.snapshot
+        return snapshot is not None and bool(snapshot.unread and not snapshot.quotas)
+
+    @property
     def state(self) -> State:
         """What it amounts to."""
         if self.snapshot:

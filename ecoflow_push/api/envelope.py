@@ -150,7 +150,7 @@ def ask(
         raise EcoflowApiException(f"{host}: {exc.text}", exc.cure) from exc
     if reply.status != 200:
         raise _of_status(reply, host, meanings)
-    envelope = _decode(reply.content(MOST_BYTES))
+    envelope = decode(reply.content(MOST_BYTES))
     if not isinstance(envelope, dict) or "code" not in envelope:
         kind = said(reply.headers.get("Content-Type", "no type"), 60).partition(";")[0]
         raise EcoflowApiException(
@@ -218,8 +218,11 @@ def _clock(reply: Reply) -> str:
     return f", and the clock: it is {offset:+.0f} s from EcoFlow's"
 
 
-def _decode(body: bytes) -> object:
-    """Return the JSON value of `body`, None where it has none."""
+def decode(body: bytes | str) -> object:
+    """Return the JSON value of `body`, None where it has none; raises nothing.
+
+    A number that is none (NaN, 1e400, 5,000 digits) becomes one that is not finite.
+    """
     # The second reading is for integers beyond Python's 4300 digits, as infinities.
     for parse_int in (None, float):
         try:

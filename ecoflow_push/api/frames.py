@@ -1,4 +1,4 @@
-"""Binary MQTT payloads: the request for everything, and what an answer says; pure.
+"""Binary MQTT payloads: what they say; pure.
 
 A payload is an envelope of headers; each header carries one message, which may be
 XORed with one byte (protocol/binary.md#envelope).
@@ -10,7 +10,8 @@ from binascii import a2b_base64
 from collections import Counter
 from typing import Any, NamedTuple
 
-from ecoflow_push.devices.messages import Pair, asked_by_name, messages_of_device
+from ecoflow_push.devices.messages import messages_of_device
+from ecoflow_push.devices.questions import Pair
 
 # The largest recorded payload: 3 kB, 19 headers (protocol/binary.md#headers).
 MOST_BYTES = 1 << 20
@@ -30,7 +31,9 @@ class Frame(NamedTuple):
     `has_data` tells whether there is more in them than the plan by which the device
     reports. `offline` is the cloud's word (code -2). `seqs` are those of the headers;
     a reply repeats the request's. What the schema does not know is counted by
-    (cmd_func, cmd_id); `damaged` counts what could not be read at all.
+    (cmd_func, cmd_id); `damaged` counts what could not be read in full. `said` are the
+    messages that the device itself sent, and `unread` those, in clear, of which not one
+    value is known.
     """
 
     quotas: dict[str, object]
@@ -40,29 +43,15 @@ class Frame(NamedTuple):
     unknown_messages: Counter[Pair]
     unknown_fields: Counter[Pair]
     damaged: int
+    said: frozenset[Pair] = frozenset()
+    unread: tuple[tuple[Pair, bytes], ...] = ()
 
 
-def get_all_request(seq: int, sender: str, sn: str) -> bytes:
-    """Return the payload that asks a device for all (protocol/binary.md#get-all).
-
-    `seq` is an int32, may be negative, and comes back in the reply; `sender` is any
-    client's word.
-    """
-    header = b"\x10\x20\x18\x20"  # src, dest: the app
-    named = asked_by_name(sn)
-    if named:
-        func, number = named
-        header += b"\x40" + _varint(func) + b"\x48" + _varint(number) + b"\x50\x00"
-    header += b"\x70" + _varint(seq) + b"\xba\x01" + _sized(sender.encode())
-    if named:
-        header += b"\xca\x01" + _sized(sn.encode())
-    return b"\x0a" + _sized(header)
-
-
-def decode_frame(payload: bytes, sn: str) -> Frame:
+def decode_frame(payload: bytes, sn: str, at: float | None = None) -> Frame:
     """Return what a payload of the device `sn` says; never raises, whatever it holds.
 
-    The payload may be wrapped in base64. Larger ones than MOST_BYTES are not read.
+    Heard at the time `at` (Unix, s) what it says of minutes long past is left out. The
+    payload may be wrapped in base64. Larger ones than MOST_BYTES are not read.
     """
     # Imported here: only a device that speaks binary needs it.
     from ecoflow_push.api import protobuf
@@ -73,6 +62,7 @@ def decode_frame(payload: bytes, sn: str) -> Frame:
     quotas: dict[str, object] = {}
     unknown_messages: Counter[Pair] = Counter()
     unknown_fields: Counter[Pair] = Counter()
+    unread: list[tuple[Pair, bytes]] = []
     damaged = max(len(headers) - MOST_HEADERS, 0) if headers else 1
     for header in headers[:MOST_HEADERS]:
         pair = (header.cmd_func, header.cmd_id)
@@ -81,13 +71,20 @@ def decode_frame(payload: bytes, sn: str) -> Frame:
             damaged += 1
         elif pdata and pair not in messages:
             unknown_messages[pair] += 1
+            unread.append((pair, pdata))
         elif pdata and (route := messages[pair]):
             message = protobuf.parse(route.message, pdata)
             if message is None:
                 damaged += 1
-            else:
-                unknown_fields[pair] += protobuf.unknown_fields(message)
-                quotas |= protobuf.quotas_of(message, route)
+                message = protobuf.salvage(route.message, pdata)
+            found, strange = {}, 1
+            if message is not None:
+                found = protobuf.quotas_of(message, route, quotas, at)
+                strange = protobuf.unknown_fields(message)
+                unknown_fields[pair] += strange
+            if strange and not found:
+                unread.append((pair, pdata))
+            quotas |= found
     return Frame(
         quotas,
         any(not key.endswith(_PLAN) for key in quotas),
@@ -96,6 +93,12 @@ def decode_frame(payload: bytes, sn: str) -> Frame:
         unknown_messages,
         +unknown_fields,
         damaged,
+        frozenset(
+            (header.cmd_func, header.cmd_id)
+            for header in headers[:MOST_HEADERS]
+            if header.pdata and header.src != _APP
+        ),
+        tuple(unread),
     )
 
 
@@ -128,18 +131,3 @@ def _clear(header: Any) -> bytes | None:
         return pdata
     key = header.seq & 0xFF
     return pdata.translate(bytes(byte ^ key for byte in range(256)))
-
-
-def _sized(data: bytes) -> bytes:
-    return _varint(len(data)) + data
-
-
-def _varint(number: int) -> bytes:
-    """Return a protobuf varint; a negative number is that of 64 bits, in ten bytes."""
-    number &= (1 << 64) - 1
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ecoflow_push.config.kinds import is_serial
@@ -24,17 +24,23 @@ class DeviceInfo(NamedTuple):
     online: bool | None = None
 
 
+#: What messages are counted as that are beyond all that anybody sends.
+OTHER = "other"
+
+
 class Snapshot(NamedTuple):
     """All quotas of one device at one moment; `collected_at` in Unix seconds.
 
     Empty `quotas` are an answer too: EcoFlow has no telemetry of this device. `online`
-    is the answer's own word, None where it has none.
+    is the answer's own word, None where it has none. `unread` are the messages of which
+    nothing could be read, and how often each came (docs/metrics.md).
     """
 
     sn: str
     quotas: Mapping[str, object]
     collected_at: float
     online: bool | None = None
+    unread: Sequence[tuple[str, int]] = ()
 
 
 def clean_text(value: object) -> str:

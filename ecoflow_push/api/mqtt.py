@@ -17,7 +17,7 @@ from ecoflow_push.api.broker import Broker
 from ecoflow_push.api.envelope import no_devices
 from ecoflow_push.api.guard import Guard
 from ecoflow_push.api.models import DeviceInfo
-from ecoflow_push.api.visit import Visit
+from ecoflow_push.api.visit import ASK_AGAIN_SECONDS, Visit
 from ecoflow_push.config.kinds import Secret, Variable
 from ecoflow_push.errors import EcoflowApiException, Finding, KeysRefused
 from ecoflow_push.net.deadline import Deadline
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from ecoflow_push.memory.login import Certification
     from ecoflow_push.memory.state import State
 
-# What a visit may take, in seconds (protocol/mqtt.md#completeness).
-ASK_AGAIN_SECONDS = 5.0
-SILENCE_SECONDS = 8.0
-
 VARIABLES = (
     Variable(
         "ECOFLOW_ACCOUNT_USER",
@@ -45,8 +41,9 @@ VARIABLES = (
     Variable(
         "MQTT_TIMEOUT",
         "longest wait for MQTT data in one run; it can only shorten the 13 s that"
-        " silence takes",
-        "60",
+        " silence takes, and the 65 s for a device that answers no question"
+        " ([app-account.md](app-account.md))",
+        "65",
     ),
 )
 
@@ -75,7 +72,7 @@ def read(read: Reader) -> AppAccount | None:
     user = read.secret("ECOFLOW_ACCOUNT_USER")
     password = read.secret("ECOFLOW_ACCOUNT_PASSWORD")
     read.pair("ECOFLOW_ACCOUNT_USER", "ECOFLOW_ACCOUNT_PASSWORD")
-    longest_visit = read.seconds("MQTT_TIMEOUT", 60, 1)
+    longest_visit = read.seconds("MQTT_TIMEOUT", 65, 1)
     return AppAccount(user, password, longest_visit) if user and password else None
 
 
@@ -119,7 +116,7 @@ class MqttApiClient(EcoflowApiClient):
         guard: Guard,
         *,
         instance: str,
-        longest_visit: float = 60.0,
+        longest_visit: float = 65.0,
     ) -> None:
         """Store what is needed; nothing is contacted.
 
@@ -234,34 +231,38 @@ class MqttApiClient(EcoflowApiClient):
         """Yield each device's reading as soon as it is complete, or given up."""
         by_topic = {topic: each for each in visits.values() for topic in each.topics}
         waiting = dict(visits)
-        end = min(ASK_AGAIN_SECONDS + SILENCE_SECONDS, self._longest_visit)
         asked_at, is_asked_again = time.monotonic(), False
         error: EcoflowApiException | None = None
         while True:
             taken_at = time.monotonic()
+            waited = taken_at - asked_at
             for sn, visit in list(waiting.items()):
-                if visit.is_over:
+                if visit.is_over or self._patience(visit) <= waited:
                     del waiting[sn]
-                    yield visit.reading(self.name, is_late=False)
+                    yield visit.reading(self.name, waited, is_late=False)
             # What whoever takes the readings does meanwhile is no device's silence.
             asked_at += time.monotonic() - taken_at
-            waited = time.monotonic() - asked_at
-            if not is_asked_again and ASK_AGAIN_SECONDS <= waited < end:
+            if error or not waiting or deadline.left() <= 0:
+                break
+            if not is_asked_again and waited >= ASK_AGAIN_SECONDS:
                 is_asked_again = True
                 self._ask(waiting.values())
-            patience = end if is_asked_again else min(ASK_AGAIN_SECONDS, end)
-            left = min(patience - waited, deadline.left())
-            if error or not waiting or left <= 0:
-                break
+            end = min(map(self._patience, waiting.values()))
+            end = end if is_asked_again else min(end, ASK_AGAIN_SECONDS)
+            left = Deadline(min(end - waited, deadline.left()))
             try:
-                for topic, payload in self._broker.listen(Deadline(left)):
+                for topic, payload in self._broker.listen(left):
                     if topic in by_topic:
                         by_topic[topic].hear(topic, payload)
             except EcoflowApiException as exc:
                 error = exc
         for visit in waiting.values():
-            reading = visit.reading(self.name, is_late=deadline.left() <= 0)
+            is_late = deadline.left() <= 0
+            reading = visit.reading(self.name, waited, is_late=is_late)
             yield Reading(visit.device, self.name, error=error) if error else reading
+
+    def _patience(self, visit: Visit) -> float:
+        return min(visit.patience, self._longest_visit)
 
 
 def client_id(user_id: str, instance: str) -> str:

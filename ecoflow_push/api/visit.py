@@ -6,11 +6,14 @@ import json
 import logging
 import os
 import time
+from typing import TYPE_CHECKING
 
 from ecoflow_push.api.base import Reading
-from ecoflow_push.api.envelope import OFFLINE_CURE, TIME_CURE
-from ecoflow_push.api.frames import decode_frame, get_all_request
-from ecoflow_push.api.models import DeviceInfo, Snapshot, online_flag, short_sn
+from ecoflow_push.api.envelope import OFFLINE_CURE, TIME_CURE, decode
+from ecoflow_push.api.models import OTHER, DeviceInfo, Snapshot, online_flag, short_sn
+from ecoflow_push.api.question import get_all_request
+from ecoflow_push.devices.products import messages_by_serial
+from ecoflow_push.devices.questions import question_of
 from ecoflow_push.errors import (
     ApiOutOfTime,
     DeviceOffline,
@@ -18,11 +21,29 @@ from ecoflow_push.errors import (
     EcoflowApiException,
 )
 
+if TYPE_CHECKING:
+    from ecoflow_push.api.frames import Frame
+
 log = logging.getLogger(__name__)
 
 # Free text (protocol/mqtt.md#question).
 SENDER = "ecoflow_push"
 MOST_BYTES = 8 * 1024 * 1024
+# Of whose messages nothing is known.
+UNKNOWN_GROUPS = ("", "not public")
+# What a visit may take, in seconds (protocol/mqtt.md#completeness): until the question
+# is repeated, and from then on.
+ASK_AGAIN_SECONDS = 5.0
+SILENCE_SECONDS = 8.0
+AWAKE_SECONDS = 3.0
+# Nobody sends so many kinds of messages; what is beyond is counted as OTHER.
+MOST_UNREAD = 32
+# What people call a message without numbers.
+JSON = "JSON"
+LISTEN_CURE = (
+    "set RUN_DEADLINE to 115 or more, leave MQTT_TIMEOUT at 65, and let the job run"
+    " every two minutes (docs/app-account.md)"
+)
 # A device that begins to be watched first reports its reporting plan: that is no
 # telemetry (protocol/mqtt.md#pushes).
 PLAN_KEYS = frozenset(
@@ -50,6 +71,9 @@ class Visit:
         self._quotas: dict[str, object] = {}
         self._online: bool | None = None
         self._heard_at = 0.0
+        #: Messages of which nothing could be read, and how often each came.
+        self._unread: dict[str, int] = {}
+        self._question = question_of(device.sn)
         #: Sequence numbers of our binary requests, which its reply repeats.
         self._asked: set[int] = set()
 
@@ -57,6 +81,19 @@ class Visit:
     def is_over(self) -> bool:
         """Whether there is nothing to wait for."""
         return self.complete or self.refused
+
+    @property
+    def patience(self) -> float:
+        """How long (s) it is waited for, from the first question on.
+
+        Whoever speaks what is not understood is awake, and soon answers if it will.
+        """
+        if self._question.listen:
+            return self._question.listen
+        if self._unread and not self._quotas:
+            is_known = messages_by_serial(self.device.sn) not in UNKNOWN_GROUPS
+            return ASK_AGAIN_SECONDS + (AWAKE_SECONDS if is_known else 0.0)
+        return ASK_AGAIN_SECONDS + SILENCE_SECONDS
 
     def requests(self) -> list[tuple[str, str | bytes]]:
         """Return topic and payload of one request in both languages.
@@ -88,8 +125,8 @@ class Visit:
         else:
             self._take_frame(payload, is_reply=is_reply)
 
-    def reading(self, source: str, *, is_late: bool) -> Reading:
-        """Return what is known now; without `is_late` there was time for an answer.
+    def reading(self, source: str, waited: float, *, is_late: bool) -> Reading:
+        """Return what is known after so many seconds; `is_late` if time was short.
 
         Silence is not "offline", which is the answer's own word.
         """
@@ -103,10 +140,17 @@ class Visit:
             return Reading(device, source, error=error)
         if self._quotas or self.complete or self._online:
             heard_at = self._heard_at or time.time()
-            snapshot = Snapshot(device.sn, self._quotas, heard_at, self._online)
+            unread = sorted(self._unread.items())
+            snapshot = Snapshot(device.sn, self._quotas, heard_at, self._online, unread)
             if self._online is not None:
                 device = device._replace(online=self._online)
             return Reading(device, source, snapshot)
+        if self._question.listen > waited:
+            text = (
+                f"not heard in {waited:.0f} s, and it answers no question, but speaks"
+                " once a minute"
+            )
+            return Reading(device, source, error=ApiOutOfTime(text, LISTEN_CURE))
         if is_late:
             late = ApiOutOfTime("no answer from the device (out of time)", TIME_CURE)
             return Reading(device, source, error=late)
@@ -115,17 +159,21 @@ class Visit:
         return Reading(device, source, error=EcoflowApiException(text, cure))
 
     def _take_json(self, payload: bytes, *, is_reply: bool) -> None:
-        try:
-            document = json.loads(payload)
-        except (ValueError, RecursionError):
+        # A name may be cut within a letter.
+        document = decode(payload.decode("utf-8", "replace"))
+        if not isinstance(document, dict):
             log.debug("a message that is no JSON after all")
             return
         part = document.get("data" if is_reply else "params")
-        if not isinstance(part, dict):
-            return
         if not is_reply:
-            if not part.keys() <= PLAN_KEYS:
+            if not isinstance(part, dict):
+                # Other makers' devices have words of their own.
+                self._note_unread(JSON)
+            elif not part.keys() <= PLAN_KEYS:
                 self._quotas.update(part)
+                self._is_heard()
+            return
+        if not isinstance(part, dict):
             return
         online = online_flag(part.get("online"))
         if online is not None:
@@ -138,19 +186,56 @@ class Visit:
             self.complete = True
 
     def _take_frame(self, payload: bytes, *, is_reply: bool) -> None:
-        frame = decode_frame(payload, self.device.sn)
-        if frame.unknown_messages or frame.unknown_fields or frame.damaged:
+        # Imported here: only a device that speaks binary needs it.
+        from ecoflow_push.api.frames import decode_frame
+
+        frame = decode_frame(payload, self.device.sn, time.time())
+        if frame.unread or frame.unknown_fields or frame.damaged:
+            self._tell(frame)
+        if is_reply and frame.offline:
+            self._online, self.complete = False, True
+            return
+        for (func, cmd_id), _ in frame.unread:
+            self._note_unread(f"{func}/{cmd_id}")
+        if frame.has_data:
+            self._quotas.update(frame.quotas)
+        # Of what it says by itself, the plan of its reports tells nothing.
+        if not frame.has_data and (frame.quotas or not frame.said):
+            return
+        self._is_heard()
+        if frame.has_data and self._question.awaited & frame.said:
+            self.complete = True
+        # The reply repeats our number; only its absent -2 says "online". What speaks
+        # JSON may have no more to say here than that.
+        if is_reply and self._asked & frame.seqs:
+            speaks_json = messages_by_serial(self.device.sn) == JSON
+            self._online = True
+            self.complete = self.complete or frame.has_data or not speaks_json
+
+    def _is_heard(self) -> None:
+        """Note that the device speaks, and so is online, unless the cloud denies it."""
+        if self._online is None:
+            self._online = True
+
+    def _note_unread(self, message: str) -> None:
+        if message not in self._unread and len(self._unread) >= MOST_UNREAD:
+            message = OTHER
+        self._unread[message] = self._unread.get(message, 0) + 1
+        self._is_heard()
+
+    def _tell(self, frame: Frame) -> None:
+        """Log, for whoever wants to report it, what is not understood."""
+        if not log.isEnabledFor(logging.DEBUG):
+            return
+        from ecoflow_push.api.report import unnamed
+
+        sn = self.device.sn
+        for (func, cmd_id), pdata in frame.unread:
+            log.debug("%s: %d/%d %s", short_sn(sn), func, cmd_id, unnamed(pdata, sn))
+        if frame.unknown_fields or frame.damaged:
             log.debug(
-                "a frame of %s: unknown messages %s, unknown fields %s, %d damaged",
-                short_sn(self.device.sn),
-                dict(frame.unknown_messages),
+                "%s: unknown fields %s, %d damaged",
+                short_sn(sn),
                 dict(frame.unknown_fields),
                 frame.damaged,
             )
-        if is_reply and frame.offline:
-            self._online, self.complete = False, True
-        elif frame.has_data:
-            self._quotas.update(frame.quotas)
-            # The reply repeats our number; only its absent -2 says "online".
-            if is_reply and self._asked & frame.seqs:
-                self._online, self.complete = True, True

@@ -10,10 +10,9 @@ from __future__ import annotations
 from functools import cache
 
 from ecoflow_push.devices.products import messages_by_serial, products
+from ecoflow_push.devices.questions import Pair, pair_of
 from ecoflow_push.devices.tables import FOLDER, TableError, check_cells, lines
 
-#: (cmd_func, cmd_id).
-Pair = tuple[int, int]
 # What products.tsv says of those that have no messages here.
 WITHOUT = ("JSON", "not public")
 # Every product may send these.
@@ -24,25 +23,22 @@ class Route:
     """One message: its name in schema/, and what its quota keys begin with.
 
     Where it describes one unit out of many, `unit` is the field that tells them apart
-    and `unit_prefix` holds its value; unit 0, or none, has the plain `prefix`. `items`
-    is the list of units, empty where the message itself is one.
+    (of several, a blank apart, the first that is there) and `unit_prefix` holds its
+    value; unit 0, or none, has the plain `prefix`. `items` is the list of units, empty
+    where the message itself is one. `time` is the field with the time (s) of a report
+    of which there may be several, where only the newest is the state now, and none that
+    is older than `most_age` (s).
     """
 
-    __slots__ = ("items", "message", "prefix", "unit", "unit_prefix")
+    __slots__ = (
+        *("items", "message", "most_age", "prefix", "time", "unit", "unit_prefix"),
+    )
 
-    def __init__(
-        self,
-        message: str,
-        prefix: str = "",
-        unit: str = "",
-        unit_prefix: str = "",
-        items: str = "",
-    ) -> None:
-        self.message = message
-        self.prefix = prefix
-        self.unit = unit
-        self.unit_prefix = unit_prefix
-        self.items = items
+    def __init__(self, cells: list[str]) -> None:
+        self.message, self.prefix, self.unit, self.unit_prefix, *rest = cells
+        self.items, time = rest
+        self.time, _, age = time.partition(" ")
+        self.most_age = float(age or "inf")
 
 
 #: A message without a route is known, and no state of the device now: settings,
@@ -50,39 +46,27 @@ class Route:
 Messages = dict[Pair, Route | None]
 
 
-def tables(folder: str = FOLDER) -> tuple[dict[str, Messages], dict[str, Pair]]:
-    """Return each group's messages, and the one that a request must name, if any.
-
-    Raises TableError.
-    """
+def tables(folder: str = FOLDER) -> dict[str, Messages]:
+    """Return each group's messages; raises TableError."""
     return _tables(folder)
 
 
 @cache
-def _tables(folder: str) -> tuple[dict[str, Messages], dict[str, Pair]]:
+def _tables(folder: str) -> dict[str, Messages]:
     groups: dict[str, Messages] = {}
-    asked: dict[str, Pair] = {}
     for place, cells in lines(folder, "messages.tsv"):
-        if cells[0] == "ask":
-            check_cells(place, cells, 3)
-            _, group, text = cells
-            pair = _pair(place, text)
-            if pair not in groups.get(group, {}):
-                raise TableError(place, f"{group} has no message {text}")
-            asked[group] = pair
-            continue
-        check_cells(place, cells, 7)
-        group, pairs, message, *rest = cells
+        check_cells(place, cells, 8)
+        group, pairs, *route = cells
         routes = groups.setdefault(group, {})
         for text in pairs.split(" "):
-            pair = _pair(place, text)
+            pair = pair_of(place, text)
             if pair in routes:
                 raise TableError(place, f"{text} of {group} stands here twice")
-            routes[pair] = Route(message, *rest) if message else None
+            routes[pair] = Route(route) if route[0] else None
     for group, place in products(folder).messages.items():
         if group not in groups and group not in WITHOUT:
             raise TableError(place, f"{group!r} is not in messages.tsv")
-    return groups, asked
+    return groups
 
 
 def messages_of(group: str, folder: str = FOLDER) -> Messages:
@@ -95,7 +79,7 @@ def messages_of(group: str, folder: str = FOLDER) -> Messages:
 
 @cache
 def _messages(group: str, folder: str) -> Messages:
-    groups, _ = tables(folder)
+    groups = tables(folder)
     common = groups[_COMMON]
     if group:
         return common | groups.get(group, {})
@@ -112,16 +96,3 @@ def _messages(group: str, folder: str) -> Messages:
 def messages_of_device(sn: str) -> Messages:
     """Return the messages that the device with this serial number may send."""
     return messages_of(messages_by_serial(sn))
-
-
-def asked_by_name(sn: str) -> Pair | None:
-    """Return the message that a request for everything names, None if it names none."""
-    _, asked = tables()
-    return asked.get(messages_by_serial(sn))
-
-
-def _pair(place: str, text: str) -> Pair:
-    func, _, number = text.partition("/")
-    if not (func.isdecimal() and number.isdecimal()):
-        raise TableError(place, f"{text!r} is not cmd_func/cmd_id")
-    return int(func), int(number)

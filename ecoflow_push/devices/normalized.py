@@ -16,7 +16,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ecoflow_push.config.kinds import is_serial
-from ecoflow_push.devices.families import UNKNOWN, Family, Packs, Row, family_named
+from ecoflow_push.devices.families import (
+    UNKNOWN,
+    Family,
+    Packs,
+    Row,
+    Test,
+    family_named,
+)
 from ecoflow_push.devices.products import (
     family_by_product,
     family_by_serial,
@@ -31,6 +38,8 @@ MOST_OPENED = 10_000
 MOST_LEVELS = 8
 LONGEST_JSON = 65_536
 LONGEST_KEY = 512
+# A list of the units of one system, of which each speaks for all.
+LINKED = "linkedUnits.unit"
 
 
 class NormalizedSample(NamedTuple):
@@ -77,11 +86,14 @@ def normalized_samples(
     product_name: str,
     prefix: str,
     family: Family | None = None,
+    *,
+    at: float | None = None,
 ) -> tuple[list[NormalizedSample], Counter[str]]:
     """Return what a quota map says in base units, and what was left out, by reason.
 
     A value that a row wants and cannot use is left out and counted, never corrected;
-    an absent one is absent. Without a `family` it is found out.
+    an absent one is absent. Without a `family` it is found out; without the time `at`
+    (Unix, s) of the map nothing is said of the running day.
     """
     opened = _opened(quotas)
     family = family or family_of(sn, product_name, quotas)
@@ -90,12 +102,14 @@ def normalized_samples(
     if opened:
         # The key given flat wins, as for the raw metrics.
         values = {**opened, **quotas}
+    linked = quotas.get(LINKED)
+    if isinstance(linked, list):
+        values = {f"{LINKED}#leads": _leads(sn, linked), **values}
     if family.modules:
         values = {**values, **_single_modules(values, family.modules, left_out)}
-    rows = family.rows
-    if any(values.get(key) == 0 for key in family.battery_if):
-        rows = tuple(row for row in rows if not row.metric.startswith("battery_"))
-    found = {(metric, ""): value for metric, value in _apply(rows, values, left_out)}
+    found = {
+        (metric, ""): value for metric, value in _apply(family.rows, values, left_out)
+    }
     for packs in family.packs:
         for pack, report in _reports(values, packs, left_out).items():
             for metric, value in _apply(packs[2], report, left_out):
@@ -106,6 +120,15 @@ def normalized_samples(
         )
         for metric, pack in sorted(found)
     ]
+    if family.hours and at is not None:
+        # Of one family alone: others do without the module.
+        from ecoflow_push.devices.hours import METRIC, energies_today
+
+        today = sorted(energies_today(values, family.hours, at, left_out))
+        samples += [
+            NormalizedSample(f"{prefix}_{METRIC}", {"flow": flow}, energy)
+            for flow, energy in today
+        ]
     return samples, left_out
 
 
@@ -118,6 +141,8 @@ def _apply(
         metric, keys = row.metric, row.keys
         if metric in done or keys[0] not in values:
             continue
+        if row.only_if and not all(_holds(tests, values) for tests in row.only_if):
+            continue
         value = _value(row, values, left_out)
         if value is not None:
             done.add(metric)
@@ -125,6 +150,17 @@ def _apply(
         elif metric.endswith("_remaining_seconds") and _is_none(row, values):
             # The better key said that there is no such time.
             done.add(metric)
+
+
+def _holds(tests: Iterable[Test], values: Mapping[str, object]) -> bool:
+    said = False
+    for key, how, wanted in tests:
+        value = values.get(key)
+        if value is not None:
+            if (value == wanted) == (how == "="):
+                return True
+            said = True
+    return not said
 
 
 def _is_none(row: Row, values: Mapping[str, object]) -> bool:
@@ -155,7 +191,7 @@ def _value(
         if not low <= value <= high:
             left_out["out_of_bounds"] += 1
             return None
-        total += value
+        total += -value if key in row.minus else value
     if not total <= high or not total >= low:
         left_out["out_of_bounds"] += 1
         return None
@@ -204,6 +240,16 @@ def _statistics(items: object) -> Iterator[tuple[str, object]]:
         if type(number) is int and number:
             key = f"displayStatisticsSum.listInfo#{number}"
             yield key, item.get("statisticsContent", 0)
+
+
+def _leads(sn: str, units: list[object]) -> bool:
+    """Whether a unit speaks for those linked to it: the first by serial does.
+
+    None of them is said to lead (protocol/values.md#stream-5000).
+    """
+    serials = [unit.get("sn") for unit in units if isinstance(unit, dict)]
+    known = [serial for serial in serials if isinstance(serial, str)]
+    return sn not in known or sn == min(known)
 
 
 def _split(

@@ -13,19 +13,23 @@ from ecoflow_push.devices.tables import FOLDER, TableError, check_cells, lines
 _PRODUCT, _FAMILY, _MESSAGES = range(3)
 _CELLS = {"serial": 5, "name": 3, "key": 3}
 _LONGEST_NAME = 64
+# In front of what sources claim, and do not agree on.
+_DOUBT = "? "
 
 
 class Products:
     """The table: `serials` hold product, family and messages, each perhaps empty.
 
     `names`, beginnings of product names in small letters, and `keys` hold families.
-    `families` and `messages` hold the place where each is first spoken of.
+    `families` and `messages` hold the place where each is first spoken of; `doubtful`
+    holds what is claimed of serials without a product.
     """
 
-    __slots__ = ("families", "keys", "messages", "names", "serials")
+    __slots__ = ("doubtful", "families", "keys", "messages", "names", "serials")
 
     def __init__(self) -> None:
         self.serials: dict[str, tuple[str, str, str]] = {}
+        self.doubtful: dict[str, str] = {}
         self.names: dict[str, str] = {}
         self.keys: dict[str, str] = {}
         self.families: dict[str, str] = {}
@@ -57,7 +61,10 @@ class Products:
     ) -> str:
         if not 2 <= len(begins) <= 4:
             raise TableError(place, f"{begins!r} has not 2 to 4 characters")
-        if bool(product) != bool(messages):
+        if product.startswith(_DOUBT):
+            self.doubtful[begins] = product.removeprefix(_DOUBT)
+            product = ""
+        elif bool(product) != bool(messages):
             raise TableError(place, "a product needs its messages, and they it")
         self.serials[begins] = (product, family, messages)
         if messages:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # However long a Retry-After says: a wrong one must not silence us for a day.
 LONGEST_PAUSE_SECONDS = 900.0
+# What cannot be helped is told once a day.
+TELL_SECONDS = 86_400.0
 # Milliseconds of the year 33658.
 MOST = 1e15
 
@@ -62,12 +64,21 @@ class DeviceRecord:
         self.digest = text_of(fields.get("digest"))
         self.family = text_of(fields.get("family"))
         self.firmware = text_of(fields.get("firmware"))
-        #: When the log last said that EcoFlow does not open it.
+        #: When the log last said that EcoFlow does not open it, or that nobody can read
+        #: what it sends.
         self.told_at = number_of(fields.get("told_at"))
 
     def fields(self) -> dict[str, object]:
         """Return what goes into the file."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+    def is_to_be_told(self, now: float) -> bool:
+        """Return whether the log is to tell of it, once a day; note that it does."""
+        told_at = self.told_at
+        if told_at is not None and 0 <= now - told_at < TELL_SECONDS:
+            return False
+        self.told_at = now
+        return True
 
 
 class QueueRecord:

@@ -58,11 +58,9 @@ class RawSample(NamedTuple):
     value: float
 
 
-class _Leaf(NamedTuple):
-    key: str
-    indices: tuple[int, ...]
-    value: object
-    level: int
+# Key, indices, value and level. A class with these names would cost a run more than all
+# that it does with them.
+_Leaf = tuple[str, tuple[int, ...], object, int]
 
 
 @lru_cache(maxsize=16_384)
@@ -97,17 +95,17 @@ def raw_samples(
     skipped: Counter[str] = Counter()
     winners: dict[tuple[str, tuple[int, ...]], tuple[int, str, float]] = {}
     leaves = _leaves(quotas)
-    for leaf in islice(leaves, MOST_LEAVES):
-        name = metric_name(leaf.key, naming) if len(leaf.key) <= LONGEST_KEY else ""
-        reason = _reason(leaf, name, reserved)
+    for key, indices, value, level in islice(leaves, MOST_LEAVES):
+        name = metric_name(key, naming) if len(key) <= LONGEST_KEY else ""
+        reason = _reason(key, value, name, reserved)
         if reason:
             skipped[reason] += 1
             continue
-        candidate = (leaf.level, leaf.key, _number(leaf.value))
-        rival = winners.setdefault((name, leaf.indices), candidate)
+        candidate = (level, key, _number(value))
+        rival = winners.setdefault((name, indices), candidate)
         if rival is not candidate:
             skipped["collision"] += 1
-            winners[name, leaf.indices] = min(rival, candidate)
+            winners[name, indices] = min(rival, candidate)
     places = sorted(winners)
     skipped["too_many"] += sum(1 for _ in leaves) + len(places[MOST_SAMPLES:])
     samples = [
@@ -117,10 +115,9 @@ def raw_samples(
     return samples, +skipped
 
 
-def _reason(leaf: _Leaf, name: str, reserved: frozenset[str]) -> str:
+def _reason(key: str, value: object, name: str, reserved: frozenset[str]) -> str:
     """Return why a leaf becomes no sample, empty if it does."""
-    value = leaf.value
-    if len(leaf.key) > LONGEST_KEY:
+    if len(key) > LONGEST_KEY:
         return "too_long"
     if isinstance(value, str):
         return "string"
@@ -155,7 +152,7 @@ def _leaves(quotas: Mapping[str, object]) -> Iterator[_Leaf]:
             ]
         elif value and isinstance(value, list) and is_open:
             stack += [
-                _Leaf(key, (*indices, place), inner, level + 1)
+                (key, (*indices, place), inner, level + 1)
                 for place, inner in enumerate(value)
             ]
         else:
@@ -167,8 +164,8 @@ def _leaf(
 ) -> _Leaf:
     """Return the leaf `parent.name`; a written `[n]` is an index like a list's."""
     if len(name) > LONGEST_KEY:
-        return _Leaf(name, indices, value, level)
+        return name, indices, value, level
     if "[" in name:
         indices += tuple(int(n) for n in re.findall(r"\[(\d{1,9})\]", name))
         name = re.sub(r"\[\d{1,9}\]", "", name)
-    return _Leaf(f"{parent}.{name}" if parent else name, indices, value, level)
+    return f"{parent}.{name}" if parent else name, indices, value, level

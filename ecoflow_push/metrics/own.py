@@ -32,6 +32,9 @@ RUN_METRICS = {
     "push_skipped_values": (
         "Values of this run's quota maps that became no raw or no normalized sample."
     ),
+    "push_unknown_messages": (
+        "Messages of which this run could read nothing, by family of the device."
+    ),
     "push_runs_total": "Runs since the state folder was made.",
     "push_failures_total": "Runs since then in which a stage failed.",
     "push_spool_samples": "Samples that wait in the spool for remote-write.",

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ecoflow_push.metrics.labels import Labels
 
 NONE: Mapping[str, float] = MappingProxyType({})
+# A device may send anything: what it sends must not become any number of series.
+MOST_UNREAD = 64
+OTHER = "other"
 
 
 def run_registry(
@@ -28,6 +31,7 @@ def run_registry(
     devices: Mapping[str, float] = NONE,
     samples: int = 0,
     skipped: Mapping[str, float] = NONE,
+    unread: Mapping[tuple[str, str], float] = MappingProxyType({}),
     runs: int | None = None,
     failures: Mapping[str, float] = NONE,
     waiting: int = 0,
@@ -37,8 +41,10 @@ def run_registry(
 ) -> CollectorRegistry:
     """Return a fresh registry of the run's own series.
 
-    Times are in Unix seconds, durations in seconds. `runs` and `failures`, by stage,
-    are counts over all runs that are remembered, `runs` None without a memory.
+    Times are in Unix seconds, durations in seconds. `unread` are messages by family and
+    message; of more than MOST_UNREAD kinds the rest are counted as one. `runs` and
+    `failures`, by stage, are counts over all runs that are remembered, `runs` None
+    without a memory.
     `waiting`, `oldest_at`, devices that are `resting` and `dropped`, by reason, are of
     the spool; `dropped` is None where there is none.
     """
@@ -55,6 +61,7 @@ def run_registry(
     own("push_samples", samples)
     for reason in (*SKIP_REASONS, *REASONS):
         own("push_skipped_values", skipped.get(reason, 0), reason=reason)
+    _add_unread(builder, unread)
     if runs is not None:
         own("push_runs_total", runs)
         for stage, count in failures.items():
@@ -68,3 +75,15 @@ def run_registry(
             own("push_dropped_samples_total", count, reason=reason)
     own("push_build_info", 1, version=version)
     return builder.registry()
+
+
+def _add_unread(
+    builder: RegistryBuilder, unread: Mapping[tuple[str, str], float]
+) -> None:
+    known = sorted(unread)[:MOST_UNREAD]
+    for family, message in known:
+        count = unread[family, message]
+        builder.own("push_unknown_messages", count, family=family, message=message)
+    if len(unread) > len(known):
+        count = sum(unread.values()) - sum(unread[key] for key in known)
+        builder.own("push_unknown_messages", count, family=OTHER, message=OTHER)

@@ -185,6 +185,9 @@ class Check:
             text = f"read by {read_by}, {learnt.values} values"
             if not learnt.values:
                 text = f"{read_by}, no data"
+            if learnt.unread:
+                text, cure = learnt.unread.text, learnt.unread.cure
+                return Finding("unknown", "device", f"{device}, {text}", cure)
             return Finding("ok", "device", f"{device}, {text}")
         if learnt.state == "offline":
             cure = "switch the device on, and look for its Wi-Fi in the app"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ecoflow_push.api.models import short_sn
-from ecoflow_push.errors import EcoflowApiException, ExitStatus
+from ecoflow_push.errors import EcoflowApiException, EcoflowPushError, ExitStatus
 
 if TYPE_CHECKING:
     from ecoflow_push.api.base import Reading
@@ -32,7 +32,7 @@ STAGES = ("connect", "collect", "push", "bug")
 class Learnt:
     """What is left of a reading when its values are let go."""
 
-    __slots__ = ("error", "online", "sn", "source", "state", "values")
+    __slots__ = ("error", "online", "sn", "source", "state", "unread", "values")
 
     def __init__(self, reading: Reading) -> None:
         self.sn = reading.device.sn
@@ -42,6 +42,8 @@ class Learnt:
         self.error = reading.error
         #: How many there were, None where there was no snapshot.
         self.values = len(reading.snapshot.quotas) if reading.snapshot else None
+        #: Its answer, if nothing in it could be read, else None.
+        self.unread = _unread(reading) if reading.is_unread else None
 
 
 class Outcome:
@@ -139,8 +141,9 @@ class Outcome:
         if self.error:
             concerned[str(self.error)] = []
         for sn, learnt in self.learnt.items():
-            if learnt.error and self._is_news(learnt):
-                concerned.setdefault(str(learnt.error), []).append(short_sn(sn))
+            fault = learnt.error or learnt.unread
+            if fault and self._is_news(learnt):
+                concerned.setdefault(str(fault), []).append(short_sn(sn))
         for sink in self._deliveries.values():
             for error in (*sink.errors, *sink.run_errors):
                 concerned.setdefault(str(error), [])
@@ -153,7 +156,19 @@ class Outcome:
         if learnt.state == "refused":
             told_before = learnt.sn in self._updates.told_before
             return learnt.sn in self.named or not told_before
+        if learnt.unread:
+            return learnt.sn not in self._updates.told_before
         return learnt.state != "offline"
+
+
+def _unread(reading: Reading) -> EcoflowPushError:
+    """Return what to say of a device that is heard and not understood."""
+    messages = reading.snapshot.unread if reading.snapshot else ()
+    names = ", ".join(message for message, _ in messages[:8])
+    return EcoflowPushError(
+        f"answers in messages that are not known yet ({names})",
+        "report them, docs/app-account.md says how",
+    )
 
 
 def _worst(found: set[ExitStatus]) -> ExitStatus:

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from ecoflow_push.metrics.record import Record
 
 GONE_AFTER_LISTS = 2
-TELL_REFUSED_SECONDS = 86_400.0
 
 
 class Wanted:
@@ -103,7 +102,9 @@ class Updates:
         self.faults: dict[str, EcoflowPushError] = {}
         #: Something was learnt, of some device.
         self.has_news = False
-        #: Devices whose refusal the log told less than a day ago.
+        #: Messages of which nothing could be read, by family and message.
+        self.unread: Counter[tuple[str, str]] = Counter()
+        #: Devices of which the log told the same less than a day ago.
         self.told_before: set[str] = set()
         self._state = state
         self._labels = labels
@@ -120,7 +121,8 @@ class Updates:
         record.named = record.named or sn in self.wanted.named
         record.listed = record.listed or is_listed
         record.source = reading.source or record.source
-        if state == "refused" and not _is_due(record):
+        is_told = state == "refused" or reading.is_unread
+        if is_told and not record.is_to_be_told(time.time()):
             self.told_before.add(sn)
         if state == "failed" or (state == "refused" and _is_unheard_of(record)):
             return self._unread(sn, record)
@@ -128,6 +130,8 @@ class Updates:
         said = self._read(sn, reading, record)
         online = False if state == "offline" else device.online
         facts = self._facts(sn, record, online=online)
+        for message, count in reading.snapshot.unread if reading.snapshot else ():
+            self.unread[facts.family, message] += count
         if state != "refused":
             facts = _timed(facts, record)
         at = reading.snapshot.collected_at if reading.snapshot else None
@@ -184,7 +188,8 @@ class Updates:
         normalized: list[NormalizedSample] = []
         left_out: Counter[str] = Counter()
         try:
-            normalized, left_out = self._normalized(sn, quotas, record)
+            at = reading.snapshot.collected_at
+            normalized, left_out = self._normalized(sn, quotas, record, at)
         except TableError as exc:
             # What is wrong with one family costs no raw value, and no other device.
             self.faults[str(exc)] = exc
@@ -204,7 +209,7 @@ class Updates:
         return said
 
     def _normalized(
-        self, sn: str, quotas: Mapping[str, object], record: DeviceRecord
+        self, sn: str, quotas: Mapping[str, object], record: DeviceRecord, at: float
     ) -> tuple[list[NormalizedSample], Counter[str]]:
         """Return the samples in base units; the record learns what kind this is."""
         product = record.product_name or product_name(sn)
@@ -214,7 +219,8 @@ class Updates:
             family = family_named(record.family) or family
         record.family = family.name
         record.firmware = firmware_of(quotas, family) or record.firmware
-        return normalized_samples(quotas, sn, product, self._labels.prefix, family)
+        prefix = self._labels.prefix
+        return normalized_samples(quotas, sn, product, prefix, family, at=at)
 
     def _record(self, registry: CollectorRegistry, at: float | None) -> Record:
         # Only a timestamped sink asks for one.
@@ -277,15 +283,6 @@ def create_updates(settings: Settings, state: State, only: Sequence[str]) -> Upd
 
 def _is_unheard_of(record: DeviceRecord) -> bool:
     return not record.listed and record.snapshot_at is None
-
-
-def _is_due(record: DeviceRecord) -> bool:
-    """Return whether a refusal is to be told, and note that it is: once a day."""
-    now, told_at = time.time(), record.told_at
-    if told_at is not None and 0 <= now - told_at < TELL_REFUSED_SECONDS:
-        return False
-    record.told_at = now
-    return True
 
 
 def _timed(facts: DeviceFacts, record: DeviceRecord) -> DeviceFacts:

@@ -211,6 +211,7 @@ class Worker:
             | outcome.counts(),
             samples=updates.samples,
             skipped=updates.skipped,
+            unread=updates.unread,
             runs=runs,
             failures=failures,
             waiting=backlog.samples if backlog else 0,

@@ -1,0 +1,21 @@
+"""What may be shown to anyone of a message that nobody can read yet."""
+
+from __future__ import annotations
+
+import re
+
+# Serials, names of networks and of devices: numbers of protobuf seldom look so.
+_TEXT = re.compile(
+    rb"(?:[\x20-\x7e]|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}"
+    rb"|[\xf0-\xf4][\x80-\xbf]{3}){8,}"
+)
+
+
+def unnamed(pdata: bytes, sn: str) -> str:
+    """Return a message in hex; texts, the serial number first, are crossed out.
+
+    Each letter becomes an X: all lengths stay as they are.
+    """
+    own = sn.encode()
+    pdata = pdata.replace(own, b"X" * len(own)) if own else pdata
+    return _TEXT.sub(lambda text: b"X" * len(text[0]), pdata).hex()
