@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,6 +14,17 @@ from tests.support import ROOT
 
 DASHBOARD = json.loads((ROOT / "deploy/grafana/ecoflow.json").read_text())
 RULES = ROOT / "deploy/prometheus/ecoflow.rules.yml"
+ENERGY_RULES = RULES.with_name("ecoflow-energy.rules.yml")
+# What the energies of the dashboard are made of: by flow, the device's own counter.
+COUNTERS = {
+    "solar": "ecoflow_solar_input_energy_watt_hours_total",
+    "grid_import": "ecoflow_grid_import_energy_watt_hours_total",
+    "grid_export": "ecoflow_grid_export_energy_watt_hours_total",
+    "home": "",
+    "battery_charge": "ecoflow_battery_charge_energy_watt_hours_total",
+    "battery_discharge": "ecoflow_battery_discharge_energy_watt_hours_total",
+}
+ESTIMATE = "device_flow:ecoflow_energy_watt_hours:estimate1m"
 NORMALIZED = {
     "battery_charge_ratio": 0.87,
     "battery_health_ratio": 0.99,
@@ -36,10 +48,17 @@ NORMALIZED = {
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 VARIABLES = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
 # By the panel's title and the letter of the query.
+ENERGIES = {
+    f"{panel['title']} {target['refId']}": target["expr"]
+    for panel in PANELS
+    for target in panel["targets"]
+    if ESTIMATE in target["expr"]
+}
 EXPRESSIONS = {
     f"{panel['title']} {target['refId']}": target["expr"]
     for panel in PANELS
     for target in panel["targets"]
+    if ESTIMATE not in target["expr"]
 }
 VALUES = {
     title: expr
@@ -48,13 +67,16 @@ VALUES = {
 }
 
 
-def rules() -> Iterator[dict[str, Any]]:
-    for group in yaml.safe_load(RULES.read_text())["groups"]:
+def rules(file: Path = RULES) -> Iterator[dict[str, Any]]:
+    for group in yaml.safe_load(file.read_text())["groups"]:
         yield from group["rules"]
 
 
-def filled_in(expr: str, job: str = ".+", device: str = ".+") -> str:
-    """Return the expression as Grafana would send it."""
+def filled_in(
+    expr: str, job: str = ".+", device: str = ".+", seconds: int = 3600
+) -> str:
+    """Return the expression as Grafana would send it, of a time that long."""
+    expr = expr.replace("$__range", f"{seconds}s")
     expr = re.sub(r"\$\{?job\b\}?", job, expr)
     expr = re.sub(r"\$\{?device\b\}?", device, expr)
     assert "$" not in expr

@@ -1,4 +1,4 @@
-"""The table in docs/models.md, from the tables of devices/.
+"""The tables in docs/models.md, from the tables of devices/ and what was recorded.
 
 python -m tests.models_table
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ecoflow_push.devices.messages import messages_of, tables
 from ecoflow_push.devices.products import products
+from tests.models_given import given
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "models.md"
 BEGIN = "<!-- made by python -m tests.models_table -->\n"
@@ -30,6 +31,7 @@ RECORDED = {
         "powerocean/powerocean-j327-frames.hex",
     ],
     "PowerOcean Plus": ["powerocean/powerocean-r374-get_all.hex"],
+    # Of a C101.
     "PowerPulse": ["wallbox/powerpulseev-pdata.hex"],
     "PowerStream": ["powerstream/powerstream-short-frame.hex"],
     "STREAM 5000": [
@@ -44,7 +46,7 @@ RECORDED = {
     ],
     "STREAM Microinverter": ["stream/stream_microinverter-bk01-frames.hex"],
     "Smart Home Panel 2": ["shp2/shp2-pdata.hex"],
-    # RIVER 3, whose prefixes no two sources agree on.
+    # RIVER 3 Plus, whose prefixes no two sources agree on.
     "Unknown": [
         "river3/river3plus-bms-pdata.hex",
         "river3/river3plus-cms-pdata.hex",
@@ -52,15 +54,15 @@ RECORDED = {
 }
 # Of these recordings no message, or not the main one, is in the schema.
 UNREAD = {
-    "PowerOcean": "of messages that are not read",
-    "PowerPulse": "of messages that are not read",
-    "STREAM 5000": "battery and manager; 254/39 and 254/40 are not read",
-    "STREAM AC 5000": "battery and manager; 254/39 and 254/40 are not read",
+    "PowerOcean": "minutes past and hours",
+    "STREAM 5000": "254/40 is not read",
+    "STREAM AC 5000": "254/40 is not read",
 }
 # What peers decoded from each product: its names are compared with ours.
 DECODED = {
     "Alternator Charger": ["alternator/alternator-decoded.json"],
     "DELTA 3": ["delta3/delta3-decoded.json", "delta3/delta3-decoded-b.json"],
+    "DELTA 3 Classic": ["delta3/delta3classic-decoded.json"],
     "DELTA 3 Max Plus": ["delta3/delta3maxplus-decoded.json"],
     "DELTA 3 Plus": ["delta3/delta3plus-decoded.json"],
     "DELTA Pro 3": ["deltapro3/deltapro3-decoded.json"],
@@ -82,9 +84,8 @@ DECODED = {
     "Smart Home Panel 2": ["shp2/shp2-decoded.json"],
     "Smart Meter": ["smartmeter/smartmeter-decoded.json"],
     "Smart Plug": ["smartplug/smartplug-decoded.json"],
+    "RIVER 3": ["river3/river3-decoded.json"],
     "Unknown": [
-        "delta3/delta3classic-decoded.json",
-        "river3/river3-decoded.json",
         "river3/river3plus-cms-decoded.json",
         "river3/river3plus-decoded.json",
     ],
@@ -93,7 +94,7 @@ DECODED = {
 
 
 def table() -> str:
-    """Return the table: a line for each product, by name."""
+    """Return the tables: a line for each product, and for each model, by name."""
     prefixes: dict[str, list[str]] = {}
     groups = {"Unknown": ""}
     for prefix, (product, _, group) in products().serials.items():
@@ -106,7 +107,7 @@ def table() -> str:
     ]
     for product in [*sorted(prefixes), "Unknown"]:
         group = groups[product]
-        sent = tables()[0].get(group) or messages_of(group)
+        sent = tables().get(group) or messages_of(group)
         messages = WITHOUT.get(group) or ", ".join(
             f"{func}/{number}"
             for (func, number), route in sorted(sent.items())
@@ -118,13 +119,13 @@ def table() -> str:
             if product in listed
         ]
         cells = [
-            product if product in prefixes else "any other, RIVER 3 among them",
+            product if product in prefixes else "any other, RIVER 3 Plus among them",
             " ".join(prefixes.get(product, ["-"])),
             messages,
             ", ".join(tested) or "-",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + given()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ecoflow_push.devices.families import Family, Row, family_named
+from ecoflow_push.devices.families import (
+    Conditions,
+    Family,
+    Row,
+    Test,
+    family_named,
+)
+from ecoflow_push.devices.hours import METRIC
 from ecoflow_push.devices.metrics import metrics
 from ecoflow_push.devices.normalized import MOST_PACKS, family_of
 from ecoflow_push.devices.products import products
@@ -30,7 +37,12 @@ left out and counted in `ecoflow_push_skipped_values`, never corrected.
 - Without the label `pack` a series is the device, or its main battery; with it, one \
 battery: an extra one by number, or a pack by number or serial.
 - A sum is there only if each of its parts is.
-- Energies are the device's own counters; nothing is integrated.
+- Of linked units one speaks for the system: its values may be added up over devices. \
+What begins with `unit_` is that of one unit alone, and is no further part of a sum.
+- 0 V at the AC input is there only of families that report the voltage also while \
+they do not charge ([which](protocol/values.md#mains-voltage)).
+- Energies are the device's own counters; what it does not count Prometheus can \
+[estimate](metrics.md#energy).
 
 ## Metrics
 
@@ -52,6 +64,16 @@ by a key that only such devices have.
 
 | family | known by |
 |---|---|"""
+ONLY_IF = """
+## Conditions
+
+What a family reports, and is read only if it is not a battery's that is absent \
+([how that is told](protocol/values.md#no-battery)), or a system's for which another \
+unit speaks ([linked units](protocol/values.md#linked-stream-units)). A key that is \
+absent from the answer says nothing; where all of a condition are, it counts as true.
+
+| family | what | only if |
+|---|---|---|"""
 HEAD = """\
 | keys | families | scale | means "none" | certainty | source |
 |---|---|---|---|---|---|"""
@@ -75,23 +97,38 @@ def scale_of(row: Row) -> str:
     return " ".join(parts + ([f"/ {row.over:g}"] if row.over != 1 else []))
 
 
+def signed(row: Row, unit: str) -> str:
+    """Return the keys of a row, with what is done to them."""
+    keys = [("-" if key in row.minus else "+", f"`{unit}{key}`") for key in row.keys]
+    return " ".join(f"{sign} {key}" for sign, key in keys).removeprefix("+ ")
+
+
+def cited(source: str) -> str:
+    """Return the places that a row cites, as links."""
+    return "; ".join(
+        f"[{place.removeprefix('protocol/')}]({place})" for place in source.split("; ")
+    )
+
+
 def metric_rows(metric: str) -> Iterator[str]:
     """Yield a line for each way to a metric, with the families that go it."""
     ways: dict[tuple[str, ...], list[str]] = {}
     for family in families():
+        if family.hours and metric == METRIC:
+            for kind, flow in family.hours.kinds.items():
+                keys = f"`{flow}`: the hours of `{family.hours.prefix}{kind}.watth`"
+                rest = ("", "", family.hours.certainty, cited(family.hours.source))
+                ways.setdefault((keys, *rest), []).append(family.name)
         for prefix, end, rows in (("", "", family.rows), *family.packs):
             unit = f"{prefix}{{pack}}{end}" if end else prefix
             for row in rows:
                 if row.metric == metric:
                     cells = (
-                        " + ".join(f"`{unit}{key}`" for key in row.keys),
+                        signed(row, unit),
                         scale_of(row),
                         ", ".join(f"{value:.0f}" for value in sorted(row.sentinels)),
                         row.certainty,
-                        "; ".join(
-                            f"[{cited.removeprefix('protocol/')}]({cited})"
-                            for cited in row.source.split("; ")
-                        ),
+                        cited(row.source),
                     )
                     ways.setdefault(cells, []).append(family.name)
     for (keys, *how), names in ways.items():
@@ -117,6 +154,31 @@ def serials_of(family: Family) -> str:
     return "; ".join(said)
 
 
+def said(test: Test) -> str:
+    key, how, wanted = test
+    if (how, wanted) == ("!=", 0):
+        return f"`{key}` is not 0"
+    return f"`{key}` is {'not ' if how == '!=' else ''}{wanted:g}"
+
+
+def ties() -> Iterator[str]:
+    """Yield a line for each condition of a family, with what it is tied to."""
+    for family in families():
+        tied: dict[Conditions, dict[str, list[Row]]] = {}
+        for row in family.rows:
+            if row.only_if:
+                tied.setdefault(row.only_if, {}).setdefault(row.metric, []).append(row)
+        for conditions, by_metric in tied.items():
+            names: list[str] = []
+            for metric, rows in by_metric.items():
+                if len(rows) == sum(row.metric == metric for row in family.rows):
+                    names.append(f"`ecoflow_{metric}`")
+                else:
+                    names += [f"`{key}`" for row in rows for key in row.keys]
+            told = ", and ".join(" or ".join(map(said, tests)) for tests in conditions)
+            yield f"| {family.name} | {', '.join(names)} | {told} |"
+
+
 def reference() -> str:
     """Return the document without its coverage."""
     lines = [INTRODUCTION]
@@ -131,6 +193,7 @@ def reference() -> str:
     lines += [LEFT_OUT]
     for family in families():
         lines.append(f"| {family.name} | {serials_of(family)} |")
+    lines += [ONLY_IF, *ties()]
     lines += ["", "## Keys", ""]
     for name, metric in metrics().items():
         lines += [f"### ecoflow_{name}", "", metric.help, "", HEAD, *metric_rows(name)]

@@ -9,7 +9,9 @@ from functools import cache
 from typing import Any
 
 from ecoflow_push.devices.normalized import NormalizedSample, normalized_samples
+from ecoflow_push.metrics.names import raw_samples
 from tests.frames import RECORDED, recorded_frames
+from tests.models_table import DECODED
 from tests.models_table import RECORDED as FRAMES
 
 # Recorded payloads by model, with the beginning of a serial where one is sure.
@@ -45,7 +47,7 @@ MODELS: dict[str, tuple[str, list[str]]] = {
             "delta3/delta3-params-flat-b.json",
         ],
     ),
-    "DELTA 3 Classic": ("", ["delta3/delta3classic-decoded.json"]),
+    "DELTA 3 Classic": ("P321", ["delta3/delta3classic-decoded.json"]),
     "DELTA 3 Max Plus": (
         "D3M1",
         ["delta3/delta3maxplus-decoded.json", "delta3/delta3maxplus-pdata.hex"],
@@ -141,7 +143,7 @@ MODELS: dict[str, tuple[str, list[str]]] = {
     "RAPID Pro Desktop Charger": ("P521", ["charger/rapidpro320-decoded.json"]),
     "RIVER 2 Max": ("R611", ["river2/river2max-get_reply.json"]),
     "RIVER 2 Pro": ("R621", ["river2/river2pro-get_reply.json"]),
-    "RIVER 3": ("", ["river3/river3-decoded.json"]),
+    "RIVER 3": ("R655", ["river3/river3-decoded.json"]),
     "RIVER 3 Plus": (
         "",
         [
@@ -192,7 +194,7 @@ MODELS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "Smart Home Panel 2": ("HD31", ["shp2/shp2-decoded.json", "shp2/shp2-pdata.hex"]),
-    "Smart Home Panel 3": ("", ["shp3/shp3-params.json"]),
+    "Smart Home Panel 3": ("HR65", ["shp3/shp3-params.json"]),
     "Smart Meter": ("BK21", ["smartmeter/smartmeter-decoded.json"]),
     "Smart Plug": (
         "HW52",
@@ -217,12 +219,9 @@ SOLAR = {
 SILENT_SOLAR = {
     "DELTA 3 Classic": ONLY_BATTERY,
     "DELTA Pro Ultra X": "the one recording has no key of it",
-    "PowerOcean DC Fit": "sources disagree which field it is",
     "RIVER Max": "the device reports voltage and current only",
     "RIVER Pro": "the device reports voltage and current only",
     "RIVER mini": "the device reports voltage and current only",
-    "STREAM 5000": "its message is not read",
-    "STREAM AC 5000": "its message is not read",
 }
 
 
@@ -349,3 +348,39 @@ def covered() -> dict[str, set[str]]:
     for model, _, got in of_recordings():
         found[model] |= {sample.name.removeprefix("ecoflow_") for sample in got}
     return found
+
+
+def way_of(file: str) -> str:
+    """Say whether developer keys or the app account gave a recording."""
+    return "keys" if re.search("quota|open-params", file) else "app"
+
+
+def recorded_lines() -> str:
+    """Return tests/fixtures/recorded.tsv: how much was recorded of each model."""
+    files: dict[tuple[str, str], set[str]] = {}
+    for model, (_, listed) in MODELS.items():
+        for file in listed:
+            files.setdefault((model, way_of(file)), set()).add(file)
+    known = {file for listed in files.values() for file in listed}
+    for listing in (FRAMES, DECODED):
+        for product, more in listing.items():
+            for file in {*more} - known:
+                name = "RIVER 3 Plus" if product == "Unknown" else product
+                files.setdefault((name, way_of(file)), set()).add(file)
+    lines = [
+        "# What the recorded payloads of each model have: python -m tests.models_given",
+        "# model\tserial\tway\trecordings\traw names\tnormalized metrics",
+    ]
+    for (model, way), own in sorted(files.items()):
+        raw: set[str] = set()
+        metrics: set[str] = set()
+        serial = MODELS[model][0] if model in MODELS else ""
+        for file in own:
+            if file in MODELS.get(model, ("", []))[1]:
+                quotas = recordings()[model][file]
+                raw |= {each.name for each in raw_samples(quotas, "", frozenset())[0]}
+                found = read(quotas, serial_of(model), model)
+                metrics |= {each.name.removeprefix("ecoflow_") for each in found}
+        cells = (model, serial or "-", way, str(len(own)), str(len(raw)))
+        lines.append("\t".join((*cells, " ".join(sorted(metrics)) or "-")))
+    return "\n".join(lines) + "\n"

@@ -88,7 +88,7 @@ def test_every_query_says_something():
             assert target["instant"] is (panel["type"] != "timeseries")
             assert target["range"] is not target["instant"]
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD)))
-    assert used - {"__all"} == VARIABLES.keys()
+    assert used - {"__all", "__range"} == VARIABLES.keys()
 
 
 def names_in(expr: str) -> set[str]:

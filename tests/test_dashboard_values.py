@@ -439,13 +439,24 @@ NOT_BY_GOOD_RUNS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+GOLDEN = sorted((ROOT / "tests/fixtures/normalized").glob("*.json"))
+
+
+def low_ones() -> set[str]:
+    """Return the serials of the golden devices whose battery is low."""
+    maps = [json.loads(file.read_text()) for file in GOLDEN]
+    charges = {
+        each["sn"]: each["expected"].get("battery_charge_ratio") for each in maps
+    }
+    return {sn for sn, charge in charges.items() if charge is not None and charge < 0.2}
+
+
 def simulated_fleet() -> list[SimulatedDevice]:
     """Return a device of each golden file."""
-    files = sorted((ROOT / "tests/fixtures/normalized").glob("*.json"))
-    maps = [json.loads(file.read_text()) for file in files]
+    maps = [json.loads(file.read_text()) for file in GOLDEN]
     return [
         SimulatedDevice(each["sn"], each["quotas"], file.stem, each["product"])
-        for file, each in zip(files, maps, strict=True)
+        for file, each in zip(GOLDEN, maps, strict=True)
     ]
 
 
@@ -486,5 +497,7 @@ def test_a_real_run_fills_the_panels(way, environ, cloud, pushgateway, tmp_path)
 
     assert silent == set()
     assert not any(listed.values()), listed
-    # Of a fleet in good health no rule has anything to say.
+    # Of a fleet in good health no rule has anything to say but of what is low.
+    low = [row["metric"]["device"] for row in alerts.pop("EcoflowBatteryLow")]
+    assert sorted(low) == sorted(low_ones())
     assert not any(alerts.values()), alerts

@@ -13,6 +13,7 @@ from ecoflow_push.devices.families import family_named
 from ecoflow_push.devices.messages import messages_of, tables
 from ecoflow_push.devices.metrics import metrics
 from ecoflow_push.devices.products import products
+from ecoflow_push.devices.questions import questions
 from ecoflow_push.devices.tables import FOLDER, TableError
 from tests.conftest import DELTA
 from tests.normalized_page import families
@@ -126,8 +127,9 @@ class Tables:
         metrics(self.folder)
         for name in products(self.folder).families:
             family_named(name, self.folder)
-        for group in ("", *tables(self.folder)[0]):
+        for group in ("", *tables(self.folder)):
             messages_of(group, self.folder)
+        questions(self.folder)
 
 
 @pytest.fixture
@@ -176,19 +178,23 @@ WRONG = [
         "serial\tZZ9\tToaster\tDELTA 2\tToaster",
         "'Toaster' is not in messages.tsv",
     ),
-    ("messages.tsv", "Toaster\t1/1\ttoaster.Report", "3 cells where 7 belong"),
+    ("messages.tsv", "Toaster\t1/1\ttoaster.Report", "3 cells where 8 belong"),
     (
         "messages.tsv",
-        "Toaster\t1/1 1\ttoaster.Report\t-\t-\t-\t-",
+        "Toaster\t1/1 1\ttoaster.Report\t-\t-\t-\t-\t-",
         "'1' is not cmd_func/cmd_id",
     ),
     (
         "messages.tsv",
-        "Smart Plug\t2/1\t-\t-\t-\t-\t-",
+        "Smart Plug\t2/1\t-\t-\t-\t-\t-\t-",
         "2/1 of Smart Plug stands here twice",
     ),
-    ("messages.tsv", "ask\tSmart Plug\t9/9", "Smart Plug has no message 9/9"),
-    ("messages.tsv", "ask\tSmart Plug", "2 cells where 3 belong"),
+    ("questions.tsv", "ask\tSmart Plug", "2 cells where 3 belong"),
+    ("questions.tsv", "ask\tToaster\t9/9", "'Toaster' is not in products.tsv"),
+    ("questions.tsv", "ask\tSmart Plug\t9", "'9' is not cmd_func/cmd_id"),
+    ("questions.tsv", "listen\tSmart Plug\t9/9", "3 cells where 4 belong"),
+    ("questions.tsv", "listen\tSmart Plug\tlong\t9/9", "'long' is no number"),
+    ("questions.tsv", "tell\tSmart Plug\t9/9", "'tell' is neither ask nor listen"),
     ("families/delta_2.tsv", ROW.removesuffix("\tseen"), "5 cells where 6 belong"),
     ("families/delta_2.tsv", ROW + "\tmore", "7 cells where 6 belong"),
     (
@@ -228,10 +234,64 @@ WRONG = [
         "there is no families/_crumbs.tsv",
     ),
     ("families/delta_2.tsv", "firmware", "1 cells where 2 belong"),
+    ("families/delta_2.tsv", "hours\tw.\t1=solar\tA", "4 cells where 5 belong"),
+    *(
+        (
+            "families/delta_2.tsv",
+            f"hours\tw.\t{kinds}\tA\tseen",
+            "hours need kinds as 1=solar, one blank apart",
+        )
+        for kinds in ("1", "1=", "1=solar  2=home", "1=solar 1=home", "-")
+    ),
+    *(
+        (
+            "families/delta_2.tsv",
+            f"hours\tw.\t1=solar\t{certainty}\t{source}",
+            "hours need A, B or C and a source",
+        )
+        for certainty, source in (("D", "seen"), ("A", "-"))
+    ),
+    ("families/delta_2.tsv", "only_if\tpd.soc", "2 cells where 3 belong"),
+    (
+        "families/delta_2.tsv",
+        "only_if\tpd.soc=full\tbattery_*",
+        "'full' is no number",
+    ),
+    ("families/delta_2.tsv", "only_if\tpd.soc!=\tbattery_*", "'' is no number"),
+    (
+        "families/delta_2.tsv",
+        "only_if\tpd.soc;  pd.a\tbattery_*",
+        "a condition needs keys, one blank apart",
+    ),
+    (
+        "families/delta_2.tsv",
+        "only_if\t-\tbattery_*",
+        "a condition needs keys, one blank apart",
+    ),
+    (
+        "families/delta_2.tsv",
+        "only_if\tpd.soc\tinput_power_watts pd.crumbs",
+        "'pd.crumbs' is neither metric nor key of a row",
+    ),
+    (
+        "families/delta_2.tsv",
+        "only_if\tpd.soc\tcrumb_*",
+        "'crumb_*' is neither metric nor key of a row",
+    ),
+    (
+        "families/delta_2.tsv",
+        "only_if\tpd.soc\t-",
+        "'' is neither metric nor key of a row",
+    ),
     (
         "families/_classic_sums.tsv",
         "include\t_delta_2",
         "a block holds rows only, and no include",
+    ),
+    (
+        "families/_classic_sums.tsv",
+        "only_if\tpd.soc\tinput_power_watts",
+        "a block holds rows only, and no only_if",
     ),
     ("families/_delta_2_slave.tsv", "crumbs", "1 cells where 6 belong"),
 ]

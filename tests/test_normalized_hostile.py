@@ -51,7 +51,7 @@ KEYS = sorted(
         for family in families()
         for prefix, end, rows in (("", "", family.rows), *family.packs)
         for row in rows
-        for key in row.keys
+        for key in (*row.keys, *(key for tests in row.only_if for key, _, _ in tests))
     }
     | {"bp_addr", "bmsTotal", "kitscc", "displayStatisticsSum.listInfo", "bms[", "20_1"}
 )

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from tests.frames import RECORDED
+from tests.frames import RECORDED, recorded_frames, serial
+from tests.models_table import RECORDED as FRAMES
 from tests.normalized_page import DOCUMENT, document
 from tests.recordings import (
     MODELS,
@@ -16,6 +17,7 @@ from tests.recordings import (
     SOLAR,
     covered,
     of_recordings,
+    read,
 )
 from tests.test_normalized import named
 from tests.test_normalized_hostile import check
@@ -109,3 +111,44 @@ def test_scales_and_signs_agree_with_what_else_was_recorded(file, metric, value)
     (got,) = [got for _, name, got in of_recordings() if name == file]
 
     assert named(got)[metric] == pytest.approx(value, rel=1e-6)
+
+
+TARGETS = ("Battery", "Grid")
+SYSTEMS = [
+    *((file, "STREAM 5000") for file in FRAMES["STREAM 5000"]),
+    *((file, "STREAM AC 5000") for file in FRAMES["STREAM AC 5000"]),
+    ("powerocean/powerocean-hj31-pdata.hex", "PowerOcean"),
+    ("powerocean/powerocean-r374-get_all.hex", "PowerOcean Plus"),
+]
+
+
+@pytest.mark.recorded
+def test_recorded_systems_balance():
+    """Sun, and what others make of it, and grid are home and battery, within 2 %."""
+    count = 0
+    for file, product in SYSTEMS:
+        for frame in recorded_frames(file, product):
+            # A meter has a moment of its own: by up to 36 W.
+            quotas = {
+                key: value
+                for key, value in frame.quotas.items()
+                if not key.startswith(("meter.", "p1Meter."))
+            }
+            others = sum(
+                value
+                for to in TARGETS
+                if isinstance(value := quotas.get(f"flow.otherSolarTo{to}"), int)
+            )
+            got = named(read(quotas, serial(product), product))
+            solar, grid, home, battery = (
+                got.get(f"{part}_power_watts")
+                for part in ("solar_input", "grid", "home", "battery")
+            )
+            if solar is None or grid is None or home is None or battery is None:
+                continue
+            # Half watts are rounded to whole ones, thrice.
+            wanted = pytest.approx(home + battery, rel=0.02, abs=2)
+            assert solar + others + grid == wanted, (file, quotas)
+            count += 1
+    print(f"{count} balances")
+    assert count >= 20

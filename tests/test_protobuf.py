@@ -7,7 +7,8 @@ import struct
 
 import pytest
 
-from ecoflow_push.api.frames import MOST_BYTES, MOST_HEADERS, get_all_request
+from ecoflow_push.api.frames import MOST_BYTES, MOST_HEADERS
+from ecoflow_push.api.question import get_all_request
 from ecoflow_push.metrics.names import raw_samples
 from tests.frames import (
     DELTA_3,

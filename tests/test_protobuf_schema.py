@@ -38,7 +38,8 @@ def described(file: FileDescriptorProto) -> list[tuple[str, ...]]:
                 or entry.Type.Name(entry.type)[5:].lower()
             )
             label = entry.Label.Name(entry.label)[6:].lower()
-            found.append((label, kind, entry.name, str(entry.number)))
+            default = ("default", entry.default_value) if entry.default_value else ()
+            found.append((label, kind, entry.name, str(entry.number), *default))
     return found
 
 
@@ -109,14 +110,16 @@ def test_the_schema_says_what_the_field_tables_say(name):
 
 def test_every_route_leads_to_a_message():
     """Each message, list and unit that the tables name is in the schema."""
-    groups = [*tables()[0], ""]
+    groups = [*tables(), ""]
     for route in {r for group in groups for r in messages_of(group).values() if r}:
         message = protobuf.message_class(route.message)()
         if route.items:
             message = getattr(message, route.items).add()
         if route.unit:
             assert "{}" in route.unit_prefix
-            assert route.unit in message.DESCRIPTOR.fields_by_name
+            assert {*route.unit.split()} <= {*message.DESCRIPTOR.fields_by_name}
+        if route.time:
+            assert route.time in message.DESCRIPTOR.fields_by_name
 
 
 def test_the_models_table_is_up_to_date():

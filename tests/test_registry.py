@@ -97,6 +97,19 @@ def test_every_skip_reason_is_always_there():
     assert counts == dict.fromkeys((*SKIP_REASONS, *REASONS), 0.0) | {"null": 3}
 
 
+def test_unknown_messages_are_a_bounded_number_of_series():
+    """Of more kinds than 64 the rest is one series, and none is lost from the sum."""
+    unread = {("Smart Plug", f"1/{n}"): n for n in range(1, 101)}
+
+    series = series_of(run_registry(LABELS, version="0", unread=unread))
+
+    counts = {dict(k[1])["message"]: v for k, v in series.items() if "unkn" in k[0]}
+    assert len(counts) == 65
+    assert counts["1/1"] == 1
+    assert sum(counts.values()) == sum(unread.values())
+    assert counts["other"] > max(unread.values())
+
+
 def test_label_values_stay_one_label_value():
     """A name full of quotes, backslashes and newlines is read back as it was."""
     name = 'a"b\\c\nd} 1'

@@ -1,0 +1,333 @@
+"""Energies: estimated by rules, shown in kWh by the dashboard, on real servers."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+from ecoflow_push.devices.metrics import metrics
+from ecoflow_push.metrics.record import record_of
+from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.sinks.endpoint import RemoteWriteSink
+from ecoflow_push.sinks.server import Server
+from tests.dashboard import (
+    COUNTERS,
+    ENERGIES,
+    ENERGY_RULES,
+    ESTIMATE,
+    PANELS,
+    VARIABLES,
+    filled_in,
+    rules,
+)
+from tests.deploy import program, said_by
+from tests.fetch_servers import NEWER
+from tests.support import Database, eventually, fetch, prometheus, victoria_metrics
+from tests.test_wire import from_text
+
+RULES_TEST = ENERGY_RULES.with_name("ecoflow-energy.rules.test.yml")
+ESTIMATES = {
+    rule["labels"]["flow"]: rule["expr"]
+    for rule in rules(ENERGY_RULES)
+    if rule["record"] == ESTIMATE
+}
+
+
+# --- the files --------------------------------------------------------------------
+
+
+def test_every_power_has_an_estimate():
+    """Each power is integrated, and of one that has a direction both ways are."""
+    powers = sorted(name for name in metrics() if name.endswith("_power_watts"))
+    found = sorted(
+        re.findall(r"ecoflow_(\w+_power_watts)", expr)[0] for expr in ESTIMATES.values()
+    )
+    signed = [name for name in powers if metrics()[name].low < 0]
+
+    assert found == sorted([*powers, *signed])
+    for flow, expr in ESTIMATES.items():
+        [power] = re.findall(r"ecoflow_(\w+_power_watts)", expr)
+        turned = "clamp_min(-ecoflow" in expr
+        assert ("clamp_min(" in expr) == (power in signed), flow
+        assert turned == flow.endswith(("_export", "_discharge", "unit_input")), flow
+
+
+def test_a_counter_of_the_device_wins():
+    """Where the program counts an energy of a flow, no estimate stands beside it."""
+    known = {f"ecoflow_{name}" for name in metrics()}
+    counters = {name for name in known if name.endswith("_total")}
+    ends = {name for name in counters if "dc_input" in name}  # has no power
+    named = set()
+    for expr in ESTIMATES.values():
+        named |= set(re.findall(r"ecoflow_\w+_total\b", expr))
+
+    assert named == counters - ends
+    for flow, counter in COUNTERS.items():
+        found = re.findall(r"ecoflow_\w+_total\b", ESTIMATES[flow])
+        assert found == ([counter] if counter else [])
+
+
+def test_the_dashboard_asks_for_the_counter_first():
+    """Each cell of a table is one flow: its counter's increase, else the estimate."""
+    tables = [panel for panel in PANELS if f"{panel['title']} A" in ENERGIES]
+    assert [table["title"] for table in tables] == [
+        "Energy today",
+        "Energy yesterday",
+        "Energy this month",
+    ]
+    times = [(table["timeFrom"], table.get("timeShift")) for table in tables]
+    assert times == [("now/d", None), ("now/d", "1d/d"), ("now/M", None)]
+    for table in tables:
+        assert table["fieldConfig"]["defaults"]["unit"] == "kwatth"
+        asked = [target["expr"] for target in table["targets"]]
+        assert len(asked) == len(COUNTERS)
+        for expr, (flow, counter) in zip(asked, COUNTERS.items(), strict=True):
+            named = re.findall(r"ecoflow_\w+_total|device_flow:[\w:]+", expr)
+            assert named[-1] == ESTIMATE
+            assert set(named[:-1]) == ({counter} if counter else set())
+            assert f'flow="{flow}"' in expr
+            selectors = expr.count('job=~"$job",device_name=~"$device"')
+            assert expr.count("[$__range]") == selectors == len(named)
+    assert VARIABLES.keys() == {"datasource", "job", "device"}
+
+
+# --- promtool ---------------------------------------------------------------------
+
+
+def passes(folder: Path, text: str) -> bool:
+    """Say whether the rules' own tests pass with this text as the rules."""
+    folder.mkdir()
+    (folder / ENERGY_RULES.name).write_text(text)
+    copy = folder / RULES_TEST.name
+    copy.write_text(RULES_TEST.read_text())
+    return said_by(program("promtool"), "test", "rules", copy)[0] == 0
+
+
+def test_promtool_sees_the_energies():
+    """Promtool accepts the rules, and their own tests pass."""
+    for what, file in (("check", ENERGY_RULES), ("test", RULES_TEST)):
+        status, said = said_by(program("promtool"), what, "rules", file)
+        assert status == 0, said
+
+
+def test_no_part_of_the_rules_is_idle(tmp_path):
+    """Without any one of the conditions the rules' own tests fail."""
+    text = ENERGY_RULES.read_text()
+    conditions = (
+        r" > 0(?= <=)",
+        r" <= 600",
+        r"\n +unless on \(job, device\)\n +max by.*?> 3600",
+        r"\n +unless on \(job, device\)\n +last_over_time\(\w+_total\[1h\]\)",
+        r'\{pack=""\}',
+        r"clamp_min\((?=ecoflow)",
+        r"clamp_min\(-",
+    )
+    changed = []
+    for condition in conditions:
+        places = list(re.finditer(condition, text, re.DOTALL))
+        assert places, condition
+        for place in places:
+            rest = text[place.end() :]
+            if "clamp_min" in condition:
+                # Energy in both directions, or in the wrong one.
+                sign = "-" if condition.endswith("-") else ""
+                other = "" if sign else "-"
+                rest = f"clamp_min({other}" + rest
+            changed.append((condition, text[: place.start()] + rest))
+
+    with ThreadPoolExecutor(2) as pool:
+        folders = [tmp_path / str(n) for n in range(len(changed))]
+        done = list(pool.map(passes, folders, [text for _, text in changed]))
+    idle = [c for (c, _), passed in zip(changed, done, strict=True) if passed]
+    assert idle == []
+
+
+# A day in the sun: watts by the minute, and the energy of it.
+SUN = [max(0.0, 800 * math.sin(math.pi * (n - 360) / 840)) for n in range(1440)]
+SUN[1200:] = [0.0] * 240
+ENERGY = 800 * 2 * 840 / math.pi / 60
+# A load that comes and goes, as a cooler does.
+LOAD = [300.0 if n % 90 < 37 else 40.0 for n in range(1440)]
+
+
+def measured(way: str, every: int, powers: list[float], tmp_path: Path) -> float:
+    """Return the energy of a day that the rules estimate, in watt hours."""
+    held = way == "Pushgateway"
+    step = 1 if held else every
+    last = [n - n % every if held else n for n in range(0, 1440, step)]
+    device = '{job="ecoflow",device="D"}'
+    values: dict[str, list[float]] = {
+        "ecoflow_snapshot_timestamp_seconds": [60 * n for n in last],
+        "ecoflow_solar_input_power_watts": [powers[n] for n in last],
+    }
+    total = f"sum_over_time({ESTIMATE}[2d])"
+    # promtool says what it got where it is not what was expected.
+    look = {"expr": total, "eval_time": "1500m"}
+    test = {
+        "interval": f"{step}m",
+        "input_series": [
+            {"series": name + device, "values": " ".join(map(str, numbers))}
+            for name, numbers in values.items()
+        ],
+        "promql_expr_test": [look],
+    }
+    asked = {"rule_files": [str(ENERGY_RULES)], "evaluation_interval": "1m"}
+    file = tmp_path / f"{way}-{every}.yml"
+    file.write_text(yaml.safe_dump({**asked, "tests": [test]}))
+    said = said_by(program("promtool"), "test", "rules", file)[1]
+    [got] = re.findall(
+        r"got:.*?flow=\"solar\".*? ([\d.E+]+)\"?\s*$", said, re.MULTILINE | re.DOTALL
+    )
+    return float(got)
+
+
+@pytest.mark.parametrize("way", ["Pushgateway", "remote-write"])
+@pytest.mark.parametrize("every", [1, 4])
+def test_the_interval_does_not_change_the_energy(way, every, tmp_path):
+    """Read every minute or every four, a day's energy is right to 2 %."""
+    assert measured(way, every, SUN, tmp_path) == pytest.approx(ENERGY, rel=0.02)
+    load = measured(way, every, LOAD, tmp_path)
+    assert load == pytest.approx(sum(LOAD) / 60, rel=0.02)
+
+
+# --- the tables of the dashboard --------------------------------------------------
+
+# The estimates are written after the powers.
+LATER = json.dumps({"storage": {"tsdb": {"out_of_order_time_window": "1d"}}})
+WAYS: dict[str, Callable[..., Any]] = {
+    "Prometheus 2": partial(prometheus, config=LATER),
+    "Prometheus 3": partial(prometheus, config=LATER, suite=NEWER),
+    "VictoriaMetrics": victoria_metrics,
+}
+MINUTES = 180
+# Of the last two hours, in kWh. The Roof counts nothing: 600 W of sun, 300 W from the
+# grid and then 120 W into it, 450 W for the home, 180 W into the battery, then 240 W
+# out of it. The Shed counts 10 Wh a minute, and two batteries; the home it estimates.
+SHOWN = {
+    "Roof": [1.2, 0.3, 0.12, 0.9, 0.18, 0.24],
+    "Shed": [1.2, 1.2, 1.2, 0.9, 2.4, 2.4],
+    # Counts each battery, and both together.
+    "Cabin": [1.2, 0.3, 0.12, 0.9, 1.2, 1.2],
+}
+
+
+def exposition(name: str, minute: int, at: float) -> str:
+    """Return what is said of a device in this minute."""
+    first = minute < MINUTES - 60
+    values: dict[str, float] = {
+        "snapshot_timestamp_seconds": at,
+        "solar_input_power_watts": 600,
+        "grid_power_watts": 300 if first else -120,
+        "home_power_watts": 450,
+        "battery_power_watts": 180 if first else -240,
+    }
+    # Some time ago it lost its memory.
+    counted = 5000 + 10 * minute if minute < 100 else 10 * (minute - 100)
+    counters = {
+        name.removeprefix("ecoflow_") for name in filter(None, COUNTERS.values())
+    }
+    batteries = {name for name in counters if name.startswith("battery")}
+    packs = {"Roof": [], "Shed": ["", "1"], "Cabin": ["", "HJ32A", "HJ32B"]}[name]
+    if name == "Shed":
+        values |= dict.fromkeys(counters - batteries, counted)
+    labels = f'device="{name.upper()}",device_name="{name}",product_name="P"'
+    lines = [f"ecoflow_{key}{{{labels}}} {value}" for key, value in values.items()]
+    for key in batteries:
+        lines += [
+            f"ecoflow_{key}{{{labels}" + (f',pack="{p}"' if p else "") + f"}} {counted}"
+            for p in packs
+        ]
+    return "\n".join(sorted(lines)) + "\n"
+
+
+def fill(database: Database, begin: float, every: int) -> None:
+    """Write three hours of each device, and what the rules make of them."""
+    server = Server("REMOTE_WRITE", database.write_url)
+    sink = RemoteWriteSink(server, version="1", attempts=2, longest_wait=1)
+
+    def write(text: str, at: float, ended: Any = ()) -> Any:
+        record = record_of(from_text(text), {"job": "ecoflow"}, round(at * 1000))
+        sink.write([record.ending(set(ended))], Deadline(10))
+        return record.keys()
+
+    for minute in range(0, MINUTES + 1, every):
+        at = begin + 60 * minute
+        for name in SHOWN:
+            write(exposition(name, minute, at), at)
+    name = "ecoflow_snapshot_timestamp_seconds"
+    end = begin + 60 * MINUTES
+    assert eventually(lambda: database.alive(name, end))
+    # Rules look at now alone: here they are asked of each minute, one after the other.
+    for rule in rules(ENERGY_RULES):
+        path = f"/api/v1/query_range?query={quote(rule['expr'])}"
+        path += f"&start={begin:.0f}&end={end:.0f}&step=60&nocache=1"
+        found = json.loads(fetch(database.url + path))["data"]["result"]
+        texts: dict[float, str] = {}
+        for series in found:
+            series["metric"].pop("job")
+            labels = series["metric"] | rule.get("labels", {})
+            named = ",".join(f'{key}="{value}"' for key, value in labels.items())
+            for at, value in series["values"]:
+                line = f"{rule['record']}{{{named}}} {value}\n"
+                texts[at] = texts.get(at, "") + line
+        # As Prometheus does, a rule ends what it does not say again.
+        said: Any = ()
+        for at in range(round(begin), round(end) + 1, 60):
+            if at in texts or said:
+                said = write(texts.get(at, ""), at, said)
+        if rule["record"] != ESTIMATE:
+            shows = partial(database.alive, rule["record"], max(texts))
+            assert eventually(shows)
+    sink.close()
+    shows = partial(database.alive, f"last_over_time({ESTIMATE}[1h])", end)
+    assert eventually(shows)
+
+
+@pytest.fixture(scope="module", params=[(w, n) for w in WAYS for n in (1, 4)], ids=str)
+def filled(request, tmp_path_factory) -> Iterator[tuple[Database, float]]:
+    """A server with three hours of a fleet in it, and when they end."""
+    way, every = request.param
+    begin = (time.time() // 60 - MINUTES) * 60
+    with WAYS[way](tmp_path_factory.mktemp("server") / "data") as database:
+        fill(database, begin, every)
+        yield database, begin + 60 * MINUTES
+
+
+def shown(filled: tuple[Database, float], table: str, **chosen: str) -> Any:
+    """Return the rows of a table: by device, what each of its cells says."""
+    database, end = filled
+    rows: dict[str, dict[str, float]] = {}
+    for title, expr in ENERGIES.items():
+        if title.startswith(table):
+            asked = filled_in(expr, **chosen, seconds=7200)
+            for row in database._query(asked, end):
+                cells = rows.setdefault(row["metric"]["device_name"], {})
+                assert title not in cells
+                cells[title] = float(row["value"][1])
+    return {name: list(cells.values()) for name, cells in rows.items()}
+
+
+def test_the_tables_show_what_was_counted_or_estimated(filled):
+    """Each table says the energies of each device, however often it is read."""
+    for table in ("Energy today", "Energy yesterday", "Energy this month"):
+        found = shown(filled, table)
+        assert found.keys() == SHOWN.keys()
+        for name, energies in SHOWN.items():
+            assert found[name] == pytest.approx(energies, rel=0.05), name
+
+
+def test_the_choice_of_a_device_holds(filled):
+    """With one device chosen no other is in the tables, and none of another job."""
+    assert shown(filled, "Energy today", device="Roof").keys() == {"Roof"}
+    assert shown(filled, "Energy today", job="other") == {}
