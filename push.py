@@ -8,14 +8,23 @@
 
 The settings are environment variables (docs/settings.md), the exit statuses those of
 sysexits.h where they fit (docs/exit-statuses.md).
-"""
 
-from __future__ import annotations
+All of this file is in the grammar of Python 3.6: an older Python is to say one line.
+"""
 
 import os
 import sys
 
-from ecoflow_push.start.signals import leave_on_signals, leave_with_a_word
+try:
+    if sys.version_info < (3, 11):  # noqa: UP036 - a clone is run by what is there
+        from ecoflow_push.start.installation import leave_old_python
+
+        leave_old_python(os.environ)
+    from ecoflow_push.start.signals import leave_on_signals, leave_with_a_word
+except ImportError:
+    WHOLE = "push.py needs the folder ecoflow_push beside it, and no PYTHONSAFEPATH"
+    sys.stderr.write("ERROR exit 78 CONFIG: " + WHOLE + "\n")
+    sys.exit(78)
 
 if __name__.endswith("__main__"):
     # Before anything that takes time; the installed command imports this file so.
@@ -26,24 +35,22 @@ if __name__.endswith("__main__"):
 
 import contextlib
 import gc
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from ecoflow_push import logs
 from ecoflow_push.config.settings import Settings
-from ecoflow_push.errors import EcoflowPushError, ExitStatus, SettingsError
+from ecoflow_push.errors import SettingsError
 from ecoflow_push.memory.lock import state_folder
 from ecoflow_push.memory.state import State
 from ecoflow_push.net.deadline import alarm
+from ecoflow_push.start.attempt import attempt
 from ecoflow_push.start.exit import leave, leave_hung
 from ecoflow_push.start.options import Options, parse_args
 
 if TYPE_CHECKING:
     from ecoflow_push.sinks.base import Sink
-
-log = logging.getLogger("ecoflow_push")
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -61,7 +68,7 @@ def begin(
     if options.demo:
         from ecoflow_push.simulator import demo_environ
 
-        environ = stack.enter_context(demo_environ(environ))
+        environ = stack.enter_context(demo_environ(options.whole(environ)))
     try:
         settings = read(options, environ)
         if options.every is None:
@@ -86,21 +93,22 @@ def begin(
 def read(options: Options, environ: Mapping[str, str]) -> Settings:
     """Return the settings, and let the log be as they say."""
     sink = not (options.demo or options.looks)
+    environ = environ if options.demo else options.whole(environ)
+    logs.configure("INFO", environ.get("LOG_FORMAT", "").strip().lower())
     settings = Settings.from_environ(environ, needs_sink=sink, every=options.every)
     logs.configure(settings.log_level, settings.log_format)
+    logs.warn_of(() if options.check else settings.notes)
     return settings
 
 
-def run(options: Options, settings: Settings, standing: Mapping[str, Sink]) -> int:
+def run(options: Options, settings: Settings, standing: Mapping[str, "Sink"]) -> int:
     """Walk the road once, holding the lock of this account and job."""
     folder = state_folder(
         settings.state_dir, settings.api_url, settings.account, settings.job
     )
     looks = options.looks or not settings.has_sink
-    with (
-        alarm(settings.run_deadline, stays=settings.stays, end=leave_hung),
-        State.open(folder, looks=looks) as state,
-    ):
+    bound = alarm(settings.run_deadline, stays=settings.stays, end=leave_hung)
+    with bound, State.open(folder, looks=looks) as state:
         if options.check:
             from ecoflow_push.run.check import create_check
 
@@ -116,21 +124,6 @@ def run(options: Options, settings: Settings, standing: Mapping[str, Sink]) -> i
             return look(worker)
         worker = create_worker(settings, state, folder, options.devices, standing)
         return worker.run()
-
-
-def attempt(work: Callable[[], int]) -> int:
-    """Return the status of `work`, or that of what it raises, with one line."""
-    try:
-        return work()
-    except EcoflowPushError as exc:
-        log.error("exit %d %s: %s", exc.status, exc.status.name, exc)  # noqa: TRY400
-        return exc.status
-    except MemoryError:
-        log.error("exit 75 TEMPFAIL: out of memory")  # noqa: TRY400 - not our bug
-        return ExitStatus.TEMPFAIL
-    except Exception:  # a bug becomes status 70, with one redacted traceback
-        log.exception("exit 70 SOFTWARE: a bug in ecoflow_push, please report it")
-        return ExitStatus.SOFTWARE
 
 
 def entry() -> NoReturn:

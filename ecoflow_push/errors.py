@@ -3,6 +3,7 @@
 EcoflowPushError
 ├── SettingsError               78  the settings do not describe a runnable job
 │   └── CredentialsConflictError    more than one source, and no ECOFLOW_SOURCE
+├── InstallationError           78  a package is missing, or of a version not for us
 ├── LockedError                 75  another run holds the state folder
 ├── Unreachable                     a server did not answer properly, or at all;
 │   └── OutOfTime                   both become one of those below
@@ -61,6 +62,8 @@ class EcoflowPushError(Exception):
     """
 
     status = ExitStatus.SOFTWARE
+    #: What else is not as it should be, and may have to do with it.
+    notes: tuple[Fault, ...] = ()
 
     def __init__(self, text: str, cure: str = "") -> None:
         super().__init__(text, cure)
@@ -90,13 +93,20 @@ class SettingsError(EcoflowPushError):
 
     status = ExitStatus.CONFIG
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    def __init__(self, faults: Iterable[Fault], notes: Iterable[Fault] = ()) -> None:
         self.faults = tuple(faults)
+        self.notes = tuple(notes)
         super().__init__("settings: " + "; ".join(map(str, self.faults)))
 
 
 class CredentialsConflictError(SettingsError):
     """Credentials for more than one source, and ECOFLOW_SOURCE does not choose."""
+
+
+class InstallationError(EcoflowPushError):
+    """A package that we need is missing, or of a version that does not fit."""
+
+    status = ExitStatus.CONFIG
 
 
 class LockedError(EcoflowPushError):

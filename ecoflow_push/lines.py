@@ -1,9 +1,8 @@
 """The form of a line of the log, for the log and for who must do without it.
 
-Nothing is imported at the top: a run that finds the lock taken says but one line.
+Nothing is imported at the top: a run that finds the lock taken says but one line. The
+grammar is that of Python 3.6, for `start.installation`.
 """
-
-from __future__ import annotations
 
 
 def line(

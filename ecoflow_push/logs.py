@@ -9,6 +9,7 @@ import select
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import ClassVar
 
 from ecoflow_push.lines import line
@@ -63,6 +64,12 @@ def _tell_bug(args: threading.ExceptHookArgs) -> None:
     logging.getLogger(__name__).error(
         "a bug in ecoflow_push, please report it", exc_info=args.exc_value
     )
+
+
+def warn_of(notes: Iterable[object]) -> None:
+    """Write a warning of each."""
+    for note in notes:
+        logging.getLogger(__name__).warning("%s", note)
 
 
 def recent() -> str:

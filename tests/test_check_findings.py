@@ -131,8 +131,8 @@ def only_put(handler: Handler) -> None:
 
 
 def fifo(world: World) -> Mapping[str, str | None]:
-    os.mkfifo(world.folder / "fifo")
-    return textfile("fifo")(world)
+    os.mkfifo(world.folder / "fifo.prom")
+    return textfile("fifo.prom")(world)
 
 
 NAMELESS = "http://sink.invalid:9091"

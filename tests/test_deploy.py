@@ -35,7 +35,7 @@ def test_cron_understands_the_table(tmp_path):
     """cron accepts crontab.example, and refuses it with one field less."""
     crontab = program("crontab")
     wrong = tmp_path / "crontab"
-    wrong.write_text(CRONTAB.read_text().replace("* * * * * set", "* * * * set"))
+    wrong.write_text(CRONTAB.read_text().replace("* * * * * exec", "* * * * exec"))
 
     assert said_by(crontab, "-n", CRONTAB)[0] == 0
     assert said_by(crontab, "-n", wrong)[0] != 0

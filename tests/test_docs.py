@@ -82,6 +82,7 @@ def test_every_option_is_in_the_readme():
         "--dry-run",
         "--demo",
         "--device",
+        "--env-file",
         "--list-devices",
         "--version",
     }

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import pytest
 
-import push as program
 from ecoflow_push.config.environ import Reader
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import LockedError, SettingsError
@@ -30,6 +29,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.simulator.server import RecordingServer
 from ecoflow_push.sinks.exporter import ExporterSink
+from ecoflow_push.start.attempt import attempt
 from ecoflow_push.start.lock_probe import _folder
 from tests.conftest import DELTA, STREAM
 from tests.support import (
@@ -262,7 +262,7 @@ def test_a_bug_ends_no_schedule_and_shifts_no_beat(caplog):
             raise ZeroDivisionError
         return 0
 
-    job = partial(program.attempt, buggy)
+    job = partial(attempt, buggy)
     Loop(10, lambda: statuses.append(job()), clock, clock.sleep).run(4)
 
     assert began == [0, 10, 20, 30]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import pytest
 
 from ecoflow_push import __version__
+from ecoflow_push.memory.state import State
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from tests.conftest import DELTA, OFFLINE, STREAM
@@ -316,6 +318,67 @@ def test_list_devices_says_how_each_is_read(environ, cloud):
     assert rows[OFFLINE.sn].endswith("not asked (offline)")
     assert rows[closed.sn].endswith("app account only")
     assert "Garage" in rows[DELTA.sn]
+
+
+# What a device reports: CHARGE, INPUT, OUTPUT and AGE.
+NOW: dict[str, tuple[dict[str, object], list[str]]] = {
+    "all": (
+        {
+            "bms_emsStatus.f32LcdShowSoc": 46.3,
+            "pd.wattsInSum": 1710,
+            "pd.wattsOutSum": 0,
+        },
+        ["46.3 %", "1710 W", "0 W", "0 s"],
+    ),
+    "some": ({"pd.wattsOutSum": 12}, ["", "", "12 W", "0 s"]),
+    "a pack's": ({"bms_slave.soc": 40, "pd.x": 1}, ["", "", "", "0 s"]),
+    "unknown": ({"pd.x": 1}, ["", "", "", "0 s"]),
+    "out of bounds": ({"pd.wattsInSum": 99_999_999}, ["", "", "", "0 s"]),
+    "nothing": ({}, ["", "", "", ""]),
+}
+
+
+@pytest.mark.parametrize("case", NOW)
+def test_list_devices_says_what_they_say_now(case, environ, cloud):
+    """--list-devices shows what was read, and a blank where nothing is known."""
+    quotas, expected = NOW[case]
+    cloud.devices[:] = [SimulatedDevice(DELTA.sn, quotas), OFFLINE]
+    environ["METRICS_PREFIX"] = "power"
+
+    cells = table(push(environ, "--list-devices").stdout)
+
+    shown = [cells[DELTA.sn][name] for name in ("CHARGE", "INPUT", "OUTPUT", "AGE")]
+    assert re.sub(r"^[0-9] s$", "0 s", shown.pop()) == expected[-1]
+    assert shown == expected[:-1]
+    assert {cells[OFFLINE.sn][name] for name in ("CHARGE", "AGE", "CHANGED")} == {""}
+
+
+def test_list_devices_says_when_the_values_changed(environ, cloud, tmp_path):
+    """--list-devices tells how long ago the values last were others, once it knows."""
+    for soc in (80, 81, 81):
+        cloud.devices[:] = [SimulatedDevice(DELTA.sn, {"pd.soc": soc})]
+        assert push(environ).status == 0
+    (path,) = tmp_path.glob("state/**/state.json")
+    with State.open(str(path.parent)) as state:
+        changed_at = state.devices[DELTA.sn].changed_at
+        assert changed_at
+        state.devices[DELTA.sn].changed_at = changed_at - 3 * 3600
+        state.save()
+
+    cells = table(push(environ, "--list-devices").stdout)
+
+    assert cells[DELTA.sn]["CHANGED"] == "3 h"
+
+
+def table(text: str) -> dict[str, dict[str, str]]:
+    """Return the cells of a table by the first of the row and the column's heading."""
+    head, *rows = text.splitlines()
+    places = [match.span() for match in re.finditer(r"\S+(?: \S+)*\s*", head)]
+    names = [head[slice(*place)].strip() for place in places]
+    cells = [
+        [row.ljust(len(head))[slice(*at)].strip() for at in places] for row in rows
+    ]
+    return {row[0]: dict(zip(names, row, strict=True)) for row in cells}
 
 
 def test_the_demo_needs_no_account(pushgateway, tmp_path):

@@ -177,12 +177,15 @@ def test_each_source_says_whose_data_it_is(name):
 
 
 def test_a_conflict_names_what_is_set():
-    """The fault has the first variable of each source, the cure all ways to choose."""
+    """The fault has all variables of each source, the cure all ways to choose."""
     with pytest.raises(CredentialsConflictError) as caught:
         Settings.from_environ({**BASE, **ACCOUNT})
 
     (fault,) = caught.value.faults
-    assert fault.text == "ECOFLOW_ACCESS_KEY and ECOFLOW_ACCOUNT_USER are set"
+    assert fault.text == (
+        "ECOFLOW_ACCESS_KEY, ECOFLOW_SECRET_KEY, ECOFLOW_ACCOUNT_USER and"
+        " ECOFLOW_ACCOUNT_PASSWORD are set"
+    )
     assert fault.cure.startswith("leave one of them")
     assert fault.cure.endswith(" or auto")
 

@@ -15,6 +15,7 @@ from ecoflow_push.config.kinds import (
     TENANT_HEADERS,
     HostError,
     Secret,
+    duration,
     is_made_of,
     is_name,
     is_serial,
@@ -22,7 +23,7 @@ from ecoflow_push.config.kinds import (
     learn_parts,
     split_url,
 )
-from ecoflow_push.config.texts import Texts
+from ecoflow_push.config.texts import Texts, is_quoted
 from ecoflow_push.redact import learn
 
 TYPE_CHECKING = False  # typing's would import typing
@@ -37,12 +38,18 @@ class Reader(Texts):
     def secret(self, name: str) -> Secret | None:
         """Return a text that must not print."""
         value = self.text(name)
+        self.secrets.add(name)
         return Secret(value) if value else None
 
     def header_secret(self, name: str) -> Secret | None:
         """Return a secret that an HTTP header can carry."""
         value = self.secret(name)
-        if value and (" " in value.reveal() or not value.reveal().isascii()):
+        text = value.reveal() if value else ""
+        if is_quoted(text):
+            # From a file: quotes around another secret may be its own.
+            self.fault(name, "quotes around it", "leave them out of the file")
+            return None
+        if " " in text or not text.isascii():
             self.fault(name, "expected ASCII characters without spaces")
             return None
         return value
@@ -61,9 +68,13 @@ class Reader(Texts):
             learn_pair(self.text(first) or "", self.text(second) or "")
         return all(is_set)
 
-    def choice(self, name: str, choices: tuple[str, ...]) -> str | None:
-        """Return one of `choices` in their own spelling, None if unset."""
+    def choice(self, name: str, choices: tuple[str, ...], **also: str) -> str | None:
+        """Return one of `choices` in their own spelling, None if unset.
+
+        `also` is what some of them are called elsewhere, in lower case.
+        """
         value = self.text(name)
+        value = also.get(value.lower(), value) if value else None
         for choice in choices:
             if value and value.lower() == choice.lower():
                 return choice
@@ -82,7 +93,7 @@ class Reader(Texts):
     def seconds(self, name: str, default: float, least: float) -> float:
         """Return a duration in seconds, fractions allowed."""
         # 1e6 s: longer than any wait that makes sense, short enough for any timer.
-        value = self._number(name, float, least, 1e6, "seconds")
+        value = self._number(name, duration, least, 1e6, "seconds")
         return float(default) if value is None else value
 
     def count(
@@ -94,7 +105,7 @@ class Reader(Texts):
 
     def existing_file(self, name: str) -> str | None:
         """Return the path of a file that is there."""
-        path = self.raw(name)
+        path = self.path(name)
         if path and not os.path.isfile(path):
             self.fault(name, "no such file")
         return path
@@ -106,6 +117,8 @@ class Reader(Texts):
         parts = self._split(name, value, f"http(s)://host[:port][/{form}]", query=query)
         if parts:
             learn_parts(parts)
+        if parts and (parts.username or parts.query):
+            self.secrets.add(name)
         return parts
 
     def whole_url(self, name: str) -> Secret | None:
@@ -113,6 +126,7 @@ class Reader(Texts):
         parts = self.url(name, query=True)
         if parts:
             learn(parts.path)
+            self.secrets.add(name)
         return Secret(parts.geturl()) if parts else None
 
     def headers(self, name: str) -> dict[str, str]:
@@ -131,6 +145,7 @@ class Reader(Texts):
                 self.fault(name, f"the program itself sets the header {header}")
             found[header] = value
             if header.lower() not in TENANT_HEADERS:
+                self.secrets.add(name)
                 # The whole, and what stands behind "Bearer", say.
                 learn(value, value.rpartition(" ")[2])
         return found
@@ -164,6 +179,8 @@ class Reader(Texts):
         if not value:
             return {}
         if "=" not in value:
+            if self.is_faulty("ECOFLOW_DEVICE_SN"):
+                return {}
             if len(serials) != 1:
                 self.fault(
                     name,
@@ -203,9 +220,10 @@ class Reader(Texts):
 
     def state_dir(self, name: str) -> str:
         """Return where to remember things: the variable, else XDG's place for it."""
-        home = self.raw("HOME") or os.path.expanduser("~")
-        state_home = self.raw("XDG_STATE_HOME") or os.path.join(home, ".local/state")
-        return self.raw(name) or os.path.join(state_home, "ecoflow-push")
+        own = self.path(name)
+        state_home = self.path("XDG_STATE_HOME")
+        state_home = state_home or os.path.join(self.home(), ".local/state")
+        return own or os.path.join(state_home, "ecoflow-push")
 
     def proxies(self) -> dict[str, str]:
         """Return what the usual variables say, with the keys http, https and no."""
@@ -213,7 +231,7 @@ class Reader(Texts):
         for kind in ("http", "https", "no"):
             name = f"{kind}_proxy"
             name = name if self.raw(name) else name.upper()
-            value = self.raw(name)
+            value = self.shaped(name)
             if value and kind != "no":
                 value = value if "://" in value else "http://" + value
                 if parts := self._split(name, value, "http(s)://host:port"):

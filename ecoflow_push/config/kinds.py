@@ -73,6 +73,12 @@ class Secret:
         return self._text
 
 
+def duration(text: str) -> float:
+    """Return seconds: a number, or one with s, m or h behind; raises ValueError."""
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    return float(text[:-1]) * unit if unit else float(text)
+
+
 def is_serial(text: str) -> bool:
     """Return whether `text` can be a serial number (16 letters and digits, or so)."""
     return is_made_of(text, "_-") and len(text) <= 64

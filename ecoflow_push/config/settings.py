@@ -11,6 +11,7 @@ from typing import Any
 from ecoflow_push.config.environ import Reader
 from ecoflow_push.config.kinds import DEFAULT_API_HOST, Secret
 from ecoflow_push.config.plugs import SINKS, SOURCES, load, spoken_of
+from ecoflow_push.errors import Fault
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -49,6 +50,8 @@ class Settings:
     log_level: str
     log_format: str
     proxies: dict[str, str]
+    #: What is no fault, and yet not as it should be.
+    notes: tuple[Fault, ...]
 
     @classmethod
     def from_environ(
@@ -83,7 +86,9 @@ class Settings:
         # One that is set and faulty has its fault already.
         if needs_sink and not self.has_sink and not read.is_faulty(*asked):
             read.fault("", "no sink", how_to_set_a_sink())
+        read.look_around()
         read.raise_faults()
+        self.notes = tuple(read.notes)
         # Chosen or not: whoever chooses another source keeps the memory.
         self.account = next(each.account for each in found.values() if each)
         return self
@@ -114,7 +119,7 @@ class Settings:
         self.healthcheck_url = read.whole_url("HEALTHCHECK_URL")
         self.stale_after = read.seconds("STALE_AFTER", 300, 0)
         self.state_dir = read.state_dir("STATE_DIR")
-        self.log_level = read.choice("LOG_LEVEL", LOG_LEVELS) or "INFO"
+        self.log_level = read.choice("LOG_LEVEL", LOG_LEVELS, warn="WARNING") or "INFO"
         self.log_format = read.choice("LOG_FORMAT", ("text", "json")) or "text"
 
     def _read_names(self, read: Reader) -> None:
@@ -148,10 +153,10 @@ def _chosen(read: Reader) -> tuple[str, ...]:
         if not asked_for and not any(read.wants(*keys) for keys in SOURCES.values()):
             first = " and ".join(next(iter(SOURCES.values())))
             read.fault("", "no credentials", f"set {first}")
-        elif len(asked_for) > 1:
-            firsts = _listed([SOURCES[name][0] for name in asked_for], "and")
+        elif len(asked_for) > 1 and not read.is_faulty("ECOFLOW_SOURCE"):
+            names = [each for name in asked_for for each in SOURCES[name]]
             read.conflict(
-                f"{firsts} are set",
+                f"{_listed(names, 'and')} are set",
                 "leave one of them, with what belongs to it, or set ECOFLOW_SOURCE to"
                 f" {_listed(ways, 'or')}",
             )

@@ -80,8 +80,8 @@ RUN = (
     ),
     Variable(
         "LOG_LEVEL",
-        "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`; a healthy run says one"
-        " line at INFO, and nothing above",
+        "`DEBUG`, `INFO`, `WARNING` (or `warn`), `ERROR` or `CRITICAL`; a healthy run"
+        " says one line at INFO, and nothing above",
         "INFO",
     ),
     Variable(

@@ -32,7 +32,7 @@ from ecoflow_push.sinks.trial import wrong
 if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient
     from ecoflow_push.config.settings import Settings
-    from ecoflow_push.errors import SettingsError
+    from ecoflow_push.errors import Fault, SettingsError
     from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.labels import Labels
     from ecoflow_push.run.updates import Updates
@@ -63,7 +63,15 @@ def show_faults(error: SettingsError) -> ExitStatus:
         text = ": ".join(filter(None, (fault.variable, fault.text)))
         cure = fault.cure or "correct it, see docs/settings.md"
         show(Finding("wrong", "settings", text, cure))
+    for note in error.notes:
+        show(noted(note))
     return show_status(error.status)
+
+
+def noted(note: Fault) -> Finding:
+    """Return the finding that a note on the settings is."""
+    text = ": ".join(filter(None, (note.variable, note.text)))
+    return Finding("wrong", "settings", text, note.cure)
 
 
 def show_status(status: ExitStatus) -> ExitStatus:
@@ -85,10 +93,12 @@ class Check:
         labels: Labels,
         deadline: float,
         missing: Finding | None = None,
+        notes: Sequence[Fault] = (),
     ) -> None:
         """Store what is needed; `deadline` (seconds) starts now.
 
-        `missing` is what a run would not even begin without.
+        `missing` is what a run would not even begin without, `notes` what is odd in
+        the settings.
         """
         self.sources = sources
         self._sinks = sinks
@@ -96,6 +106,7 @@ class Check:
         self._state = state
         self._labels = labels
         self._missing = missing
+        self._notes = notes
         self._deadline = Deadline(deadline)
         self._worker = Worker(
             sources, sinks, updates, state, labels=labels, deadline=deadline
@@ -131,6 +142,7 @@ class Check:
     def _settings(self) -> Iterator[Finding]:
         ways = " and ".join(source.title for source in self.sources)
         yield Finding("ok", "settings", f"complete; devices are read by {ways}")
+        yield from map(noted, self._notes)
         if self._state.trouble:
             text = f"nothing can be remembered, {self._state.reason}"
             yield Finding("wrong", "state", text, self._state.cure)
@@ -235,4 +247,5 @@ def create_check(
         labels=create_labels(settings),
         deadline=settings.run_deadline,
         missing=missing,
+        notes=settings.notes,
     )

@@ -7,7 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ecoflow_push.api.models import short_sn
-from ecoflow_push.errors import EcoflowApiException, EcoflowPushError, ExitStatus
+from ecoflow_push.errors import (
+    EcoflowApiException,
+    EcoflowPushError,
+    ExitStatus,
+    InstallationError,
+)
 
 if TYPE_CHECKING:
     from ecoflow_push.api.base import Reading
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
 
 # The first of these that applies is the run's status (docs/exit-statuses.md).
 PRECEDENCE = (
+    ExitStatus.CONFIG,
     ExitStatus.NOPERM,
     ExitStatus.SOFTWARE,
     ExitStatus.IOERR,
@@ -65,6 +71,19 @@ class Outcome:
         """Keep what was learnt of a device, without the values."""
         self.learnt[reading.device.sn] = Learnt(reading)
 
+    def is_bug(self, exc: Exception) -> bool:
+        """Note what nobody foresaw, and return whether it is a bug (70).
+
+        Else it is the installation that lacks something (78).
+        """
+        from ecoflow_push.start.installation import fault_of
+
+        fault = fault_of(exc)
+        if fault:
+            self._updates.faults[str(fault)] = fault
+        self.bug = fault is None
+        return self.bug
+
     def counts(self) -> Counter[str]:
         """Return how many devices are in each state."""
         return Counter(learnt.state for learnt in self.learnt.values())
@@ -72,7 +91,10 @@ class Outcome:
     def status(self) -> ExitStatus:
         """Return the exit status as far as it is known now."""
         found = {self._collect_status(), self._sink_status()}
-        if self.bug or self._updates.faults:
+        faults = self._updates.faults.values()
+        if any(isinstance(fault, InstallationError) for fault in faults):
+            found.add(ExitStatus.CONFIG)
+        elif self.bug or faults:
             found.add(ExitStatus.SOFTWARE)
         return _worst(found)
 

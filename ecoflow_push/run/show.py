@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import ExitStatus, SinkError
@@ -13,9 +14,21 @@ from ecoflow_push.redact import redact
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ecoflow_push.metrics.labels import Labels
     from ecoflow_push.run.outcome import Learnt
     from ecoflow_push.run.worker import Worker
     from ecoflow_push.sinks.base import Update
+
+
+NOW = ("CHARGE", "INPUT", "OUTPUT", "AGE", "CHANGED")
+# Of the first three: the normalized metric, by what it is multiplied, and the unit.
+VALUES = (
+    ("battery_charge_ratio", 100, "%"),
+    ("input_power_watts", 1, "W"),
+    ("output_power_watts", 1, "W"),
+)
+# From so many seconds on an age is told in so many, and called so.
+AGES = ((172_800, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"))
 
 
 def dry_run(worker: Worker) -> ExitStatus:
@@ -35,16 +48,30 @@ def dry_run(worker: Worker) -> ExitStatus:
 
 
 def list_devices(worker: Worker) -> ExitStatus:
-    """Print a table of the devices and how each can be read."""
-    worker.collect(lambda _: None)
+    """Print a table of the devices, what they say now, and how each can be read."""
+    # The columns are normalized metrics, whichever are pushed.
+    worker.updates.wording.sets = ("normalized",)
+    values: dict[str, list[str]] = {}
+    times: dict[str, list[float | None]] = {}
+
+    def take(update: Update) -> None:
+        values[update.sn] = [_cell(update, worker.labels, *how) for how in VALUES]
+        changed_at = _value(update, worker.labels, "data_last_change_timestamp_seconds")
+        times[update.sn] = [update.at, changed_at]
+
+    worker.collect(take)
     worker.leave()
-    rows = [("SERIAL", "NAME", "PRODUCT", "ONLINE", "READ BY")]
+    rows: list[tuple[str, ...]] = [
+        ("SERIAL", "NAME", "PRODUCT", "ONLINE", *NOW, "READ BY")
+    ]
     for sn, learnt in sorted(worker.outcome.learnt.items()):
         facts = worker.updates.known(sn)
         known = learnt.online if learnt.state != "failed" else None
         online = {True: "yes", False: "no", None: "unknown"}[known]
+        ages = [_age(at) if learnt.values else "" for at in times[sn]]
         way = _read_by(learnt, worker.titles)
-        rows.append((sn, facts.name, facts.product_name, online, way))
+        row = (sn, facts.name, facts.product_name, online, *values[sn], *ages, way)
+        rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows if len(rows) > 1 else ():
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -61,6 +88,34 @@ def say(text: str) -> None:
         # What stays in the buffer would fail again, noisily, at the end.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives as long as we
         raise SinkError("stdout: cannot be written") from exc
+
+
+def _value(update: Update, labels: Labels, suffix: str) -> float | None:
+    """Return what is said of the device as a whole, not of one of its packs."""
+    whole = {*labels.extra, "device", "device_name", "product_name"}
+    for family in update.registry.collect() if update.registry else ():
+        for sample in family.samples:
+            if (
+                sample.name == f"{labels.prefix}_{suffix}"
+                and sample.labels.keys() == whole
+            ):
+                return sample.value
+    return None
+
+
+def _cell(update: Update, labels: Labels, suffix: str, times: int, unit: str) -> str:
+    value = _value(update, labels, suffix) if update.action == "say" else None
+    return "" if value is None else f"{value * times:g} {unit}"
+
+
+def _age(at: float | None) -> str:
+    if at is None:
+        return ""
+    seconds = max(0, round(time.time() - at))
+    for least, size, unit in AGES:
+        if seconds >= least:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def _read_by(learnt: Learnt, titles: Mapping[str, str]) -> str:

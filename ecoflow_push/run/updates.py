@@ -108,7 +108,7 @@ class Updates:
         self.told_before: set[str] = set()
         self._state = state
         self._labels = labels
-        self._wording = wording
+        self.wording = wording
         self._stale_after = stale_after
 
     def of(self, reading: Reading, *, is_listed: bool) -> Update:
@@ -178,10 +178,10 @@ class Updates:
         """Return the samples to be said; the record learns when they changed."""
         if not reading.snapshot:
             return []
-        quotas, sets = reading.snapshot.quotas, self._wording.sets
+        quotas, sets = reading.snapshot.quotas, self.wording.sets
         # Also if they are not said: by them it is known whether anything changed.
         samples, skipped = raw_samples(
-            quotas, self._labels.prefix, RESERVED_NAMES, self._wording.naming
+            quotas, self._labels.prefix, RESERVED_NAMES, self.wording.naming
         )
         self.samples += len(samples)
         self.skipped += skipped

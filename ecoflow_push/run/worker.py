@@ -62,7 +62,7 @@ class Worker:
         self._sinks = sinks
         self.updates = updates
         self._state = state
-        self._labels = labels
+        self.labels = labels
         self._healthcheck = healthcheck
         self._started = time.monotonic()
         self._deadline = Deadline(deadline)
@@ -87,9 +87,9 @@ class Worker:
                 self._durations["push"] = time.monotonic() - began
             except EcoflowPushError as exc:
                 self.updates.faults[str(exc)] = exc
-            except Exception:  # a bug becomes 70, and the run's series still say so
-                log.exception("a bug in ecoflow_push, please report it")
-                outcome.bug = True
+            except Exception as exc:  # the run's series still say so
+                if outcome.is_bug(exc):
+                    log.exception("a bug in ecoflow_push, please report it")
                 for sink in self._sinks:
                     self._settle(sink)
             self._deliver_run()
@@ -202,7 +202,7 @@ class Worker:
         backlogs = [sink.backlog() for sink in self._sinks]
         backlog = next((each for each in backlogs if each), None)
         return run_registry(
-            self._labels,
+            self.labels,
             version=__version__,
             exit_status=status,
             durations=self._durations,

@@ -111,7 +111,7 @@ def read_server(read: Reader, prefix: str, *, query: bool = False) -> Server | N
     ca_file, cert_file, key_file = (
         read.existing_file(f"{prefix}_{file}_FILE") for file in ("CA", "CERT", "KEY")
     )
-    if key_file and not cert_file:
+    if key_file and not (cert_file or read.is_faulty(f"{prefix}_CERT_FILE")):
         read.fault(f"{prefix}_KEY_FILE", f"needs {prefix}_CERT_FILE")
     if not url:
         return None

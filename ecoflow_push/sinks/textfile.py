@@ -24,18 +24,23 @@ VARIABLES = (
     Variable(
         "TEXTFILE_PATH",
         "write the exposition there, whole or not at all, mode 0644, for"
-        " node_exporter's textfile collector; its age is its freshness",
+        " node_exporter's textfile collector, which reads no other name than one in"
+        " `.prom`; its age is its freshness",
         is_path=True,
     ),
 )
 CURE = "check that the job can write into the folder of TEXTFILE_PATH"
+NAME_CURE = "node_exporter reads no other file"
 
 
 def read(reader: Reader) -> str | None:
     """Return the path of the settings, None if there is none."""
-    path = reader.raw("TEXTFILE_PATH")
+    path = reader.path("TEXTFILE_PATH")
     if path and os.path.isdir(path):
         reader.fault("TEXTFILE_PATH", "expected a file, not a folder")
+    elif path and not path.endswith(".prom"):
+        text = "expected a name that ends in .prom"
+        reader.fault("TEXTFILE_PATH", text, NAME_CURE)
     return path
 
 

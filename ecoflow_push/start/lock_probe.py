@@ -12,7 +12,7 @@ import time
 from ecoflow_push.config.environ import Reader
 from ecoflow_push.config.kinds import DEFAULT_API_HOST
 from ecoflow_push.config.plugs import SOURCES
-from ecoflow_push.errors import ExitStatus
+from ecoflow_push.errors import ExitStatus, SettingsError
 from ecoflow_push.lines import line
 from ecoflow_push.memory.lock import HELD, is_held, state_folder
 from ecoflow_push.start.exit import leave_at_once
@@ -25,11 +25,22 @@ if TYPE_CHECKING:
 def leave_if_held(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """End the process with 75 if another one holds this job's lock.
 
-    Arguments are left to who knows them: with any, this does nothing. Nor does it with
-    settings that are faulty at first sight: that is the better word.
+    Arguments are left to who knows them: with any but files of settings, this does
+    nothing. Nor does it with settings that are faulty at first sight: that is the
+    better word.
     """
+    if argv:
+        from ecoflow_push.config.env_file import files_alone, over_files
+
+        files = files_alone(argv)
+        if not files:
+            return
+        try:
+            environ = over_files(files, environ)
+        except SettingsError:
+            return
     read = Reader(environ)
-    if argv or not is_held(_folder(read)):
+    if not is_held(_folder(read)):
         return
     competing = len(_accounts(read)) > 1 and not read.text("ECOFLOW_SOURCE")
     if read.has_faults or competing:

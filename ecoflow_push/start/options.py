@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ecoflow_push import __version__
-from ecoflow_push.config.kinds import is_serial
+from ecoflow_push.config.kinds import duration, is_serial
 from ecoflow_push.errors import ExitStatus
+
+TYPE_CHECKING = False  # typing's would import typing
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Options:
@@ -20,6 +24,19 @@ class Options:
         #: Seconds, 0 for the interval of the settings, None for a single run.
         self.every: float | None = None
         self.devices: list[str] = []
+        #: Files with settings, later ones stronger.
+        self.env_files: list[str] = []
+
+    def whole(self, environ: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the environment, laid over the files of settings if there are any.
+
+        Raises SettingsError for a file that cannot be read or has a malformed line.
+        """
+        if not self.env_files:
+            return environ
+        from ecoflow_push.config.env_file import over_files
+
+        return over_files(self.env_files, environ)
 
     @property
     def looks(self) -> bool:
@@ -35,6 +52,11 @@ def parse_args(argv: Sequence[str]) -> Options:
     options = Options()
     if not argv:
         return options
+    from ecoflow_push.config.env_file import OPTION, files_alone
+
+    options.env_files = files_alone(argv)
+    if options.env_files:
+        return options
     # Not at the top: the run that cron starts every minute does without.
     import argparse
 
@@ -45,18 +67,35 @@ def parse_args(argv: Sequence[str]) -> Options:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    switch = parser.add_argument
+    known = []
+
+    def switch(name: str, **words: Any) -> None:
+        known.append(name)
+        parser.add_argument(name, **words)
+
+    switch(
+        OPTION,
+        action="append",
+        dest="env_files",
+        metavar="FILE",
+        default=[],
+        help="read settings from FILE, under those of the environment; repeatable",
+    )
     switch(
         "--every",
         nargs="?",
         type=_interval,
         const=0.0,
         metavar="SECONDS",
-        help="stay, and do so every SECONDS (default: COLLECTING_INTERVAL)",
+        help="stay, and do so every SECONDS, or 1m, 1h (default: COLLECTING_INTERVAL)",
     )
     switch("--dry-run", action="store_true", help="print what would be pushed")
     switch("--demo", action="store_true", help="read a simulated cloud")
-    switch("--list-devices", action="store_true", help="print the account's devices")
+    switch(
+        "--list-devices",
+        action="store_true",
+        help="print the account's devices, and what they say now",
+    )
     switch("--check", action="store_true", help="say what is wrong, and what to do")
     switch("--device", action="append", dest="devices", metavar="SN", default=[])
     switch("--version", action="version", version=__version__)
@@ -69,13 +108,25 @@ def parse_args(argv: Sequence[str]) -> Options:
     wrong += ["--every"] if options.every is not None and options.looks else []
     if wrong:
         name = wrong[0] if wrong[0].startswith("--") else "an argument"
-        parser.exit(ExitStatus.USAGE, f"ecoflow-push: {name} is wrong; see --help\n")
+        near = _nearest(wrong[0], known)
+        hint = f"did you mean {near}? See" if near else "see"
+        text = f"ecoflow-push: {name} is wrong; {hint} --help\n"
+        parser.exit(ExitStatus.USAGE, text)
     return options
 
 
 def _interval(text: str) -> float:
     """Return seconds, 1 to 1e6; raises ValueError."""
-    seconds = float(text)
+    seconds = duration(text)
     if not 1 <= seconds <= 1e6:
         raise ValueError
     return seconds
+
+
+def _nearest(wrong: str, known: Sequence[str]) -> str:
+    """Return the option that somebody may have meant, "" if none is like it."""
+    if wrong in known:
+        return ""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(wrong, known, 1)), "")

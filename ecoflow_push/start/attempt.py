@@ -1,0 +1,35 @@
+"""What a run raises becomes an exit status and one line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ecoflow_push import logs
+from ecoflow_push.errors import EcoflowPushError, ExitStatus
+
+log = logging.getLogger("ecoflow_push")
+
+
+def attempt(work: Callable[[], int]) -> int:
+    """Return the status of `work`, or that of what it raises, with one line."""
+    try:
+        return work()
+    except EcoflowPushError as exc:
+        return _tell(exc)
+    except MemoryError:
+        log.error("exit 75 TEMPFAIL: out of memory")  # noqa: TRY400 - not our bug
+        return ExitStatus.TEMPFAIL
+    except Exception as exc:  # a bug becomes status 70, with one redacted traceback
+        from ecoflow_push.start.installation import fault_of
+
+        if fault := fault_of(exc):
+            return _tell(fault)
+        log.exception("exit 70 SOFTWARE: a bug in ecoflow_push, please report it")
+        return ExitStatus.SOFTWARE
+
+
+def _tell(fault: EcoflowPushError) -> int:
+    logs.warn_of(fault.notes)
+    log.error("exit %d %s: %s", fault.status, fault.status.name, fault)
+    return fault.status
