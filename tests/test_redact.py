@@ -96,8 +96,8 @@ KINDS = {
     ),
     "the password in a URL": (
         lambda read: read.url("X"),
-        {"X": "http://k2nd:p%40ss-in-url@host"},
-        ["p@ss-in-url", "k2nd:p@ss-in-url"],
+        {"X": "http://k2nd:zq%409x-in-url@host"},
+        ["zq@9x-in-url", "k2nd:zq@9x-in-url"],
     ),
     "a token in the user's place": (
         lambda read: read.url("X"),

@@ -100,7 +100,7 @@ def test_the_api_host(given, url):
         ("https://gateway/prefix/", "https://gateway/prefix"),
         ("http://gateway:9091/metrics", "http://gateway:9091"),
         ("http://gateway:9091/a/metrics/", "http://gateway:9091/a"),
-        ("http://user:p%40ss@gateway:9091", "http://gateway:9091"),
+        ("http://user:w%40rd9@gateway:9091", "http://gateway:9091"),
     ],
 )
 def test_the_gateway_url(given, url):
@@ -111,7 +111,7 @@ def test_the_gateway_url(given, url):
     assert server.url == url
     if "@" in given:
         assert server.username == "user"
-        assert server.password.reveal() == "p@ss"
+        assert server.password.reveal() == "w@rd9"
 
 
 def test_names_labels_and_proxies():
