@@ -123,6 +123,27 @@ def test_a_run_given_up_among_its_files_loses_nothing(written, receiver):
     assert [len(points) for points in of_soc] == [402]
 
 
+def test_a_connection_for_each_answer_costs_no_try(written, receiver):
+    """300 wait, and the server hangs up behind every answer: one run, one try each."""
+    receiver.fail("", faults.status(503))
+    assert push(written).status == 75
+    multiply(written, 300)
+    receiver.heal()
+
+    def answer(handler) -> None:
+        handler.send(receiver.answer(handler.current))
+        handler.close_connection = True
+
+    receiver.fail("", answer)
+    one_try = {"ESTABLISH_ATTEMPTS": "1", "REMOTE_WRITE_MAX_SAMPLES": "20"}
+
+    done = push({**written, **one_try})
+
+    assert done.status == 0, done.stderr
+    of_soc = [p for k, p in receiver.stored.items() if "pd_soc" in dict(k)["__name__"]]
+    assert [len(points) for points in of_soc] == [301]
+
+
 def test_an_outage_costs_the_same_however_long(written, receiver):
     """While the server is down nobody lists what waits, nor does it cost any time."""
     receiver.fail("", faults.status(503))
