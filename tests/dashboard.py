@@ -45,7 +45,11 @@ NORMALIZED = {
     "discharge_remaining_seconds": 7_200,
 }
 
-PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+# What stands in a row that is closed is inside of it.
+EVERYTHING = [
+    panel for each in DASHBOARD["panels"] for panel in (each, *each.get("panels", ()))
+]
+PANELS = [panel for panel in EVERYTHING if panel["type"] != "row"]
 VARIABLES = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
 # By the panel's title and the letter of the query.
 ENERGIES = {
@@ -73,9 +77,17 @@ def rules(file: Path = RULES) -> Iterator[dict[str, Any]]:
 
 
 def filled_in(
-    expr: str, job: str = ".+", device: str = ".+", seconds: int = 3600
+    expr: str,
+    job: str = ".+",
+    device: str = ".+",
+    seconds: int = 3600,
+    rate: int = 1200,
 ) -> str:
-    """Return the expression as Grafana would send it, of a time that long."""
+    """Return the expression as Grafana would send it, of a time that long.
+
+    `rate` is the window (s) of a growth: four times the least interval, or more.
+    """
+    expr = expr.replace("$__rate_interval", f"{rate}s")
     expr = expr.replace("$__range", f"{seconds}s")
     expr = re.sub(r"\$\{?job\b\}?", job, expr)
     expr = re.sub(r"\$\{?device\b\}?", device, expr)

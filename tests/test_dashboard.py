@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations, compress
+from itertools import compress
+from typing import Any
 
 import yaml
 
@@ -16,6 +17,7 @@ from ecoflow_push.metrics.own import (
 )
 from tests.dashboard import (
     DASHBOARD,
+    EVERYTHING,
     EXPRESSIONS,
     NORMALIZED,
     PANELS,
@@ -25,6 +27,7 @@ from tests.dashboard import (
     rules,
 )
 from tests.deploy import program, said_by
+from tests.support import ROOT
 
 RULES_TEST = RULES.with_name("ecoflow.rules.test.yml")
 OWN = {f"ecoflow_{name}" for name in (*DEVICE_METRICS, *RUN_METRICS, *NORMALIZED)}
@@ -43,26 +46,153 @@ def test_the_dashboards_frame():
     assert DASHBOARD["schemaVersion"] == 38
     assert DASHBOARD["id"] is None
     assert DASHBOARD["uid"]
-    assert len(PANELS) > 25
+    assert len(PANELS) > 30
     assert {panel["type"] for panel in PANELS} == {"stat", "table", "timeseries"}
 
 
 def test_panels_stand_beside_each_other():
-    """Every panel has an id of its own, and none lies on another or off the grid."""
-    panels = DASHBOARD["panels"]
-    places = [panel["gridPos"] for panel in panels]
+    """Every panel has its own id; they fill the grid, and none lies on another."""
+    assert len({panel["id"] for panel in EVERYTHING}) == len(EVERYTHING)
+    assert len({panel["title"] for panel in EVERYTHING}) == len(EVERYTHING)
+    assert_filled(DASHBOARD["panels"])
+    closed = [row for row in DASHBOARD["panels"] if row.get("collapsed")]
+    assert closed
+    for row in closed:
+        # As if it were opened.
+        assert_filled([row, *row["panels"]])
 
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    assert len({panel["title"] for panel in PANELS}) == len(PANELS)
-    for place in places:
-        assert 0 <= place["x"] < place["x"] + place["w"] <= 24
-    for one, other in combinations(places, 2):
-        assert (
-            one["x"] + one["w"] <= other["x"]
-            or other["x"] + other["w"] <= one["x"]
-            or one["y"] + one["h"] <= other["y"]
-            or other["y"] + other["h"] <= one["y"]
-        ), (one, other)
+
+def assert_filled(panels: list[dict[str, Any]]) -> None:
+    """Fail unless each of the 24 columns is taken once all the way down."""
+    taken = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    lines = [y for _, y in taken]
+    whole = {(x, y) for x in range(24) for y in range(min(lines), max(lines) + 1)}
+    assert sorted(taken) == sorted(whole)
+
+
+def test_every_panel_is_explained():
+    """Each panel has a description of its own, which is a sentence."""
+    said = [panel["description"] for panel in PANELS]
+
+    assert all(text.endswith(".") and text == text.strip() for text in said)
+    assert all(panel["fieldConfig"]["defaults"].get("noValue", "-") for panel in PANELS)
+
+
+def test_a_growth_is_of_the_time_that_is_shown():
+    """No window of a growth is fixed, and each has room for runs every five minutes."""
+    growing = [
+        target
+        for panel in PANELS
+        for target in panel["targets"]
+        if "increase(" in target["expr"]
+    ]
+    assert growing
+    for target in growing:
+        windows = re.findall(r'increase\(\w+\{.*?"\}\[(.*?)\]', target["expr"])
+        assert len(windows) == target["expr"].count("increase(")
+        for window in windows:
+            assert window in {"$__range", "$__rate_interval"}
+            # Grafana makes a rate's interval at least four times this.
+            assert window == "$__range" or target["interval"] == "5m"
+
+
+# Labels that every series has that is asked for with them.
+ALWAYS = {"device_name", "instance", "state", "stage", "reason"}
+
+
+def test_no_legend_ends_in_nothing():
+    """A legend names only labels that its series have: `pack` those of packs alone."""
+    for panel in PANELS:
+        for target in panel["targets"]:
+            labels = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            packs = 'pack!=""' in target["expr"]
+            assert labels <= ALWAYS | ({"pack"} if packs else set()), panel["title"]
+            assert ("pack" in labels) == packs
+
+
+def test_a_graph_has_one_line_a_device():
+    """Twelve devices are twelve lines: so many have strong colours of their own."""
+    for panel in PANELS:
+        by_device = [
+            target
+            for target in panel["targets"]
+            if target["legendFormat"].startswith("{{device_name}}")
+        ]
+        # Few devices know them.
+        assert len(by_device) <= (2 if panel["title"] == "Grid and home" else 1)
+        if by_device and "{{pack}}" not in by_device[0]["legendFormat"]:
+            assert "battery" not in by_device[0]["expr"] or (
+                'pack=""' in by_device[0]["expr"]
+            )
+
+
+# What a screen of 1280 pixels leaves for a table as wide as the dashboard.
+INNER = 1248
+DEFAULT_WIDTH = 150
+
+
+def columns(table: dict[str, Any]) -> dict[str, int]:
+    """Return the least width of each column, in pixels."""
+    [organize] = [
+        each["options"] for each in table["transformations"] if each["id"] == "organize"
+    ]
+    hidden = {name for name, gone in organize["excludeByName"].items() if gone}
+    shown = [
+        organize["renameByName"].get(name, name)
+        for name in organize["indexByName"]
+        if name not in hidden
+    ]
+    given = {
+        each["matcher"]["options"]: {
+            one["id"]: one["value"] for one in each["properties"]
+        }
+        for each in table["fieldConfig"]["overrides"]
+    }
+    assert given.keys() <= set(shown)
+    return {
+        name: given.get(name, {}).get("custom.width")
+        or given.get(name, {}).get("custom.minWidth", DEFAULT_WIDTH)
+        for name in shown
+    }
+
+
+def test_no_table_is_wider_than_a_small_screen():
+    """All columns of each table fit beside each other on 1280 pixels."""
+    tables = [panel for panel in PANELS if panel["type"] == "table"]
+    assert len(tables) == 5
+    for table in tables:
+        width = INNER * table["gridPos"]["w"] / 24 - 16
+        assert sum(columns(table).values()) <= width, table["title"]
+
+
+def test_twelve_devices_are_seen_at_once():
+    """The table of devices is as high as its head and twelve rows."""
+    [table] = [panel for panel in PANELS if panel["title"] == "Devices"]
+    # A line of the grid is 30 pixels, and 8 between two; a frame takes 56, a row 36.
+    high = table["gridPos"]["h"] * 38 - 8
+    assert table["options"]["cellHeight"] == "sm"
+    assert (high - 56 - 36) // 36 >= 12
+
+
+def test_nothing_is_drawn_where_nothing_is_known():
+    """No cell of a table draws a gauge, or the colour of a value, without a value."""
+    for table in (panel for panel in PANELS if panel["type"] == "table"):
+        for each in table["fieldConfig"]["overrides"]:
+            given = {one["id"]: one["value"] for one in each["properties"]}
+            kind = given.get("custom.cellOptions", {}).get("type", "auto")
+            assert kind in {"auto", "color-text", "color-background"}
+            if kind == "color-background" and each["matcher"]["options"] != "State":
+                matches = [
+                    one["options"]["match"]
+                    for one in given["mappings"]
+                    if one["type"] == "special"
+                ]
+                assert matches == ["null"]
 
 
 def test_the_data_source_is_a_variable():
@@ -73,6 +203,9 @@ def test_the_data_source_is_a_variable():
     targets = [target for panel in PANELS for target in panel["targets"]]
     for each in (*PANELS, *targets, VARIABLES["job"], VARIABLES["device"]):
         assert each["datasource"] == chosen
+    # Grafana's own default, until somebody chooses.
+    current = VARIABLES["datasource"]["current"]
+    assert (current["text"], current["value"]) == ("default", "default")
     assert json.dumps(DASHBOARD).count('"uid"') == 3 + len(PANELS) + len(targets)
 
 
@@ -88,7 +221,8 @@ def test_every_query_says_something():
             assert target["instant"] is (panel["type"] != "timeseries")
             assert target["range"] is not target["instant"]
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD)))
-    assert used - {"__all", "__range"} == VARIABLES.keys()
+    known = {"__all", "__range", "__rate_interval", "__value", "__url_time_range"}
+    assert used - known == VARIABLES.keys()
 
 
 def names_in(expr: str) -> set[str]:
@@ -136,6 +270,20 @@ def test_every_value_is_tied_to_its_age():
         assert labels == [labels[0]] * 2, title
         assert 'job=~"$job",device_name=~"$device"' in labels[0]
         assert words.count(FRESH) == 1, title
+
+
+def test_what_draws_the_dashboard_is_locked():
+    """Its libraries are of one version each, known by a hash and from no address."""
+    folder = ROOT / "tools/picture"
+    asked = json.loads((folder / "package.json").read_text())["dependencies"]
+    locked = json.loads((folder / "package-lock.json").read_text())["packages"]
+
+    assert locked.pop("")["dependencies"] == asked
+    for name, version in asked.items():
+        assert locked[f"node_modules/{name}"]["version"] == version
+    for package in locked.values():
+        assert package["integrity"].startswith("sha512-")
+        assert "resolved" not in package
 
 
 # --- promtool ---------------------------------------------------------------------

@@ -89,7 +89,8 @@ def test_the_dashboard_asks_for_the_counter_first():
     times = [(table["timeFrom"], table.get("timeShift")) for table in tables]
     assert times == [("now/d", None), ("now/d", "1d/d"), ("now/M", None)]
     for table in tables:
-        assert table["fieldConfig"]["defaults"]["unit"] == "kwatth"
+        # Grafana's own unit turns into Wh and MWh from row to row.
+        assert table["fieldConfig"]["defaults"]["unit"] == "suffix: kWh"
         asked = [target["expr"] for target in table["targets"]]
         assert len(asked) == len(COUNTERS)
         for expr, (flow, counter) in zip(asked, COUNTERS.items(), strict=True):
@@ -251,24 +252,37 @@ def exposition(name: str, minute: int, at: float) -> str:
     return "\n".join(sorted(lines)) + "\n"
 
 
+def sink_to(database: Database) -> RemoteWriteSink:
+    server = Server("REMOTE_WRITE", database.write_url)
+    return RemoteWriteSink(server, version="1", attempts=2, longest_wait=1)
+
+
+def write(sink: RemoteWriteSink, text: str, at: float, ended: Any = ()) -> Any:
+    """Write an exposition of the time `at`, and the end of the series in `ended`."""
+    record = record_of(from_text(text), {"job": "ecoflow"}, round(at * 1000))
+    sink.write([record.ending(set(ended))], Deadline(10))
+    return record.keys()
+
+
 def fill(database: Database, begin: float, every: int) -> None:
     """Write three hours of each device, and what the rules make of them."""
-    server = Server("REMOTE_WRITE", database.write_url)
-    sink = RemoteWriteSink(server, version="1", attempts=2, longest_wait=1)
-
-    def write(text: str, at: float, ended: Any = ()) -> Any:
-        record = record_of(from_text(text), {"job": "ecoflow"}, round(at * 1000))
-        sink.write([record.ending(set(ended))], Deadline(10))
-        return record.keys()
-
+    sink = sink_to(database)
     for minute in range(0, MINUTES + 1, every):
         at = begin + 60 * minute
         for name in SHOWN:
-            write(exposition(name, minute, at), at)
-    name = "ecoflow_snapshot_timestamp_seconds"
+            write(sink, exposition(name, minute, at), at)
+    sink.close()
     end = begin + 60 * MINUTES
-    assert eventually(lambda: database.alive(name, end))
-    # Rules look at now alone: here they are asked of each minute, one after the other.
+    assert eventually(lambda: database.alive("ecoflow_snapshot_timestamp_seconds", end))
+    estimate(database, begin, end)
+
+
+def estimate(database: Database, begin: float, end: float) -> None:
+    """Write what the rules make of each minute in this time.
+
+    Rules look at now alone: here they are asked of each minute, one after the other.
+    """
+    sink = sink_to(database)
     for rule in rules(ENERGY_RULES):
         path = f"/api/v1/query_range?query={quote(rule['expr'])}"
         path += f"&start={begin:.0f}&end={end:.0f}&step=60&nocache=1"
@@ -285,8 +299,8 @@ def fill(database: Database, begin: float, every: int) -> None:
         said: Any = ()
         for at in range(round(begin), round(end) + 1, 60):
             if at in texts or said:
-                said = write(texts.get(at, ""), at, said)
-        if rule["record"] != ESTIMATE:
+                said = write(sink, texts.get(at, ""), at, said)
+        if texts and rule["record"] != ESTIMATE:
             shows = partial(database.alive, rule["record"], max(texts))
             assert eventually(shows)
     sink.close()
@@ -304,7 +318,7 @@ def filled(request, tmp_path_factory) -> Iterator[tuple[Database, float]]:
         yield database, begin + 60 * MINUTES
 
 
-def shown(filled: tuple[Database, float], table: str, **chosen: str) -> Any:
+def shown(filled: tuple[Database, float], table: str, **chosen: Any) -> Any:
     """Return the rows of a table: by device, what each of its cells says."""
     database, end = filled
     rows: dict[str, dict[str, float]] = {}
