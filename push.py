@@ -2,6 +2,7 @@
 
     python push.py              settings → client → snapshots → registry → sinks
     python push.py --every      stay, and walk that road on a schedule
+    python push.py --init       ask for the settings, try them, write a file of them
     python push.py --check      say what is wrong, step by step, and what to do
     python push.py --dry-run    print what would be pushed
     python push.py --demo       the same road, from a simulated EcoFlow cloud
@@ -65,6 +66,10 @@ def begin(
     options: Options, environ: Mapping[str, str], stack: contextlib.ExitStack
 ) -> int:
     """Do one run, or stay for many."""
+    if options.init:
+        from ecoflow_push.init.session import start
+
+        return start(options.env_files, environ)
     if options.demo:
         from ecoflow_push.simulator import demo_environ
 

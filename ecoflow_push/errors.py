@@ -4,9 +4,9 @@ EcoflowPushError
 ├── SettingsError               78  the settings do not describe a runnable job
 │   └── CredentialsConflictError    more than one source, and no ECOFLOW_SOURCE
 ├── InstallationError           78  a package is missing, or of a version not for us
+├── Unanswered                      --init has nobody to ask (64), or no more (130)
 ├── LockedError                 75  another run holds the state folder
-├── Unreachable                     a server did not answer properly, or at all;
-│   └── OutOfTime                   both become one of those below
+├── Unreachable, OutOfTime          no proper answer; each becomes one of those below
 ├── EcoflowApiException         69  EcoFlow gave no usable answer
 │   ├── NoDevices               69  EcoFlow lists no device for these credentials
 │   ├── KeysRefused             77  EcoFlow refused the credentials
@@ -16,9 +16,8 @@ EcoflowPushError
 │   └── ApiOutOfTime            75  collecting used up its share of the deadline
 └── SinkError                   74  a sink does not have what was collected; its
     │                               `status` says what that means for the run
-    └── WriteError                  one write failed, by the fault of the server (74),
-                                    the content or the address (76), or the
-                                    credentials (77)
+    └── WriteError                  one write failed: the server's fault (74), that of
+                                    content or address (76), or of credentials (77)
 
 Each carries what is wrong and, where there is one, the cure, for a run's line and for
 --check alike. Messages are for people: one line, no secret, no serial in full, no
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     Bad = Literal["server", "content", "address", "credentials"]
-    Mark = Literal["ok", "wrong", "unknown"]
+    Mark = Literal["ok", "warning", "wrong", "unknown", "set", "default"]
 
 
 class ExitStatus(IntEnum):
@@ -92,6 +91,8 @@ class SettingsError(EcoflowPushError):
     """The settings do not describe a runnable job; holds every fault at once."""
 
     status = ExitStatus.CONFIG
+    #: Who read them, if anybody got that far (config.environ.Reader).
+    reader: object = None
 
     def __init__(self, faults: Iterable[Fault], notes: Iterable[Fault] = ()) -> None:
         self.faults = tuple(faults)
@@ -107,6 +108,12 @@ class InstallationError(EcoflowPushError):
     """A package that we need is missing, or of a version that does not fit."""
 
     status = ExitStatus.CONFIG
+
+
+class Unanswered(EcoflowPushError):
+    """Nobody can be asked (64), or who was asked has gone."""
+
+    status = ExitStatus.INTERRUPTED
 
 
 class LockedError(EcoflowPushError):
@@ -265,7 +272,11 @@ _MEANING = {
 
 
 class Finding:
-    """What a probe found at one step; `error` is what a run would have met there."""
+    """What a probe found at one step; `error` is what a run would have met there.
+
+    The mark: "ok"; "warning", odd, and no reason to fail; "wrong", which --check never
+    ends with 0; "unknown", nobody could see. "set" and "default" are of settings.
+    """
 
     __slots__ = ("cure", "error", "mark", "step", "text")
 

@@ -13,8 +13,7 @@ import trustme
 
 from ecoflow_push.simulator.cloud import USER_ID
 from tests.fetch_servers import environ as library_path
-from tests.fetch_servers import find
-from tests.support import eventually, free_port
+from tests.support import eventually, free_port, real_server
 
 BROKER_USER = "app-0123456789abcdef"
 BROKER_PASSWORD = "fedcba9876543210"
@@ -41,8 +40,7 @@ class Mosquitto:
 def mosquitto(folder: Path, authority: trustme.CA, *lines: str) -> Iterator[Mosquitto]:
     """Run mosquitto with TLS, a password file, an ACL and client id prefixes."""
     folder.mkdir(exist_ok=True)
-    program = find().get("mosquitto")
-    assert program, "mosquitto is missing: run ./dev servers, or put it on PATH"
+    program = real_server("mosquitto")
     port = free_port()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     server = authority.issue_cert("localhost")

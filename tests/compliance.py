@@ -2,7 +2,7 @@
 
 The suites (prometheus/compliance) scrape a target and look at what arrives; here the
 target's metrics are a registry, two scrapes are two runs, and what a suite lets pass is
-held to what the specification says. docs/compliance.md is this table.
+held to what the specification says. compliance.md is this table.
 """
 
 from __future__ import annotations

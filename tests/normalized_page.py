@@ -1,11 +1,13 @@
-"""docs/normalized.md, from the tables of devices/ and the recorded payloads.
+"""docs/normalized.md, and the long tables behind it in docs/internals/keys.md.
 
+They are made from the tables of devices/ and, where they are, the recorded payloads:
 python -m tests.normalized_page
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from ecoflow_push.devices.families import (
     Conditions,
@@ -22,15 +24,24 @@ from tests.frames import RECORDED
 from tests.recordings import MODELS, SILENT_SOLAR, SILENT_STATIONS, covered, serial_of
 from tests.support import ROOT
 
-DOCUMENT = ROOT / "docs" / "normalized.md"
+PAGE = ROOT / "docs" / "normalized.md"
+KEYS = ROOT / "docs" / "internals" / "keys.md"
 COVERAGE = "## Coverage\n"
 
 
-INTRODUCTION = """\
+PAGE_BEGIN = """\
 # Normalized metrics
 
-The same names on every model, in base units. This page is made from the program's \
-table by `python -m tests.normalized_page`.
+The same names on every model, in base units: watts, volts, seconds, ratios between 0 \
+and 1. Build dashboards and alerts on these; the [raw metrics](metrics.md#quotas) have \
+all that a device reports, in its own units. `METRICS_SET` chooses. This page is made \
+by `python -m tests.normalized_page`.
+
+```promql
+ecoflow_battery_charge_ratio{pack=""} * 100
+sum by (device_name) (ecoflow_solar_input_power_watts)
+increase(ecoflow_grid_import_energy_watt_hours_total[1d]) / 1000
+```
 
 - A value that is not reported is absent; one that means "none", or that cannot be, is \
 left out and counted in `ecoflow_push_skipped_values`, never corrected.
@@ -46,10 +57,15 @@ they do not charge ([which](protocol/values.md#mains-voltage)).
 
 ## Metrics
 
-| no. | metric | unit | type | between | meaning |
-|---|---|---|---|---|---|"""
-LEFT_OUT = f"""
-| left out as | the value |
+Which of them your model has: [models.md](models.md). In the last column stands how \
+many of the {families} families of models report what a metric is made of.
+
+| metric | unit | type | meaning | families |
+|---|---|---|---|---|"""
+PAGE_END = f"""
+## What is left out
+
+| `reason` in `ecoflow_push_skipped_values` | the value |
 |---|---|
 | `sentinel` | stands for "none" or "not known" |
 | `out_of_bounds` | cannot be |
@@ -57,6 +73,21 @@ LEFT_OUT = f"""
 | `ambiguous` | comes from several modules where one is expected |
 | `odd_pack` | is that of a pack without a plain name, or beyond the {MOST_PACKS}th |
 
+From which keys each value comes, with its bounds, conditions, certainty and source: \
+[internals/keys.md](internals/keys.md). What has no row, and why: \
+[internals/open.md](internals/open.md).
+"""
+INTRODUCTION = """\
+# Where normalized metrics come from
+
+The tables behind [normalized.md](../normalized.md), made from the program's own by \
+`python -m tests.normalized_page`.
+
+## Metrics
+
+| no. | metric | unit | between |
+|---|---|---|---|"""
+LEFT_OUT = """
 ## Families
 
 Chosen by the beginning of the serial number, else by that of the product's name, else \
@@ -68,9 +99,10 @@ ONLY_IF = """
 ## Conditions
 
 What a family reports, and is read only if it is not a battery's that is absent \
-([how that is told](protocol/values.md#no-battery)), or a system's for which another \
-unit speaks ([linked units](protocol/values.md#linked-stream-units)). A key that is \
-absent from the answer says nothing; where all of a condition are, it counts as true.
+([how that is told](../protocol/values.md#no-battery)), or a system's for which \
+another unit speaks ([linked units](../protocol/values.md#linked-stream-units)). A key \
+that is absent from the answer says nothing; where all of a condition are, it counts \
+as true.
 
 | family | what | only if |
 |---|---|---|"""
@@ -81,7 +113,7 @@ LEFT_OPEN = """\
 Of several keys of a family the first valid one counts, in the order above. Certainty: \
 A several independent sources agree, B one good source, C one claim that no recorded \
 value contradicts. The sources are sections of \
-[what is known](protocol/README.md).
+[what is known](../protocol/README.md).
 
 What has no row, and why, is in [open.md](open.md)."""
 
@@ -106,7 +138,8 @@ def signed(row: Row, unit: str) -> str:
 def cited(source: str) -> str:
     """Return the places that a row cites, as links."""
     return "; ".join(
-        f"[{place.removeprefix('protocol/')}]({place})" for place in source.split("; ")
+        f"[{place.removeprefix('protocol/')}](../{place})"
+        for place in source.split("; ")
     )
 
 
@@ -179,17 +212,34 @@ def ties() -> Iterator[str]:
             yield f"| {family.name} | {', '.join(names)} | {told} |"
 
 
-def reference() -> str:
-    """Return the document without its coverage."""
-    lines = [INTRODUCTION]
-    for number, (name, metric) in enumerate(metrics().items(), 1):
+def page() -> str:
+    """Return the page of those who use the metrics."""
+    rows = {family.name: rows_of(family) for family in families()}
+    lines = [PAGE_BEGIN.replace("{families}", str(len(rows)))]
+    for name, metric in metrics().items():
         kind = "counter" if name.endswith("_total") else "gauge"
         meaning = metric.help.partition(" From ")[0]
-        bounds = f"{metric.low:.10g} and {metric.high:.10g}"
+        count = sum(name in each for each in rows.values())
         lines.append(
-            f"| {number} | `ecoflow_{name}` | {metric.unit} | {kind} | {bounds} |"
-            f" {meaning} |"
+            f"| `ecoflow_{name}` | {metric.unit} | {kind} | {meaning} | {count} |"
         )
+    return "\n".join([*lines, PAGE_END])
+
+
+def rows_of(family: Family) -> set[str]:
+    """Return the metrics that a family has, of the device or of its packs."""
+    found = {row.metric for row in family.rows}
+    for _, _, rows in family.packs:
+        found |= {row.metric for row in rows}
+    return found | ({METRIC} if family.hours else set())
+
+
+def reference() -> str:
+    """Return the tables behind it, without the coverage."""
+    lines = [INTRODUCTION]
+    for number, (name, metric) in enumerate(metrics().items(), 1):
+        bounds = f"{metric.low:.10g} and {metric.high:.10g}"
+        lines.append(f"| {number} | `ecoflow_{name}` | {metric.unit} | {bounds} |")
     lines += [LEFT_OUT]
     for family in families():
         lines.append(f"| {family.name} | {serials_of(family)} |")
@@ -230,11 +280,13 @@ def coverage() -> str:
     return "\n".join(lines)
 
 
-def document(page: str) -> str:
-    """Return the document; its coverage is that of `page` without the recordings."""
-    kept = page.partition(COVERAGE)[2]
-    return reference() + COVERAGE + (f"\n{coverage()}" if RECORDED.is_dir() else kept)
+def documents() -> dict[Path, str]:
+    """Return both pages; the coverage is that of the old page without recordings."""
+    kept = KEYS.read_text().partition(COVERAGE)[2]
+    table = f"\n{coverage()}" if RECORDED.is_dir() else kept
+    return {PAGE: page(), KEYS: reference() + COVERAGE + table}
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(document(DOCUMENT.read_text()))
+    for path, text in documents().items():
+        path.write_text(text)

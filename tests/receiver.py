@@ -7,6 +7,7 @@ own idea of them.
 
 from __future__ import annotations
 
+import ssl
 import struct
 import time
 from collections.abc import Collection
@@ -206,8 +207,9 @@ class Receiver(RecordingServer):
         speaks: Collection[str] = "12",
         old: bool = False,
         refuses: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(tls)
         self.speaks = speaks
         self.old = old
         self.refuses = refuses

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
+from tests.support import stop_listening
+
 Connection = socket.socket
 
 
@@ -34,13 +36,14 @@ class ScriptedBroker:
         self._then = then
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._server.close()
+        stop_listening(self._server, self._thread)
 
     def publish(self, connection: Connection, topic: str, payload: bytes) -> None:
         """Send a message with QoS 0."""

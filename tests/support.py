@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ecoflow_push.devices.metrics import metrics
@@ -37,6 +39,9 @@ OWN_NAMES = re.compile(
     rf"|{'|'.join(metrics())})"
     r"|push_(failure_)?time_seconds"
 )
+
+# Why a test is skipped on a machine that cannot fetch the real servers.
+NO_SERVERS = "it needs the real servers, which ./dev servers fetches"
 
 # Seconds that a busy machine may add to a bound that the program keeps. Its watchdog,
 # which tells no time, strikes 5 s after the deadline.
@@ -109,6 +114,13 @@ class Gateway:
     def __init__(self, url: str) -> None:
         self.url = url
 
+    def wipe(self) -> None:
+        """Forget all groups, where the gateway lets us."""
+        url = f"{self.url}/api/v1/admin/wipe"
+        request = urllib.request.Request(url, method="PUT")
+        urllib.request.urlopen(request, timeout=30).close()
+        assert eventually(lambda: not self.groups())
+
     def groups(self) -> dict[str, dict[str, str]]:
         """Return the groups' labels, by device or, for a run's group, by job."""
         data = json.loads(fetch(f"{self.url}/api/v1/metrics"))["data"]
@@ -166,6 +178,18 @@ def values(series: Series) -> Series:
     return {k: v for k, v in series.items() if not OWN_NAMES.fullmatch(k[0])}
 
 
+def real_server(program: str, suite: str = "") -> Path:
+    """Return where a real server is; without it the test is skipped, but never in CI.
+
+    tests/conftest.py makes one line of all that are skipped so.
+    """
+    if binary := find(suite).get(program):
+        return binary
+    # A suite that ran without its servers would prove little.
+    assert not os.environ.get("CI"), f"{program} is missing"
+    pytest.skip(NO_SERVERS)
+
+
 @contextmanager
 def running(
     program: str, *args: str, ready: str, url: str, suite: str = "", beside: str = ""
@@ -174,9 +198,7 @@ def running(
 
     It is the program `beside` that one, if one is named.
     """
-    binary = find(suite).get(program)
-    # Never skipped: a suite that ran without its servers would prove nothing.
-    assert binary, f"{program} is missing: run ./dev servers, or put it on PATH"
+    binary = real_server(program, suite)
     if beside:
         # Of the same package; upstream's names end as the other one's does.
         end = binary.name.removeprefix(program)
@@ -406,3 +428,15 @@ def vmauth(folder: Path, target: str, token: str) -> Iterator[Database]:
         beside="vmauth",
     ) as process:
         yield Database(url, process, is_victoria=True)
+
+
+def stop_listening(listener: socket.socket, thread: threading.Thread) -> None:
+    """Close a socket whose connections a thread accepts, when that has ended.
+
+    Closed under it, the next socket may get its number, and the thread that socket's
+    first connection.
+    """
+    with suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+    listener.close()

@@ -338,3 +338,31 @@ def test_ecoflow_s_json_may_be_compressed(environ, cloud, pushgateway):
 
     assert run.status == 0, run.stderr
     assert values(pushgateway.device(DELTA.sn))
+
+
+REDIRECTS = {
+    "https://gateway.example/": " to https://gateway.example/",
+    "https://gateway.example:8443/a/b?c=d#e": " to https://gateway.example:8443/a/b",
+    "https://me:s3cret@gateway.example/a": " to https://gateway.example/a",
+    "//gateway.example/a": " to //gateway.example/a",
+    "/login?next=%2F": " to /login",
+    "login": " to login",
+    "/a;jsessionid=0123": " to /a",
+    "https:me:s3cret@gateway.example": "",
+    "mailto:me@gateway.example": "",
+    "http://[::1": "",
+    "https://gateway.example/\x1b[31mred": " to https://gateway.example/?[31mred",
+    "https://gateway.example/\u00e9": " to https://gateway.example/?",
+    "https://gateway.example/very-s3cret-key/x": " to https://gateway.example/***/x",
+    "https://gateway.example/" + "a" * 500: " to https://gateway.example/" + "a" * 176,
+    "": "",
+}
+
+
+@pytest.mark.parametrize("location", REDIRECTS)
+def test_where_a_redirect_leads(location):
+    """Scheme, host and path are told; no query, no user, no secret, no control."""
+    learn("very-s3cret-key")
+
+    assert Reply(302, {"Location": location}, b"").leads_to() == REDIRECTS[location]
+    assert Reply(302, {}, b"").leads_to() == ""

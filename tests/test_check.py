@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from ecoflow_push import DOCS
 from ecoflow_push.memory.lock import state_folder
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import (
+    ACCESS_KEY,
     SECRET_KEY,
     SimulatedBroker,
     SimulatedDevice,
@@ -31,8 +33,10 @@ from tests.check import (
     another_region,
     assert_decent,
     check,
+    push_in,
 )
 from tests.conftest import DELTA, OFFLINE, STREAM, World
+from tests.planted import closed_spool, laid, with_broker
 from tests.receiver import PATH, STALE
 from tests.support import ROOT, eventually, push
 
@@ -69,10 +73,12 @@ def test_in_good_health_all_is_ok(environ, world):
 
     assert_decent(run)
     assert (run.status, run.stderr) == (0, "")
-    steps = [line.split(":")[0].split() for line in run.stdout.splitlines()[1:-1]]
+    lines = run.stdout.splitlines()[1:-1]
+    found = [line.split(":")[0].split() for line in lines]
+    steps = [each for each in found if each[0] not in ("set", "default")]
     assert [step for _, step in steps] == [
-        *("settings", "DNS", "TLS", "EcoFlow", "region", "credentials", "clock"),
-        *("device", "textfile", "pushgateway", "remote-write"),
+        *("settings", "state", "DNS", "TLS", "EcoFlow", "region", "credentials"),
+        *("clock", "device", "textfile", "pushgateway", "remote-write", "spool"),
     ]
     assert {mark for mark, _ in steps} == {"ok"}
 
@@ -196,6 +202,92 @@ def test_a_host_of_ones_own_is_not_left(environ, world):
     assert "wrong    credentials: " in run.stdout
 
 
+def test_exchanged_keys_are_tried_at_ecoflows_own_hosts_alone(environ, world):
+    """To another host the secret key never goes as an access key that it is not."""
+    keys = {"ECOFLOW_ACCESS_KEY": "AKtypo", "ECOFLOW_SECRET_KEY": ACCESS_KEY}
+
+    run = check({**environ, **keys})
+
+    assert run.status == 77
+    assert {each.headers["accesskey"] for each in world.cloud.received} == {"AKtypo"}
+
+
+def test_a_wrong_clock_is_told_before_the_secret_is_doubted(environ, world):
+    """The line on the clock comes first, and so it does in what a run says."""
+    world.cloud.date_offset = 3600.0
+    environ["ECOFLOW_SECRET_KEY"] = "SKwrong"
+
+    run, ran = check(environ), push(environ)
+
+    assert run.stdout.count("wrong    clock: ") == 1
+    for said in (run.stdout, ran.stderr):
+        assert 0 < said.index("set the clock") < said.index("check ECOFLOW_SECRET_KEY")
+
+
+def test_each_of_two_accounts_is_asked(environ, world):
+    """With keys that are refused, the app account's own answer is told as well."""
+    settings = {**with_broker(world), "ECOFLOW_SOURCE": "auto"}
+    environ |= settings | {"ECOFLOW_SECRET_KEY": "SKwrong"}
+
+    run = check(environ)
+
+    assert_decent(run)
+    assert run.status == push(environ).status == 77
+    assert "wrong    credentials: developer keys: " in run.stdout
+    assert "ok       credentials: app account: accepted" in run.stdout
+    assert run.stdout.count("ok       DNS: ") == 1
+
+
+REDIRECTED = {
+    "EcoFlow": LIST,
+    "pushgateway": "/metrics",
+    "remote-write": PATH,
+    "healthcheck": "/ping",
+}
+
+
+@pytest.mark.parametrize("step", REDIRECTED)
+def test_a_redirect_is_told_with_where_it_leads(step, environ, world):
+    """Scheme, host and path are; who asks and the query, which may open it, are not."""
+    place = "https://me:w0rd@elsewhere.example:8443/a/b"
+    for server in (world.cloud, world.faulty, world.receiver):
+        server.fail(REDIRECTED[step], faults.redirect(f"{place}?key=0pen"))
+    environ |= {
+        "PUSHGATEWAY_URL": world.faulty.url,
+        "REMOTE_WRITE_URL": world.receiver.write_url,
+        "HEALTHCHECK_URL": f"{world.faulty.url}/ping",
+    }
+
+    run = check(environ)
+
+    assert_decent(run, "w0rd", "0pen")
+    (line,) = re.findall(f"^wrong    {step}: .*", run.stdout, re.MULTILINE)
+    assert " a redirect to https://elsewhere.example:8443/a/b, not followed" in line
+
+
+def test_no_cure_comes_from_a_servers_words(environ, world):
+    """What a server quotes of somebody else's trouble does not blame our settings."""
+    words = b"dial tcp 10.0.0.7:9091: connect: connection refused"
+    world.faulty.fail("", faults.status(503, words))
+
+    run = check({**environ, "PUSHGATEWAY_URL": world.faulty.url})
+
+    (line,) = re.findall("^wrong    pushgateway: .*", run.stdout, re.MULTILINE)
+    assert line.endswith("connection refused: wait, the fault is on its side")
+
+
+def test_what_a_spool_cannot_take_is_told_as_by_a_run(environ, world):
+    """Without a spool, what a receiver does not take is lost: 74 instead of 75."""
+    environ, _ = laid({**environ, "ESTABLISH_ATTEMPTS": "1"}, closed_spool(world))
+    world.receiver.fail(PATH, faults.status(503))
+    hardships = [("ordinary", "")]
+
+    run = check(environ, hardships=hardships)
+
+    assert "wrong    spool: nothing can be stored" in run.stdout
+    assert run.status == push_in(environ, hardships) == 74
+
+
 def test_a_pause_that_was_asked_for_is_kept(environ, world):
     """Between a run's 429 and the end of its pause, the check does not ask either."""
     world.cloud.fail(LIST, faults.status(429, Retry_After="600"), times=1)
@@ -302,7 +394,7 @@ def test_every_fault_of_the_settings_has_its_line(environ):
     assert_decent(run)
     assert run.status == 78
     lines = [line for line in run.stdout.splitlines() if line.startswith("wrong")]
-    assert len(lines) == run.stdout.count("see docs/settings.md") == 3
+    assert len(lines) == run.stdout.count(f"see {DOCS}/settings.md") == 3
     assert [line for line in lines if "; else give SN=name" in line]
 
 
@@ -334,7 +426,7 @@ def test_how_each_device_can_be_read(environ, world):
         "ok       device: R331…0001 (DELTA 2), read by developer keys, 3" in run.stdout
     )
     assert "Garage" not in run.stdout
-    assert "wrong    device: BK11…0002" in run.stdout
+    assert "warning  device: BK11…0002" in run.stdout
     assert "unknown  device: R601…0003" in run.stdout
     assert "developer keys, no data" in run.stdout
 

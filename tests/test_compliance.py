@@ -1,4 +1,4 @@
-"""docs/compliance.md is the table of the cases."""
+"""docs/internals/compliance.md is the table of the cases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ PARTS = (test_compliance_protocol, test_compliance_content, test_compliance_answ
 
 
 def test_the_document_lists_every_case():
-    """docs/compliance.md has each case once, with what is asserted."""
-    rows = [row for row in table_rows("compliance.md") if row[0].startswith("`")]
+    """docs/internals/compliance.md has each case once, with what is asserted."""
+    rows = [
+        row for row in table_rows("internals/compliance.md") if row[0].startswith("`")
+    ]
     cases = [case for part in PARTS for case in part.CASES.items()]
     assert rows == [[f"`{name}`", case.says] for name, case in cases]

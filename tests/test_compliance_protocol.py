@@ -312,5 +312,5 @@ def _(bench):
 
 @pytest.mark.parametrize("name", CASES.checks())
 def test_sender_compliance(name, bench):
-    """The cases of this check are met as docs/compliance.md says."""
+    """The cases of this check are met as compliance.md says."""
     CASES[name].check(bench)

@@ -321,6 +321,6 @@ def test_the_installed_command_is_push_py():
     module, function = data["project"]["scripts"]["ecoflow-push"].split(":")
     put = data["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
 
-    assert put == {"push.py": f"{module.replace('.', '/')}.py"}
+    assert put["push.py"] == f"{module.replace('.', '/')}.py"
     assert module.endswith("__main__")
     assert f"\ndef {function}(" in PUSH.read_text()

@@ -25,6 +25,7 @@ FLOORS = (
     {"metrics"},
     {"api", "sinks", "start"},
     {"run", "simulator"},
+    {"init"},
     {"push"},
 )
 every_module = pytest.mark.parametrize(

@@ -512,16 +512,30 @@ def test_a_failed_run_pings_with_its_last_lines(environ, cloud, pings):
     assert "3f2a-uuid" not in run.stderr + body
 
 
-@pytest.mark.parametrize("fault", [faults.status(500), faults.reset(), faults.hang()])
-def test_a_healthcheck_fails_no_run(fault, environ, pings):
-    """Whatever the service does, the run's status is its own, within its deadline."""
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (faults.status(500), "HTTP 500: wait, the fault is on its side"),
+        (faults.reset(), "connection reset"),
+        (faults.hang(), "no complete answer in time: look for a firewall in the way"),
+        (faults.status(404), "HTTP 404: check HEALTHCHECK_URL"),
+        (faults.redirect("https://x.example/a?b=c"), "HTTP 302, a redirect to https:/"),
+    ],
+)
+def test_a_healthcheck_fails_no_run(fault, why, environ, pings):
+    """Whatever the service does, the run's status is its own, within its deadline.
+
+    One warning says why it was not told.
+    """
     environ["HEALTHCHECK_URL"] = pings.url
     pings.fail("", fault)
 
     run = push({**environ, "RUN_DEADLINE": "3"})
 
     assert run.status == 0
-    assert len(run.stderr.splitlines()) == 1
+    last, warning = run.stderr.splitlines()
+    assert " INFO exit 0 OK after " in last
+    assert f" WARNING healthcheck {pings.url[7:]}: {why}" in warning
 
 
 def test_a_healthcheck_gets_its_user_and_a_quoted_path(environ, pings):
@@ -534,14 +548,42 @@ def test_a_healthcheck_gets_its_user_and_a_quoted_path(environ, pings):
     assert pings.received[-1].headers["authorization"] == "Basic bWU6c0BjcnQ="
 
 
-def test_a_wrong_healthcheck_address_is_warned_of(environ, pings):
-    """An address that the service does not know has a line in the log."""
+def test_a_healthcheck_that_lasts_to_fail_is_told_once_a_day(environ, pings):
+    """Not each minute; one more line says when it is reached again.
+
+    Another address, or another day, is told anew.
+    """
+    environ["HEALTHCHECK_URL"] = f"{pings.url}/ping/3f2a-uuid"
+
+    def told() -> str:
+        run = push(environ)
+        assert run.status == 0
+        assert "3f2a" not in run.stderr
+        return "".join(
+            line.partition("Z ")[2].partition(" ")[0][0]
+            for line in run.stderr.splitlines()
+            if "healthcheck" in line
+        )
+
+    assert told() == ""
     pings.fail("", faults.status(404))
-
-    run = push({**environ, "HEALTHCHECK_URL": f"{pings.url}/ping/3f2a-uuid"})
-
-    assert run.status == 0
-    assert "healthcheck: HTTP 404" in run.stderr
+    assert [told(), told()] == ["W", ""]
+    pings.heal()
+    assert [told(), told()] == ["I", ""]
+    pings.fail("", faults.reset())
+    assert told() == ""
+    pings.heal()
+    assert told() == "I"
+    pings.fail("", faults.reset())
+    (file,) = Path(environ["STATE_DIR"]).glob("*/healthcheck")
+    what, told_at, state = file.read_text().split()
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_text(f"{what} {float(told_at) - 86_401:.0f} {state}")
+    assert [told(), told()] == ["W", ""]
+    file.write_text("rubbish")
+    assert [told(), told()] == ["W", ""]
+    environ["HEALTHCHECK_URL"] += "-2"
+    assert [told(), told()] == ["W", ""]
 
 
 def test_a_healthcheck_address_never_shows(environ, pings):

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 
 import pytest
 
 from ecoflow_push.config.strangers import OTHERS
 from ecoflow_push.config.texts import STRANGE
+from tests.mistakes import (
+    ACCESS_KEY,
+    HOSTS,
+    SECRET_KEY,
+    SN,
+    Mistake,
+    World,
+    complaints,
+    table,
+)
+from tests.mistakes import run as made
 from tests.support import ROOT, push
 
 KEYS = {"ECOFLOW_ACCESS_KEY": "AK0123456789", "ECOFLOW_SECRET_KEY": "SK9876543210"}
@@ -18,104 +30,45 @@ BASE = {
     "PUSHGATEWAY_URL": "http://127.0.0.1:1",
     "ESTABLISH_ATTEMPTS": "1",
 }
-KEPT = "the loader kept"
-BOTH_PAIRS = {"ECOFLOW_ACCOUNT_USER": "me@example.org", "ECOFLOW_ACCOUNT_PASSWORD": "p"}
-
-# What was set, beside what is right, and the whole of what is at fault.
-SETTINGS: list[tuple[dict[str, str], str]] = [
-    (
-        {"ECOFLOW_ACCESS_KEY": '"AK0123456789"'},
-        (
-            f"ECOFLOW_ACCESS_KEY: quotes around it: {KEPT} them as part of the value,"
-            " leave them out"
-        ),
-    ),
-    ({"ECOFLOW_SECRET_KEY": "'SK9876543210'"}, "ECOFLOW_SECRET_KEY: quotes around it"),
-    ({"PUSHGATEWAY_URL": '"http://127.0.0.1:1"'}, "PUSHGATEWAY_URL: quotes around it"),
-    ({"PUSHGATEWAY_URL": "''"}, "PUSHGATEWAY_URL: quotes around it"),
-    ({"LOG_LEVEL": '"info"'}, "LOG_LEVEL: quotes around it"),
-    ({"STATE_DIR": '"/tmp/state"'}, "STATE_DIR: quotes around it"),
-    ({"RUN_DEADLINE": "'50'"}, "RUN_DEADLINE: quotes around it"),
-    ({"HTTPS_PROXY": '"http://127.0.0.1:1"'}, "HTTPS_PROXY: quotes around it"),
-    (
-        {"ECOFLOW_DEVICE_SN": '"R331A"', "ECOFLOW_DEVICE_NAME": "Garage"},
-        "ECOFLOW_DEVICE_SN: quotes around it",
-    ),
-    (
-        {"ECOFLOW_ACCESS_KEY": "ECOFLOW_ACCESS_KEY=AK0123456789"},
-        (
-            f"ECOFLOW_ACCESS_KEY: ECOFLOW_ACCESS_KEY= in it: {KEPT} it as part of the"
-            " value, leave it out"
-        ),
-    ),
-    (
-        {"PUSHGATEWAY_URL": "export PUSHGATEWAY_URL=http://127.0.0.1:1"},
-        "PUSHGATEWAY_URL: PUSHGATEWAY_URL= in it",
-    ),
-    ({"STATE_DIR": "STATE_DIR=/tmp/state"}, "STATE_DIR: STATE_DIR= in it"),
-    (
-        {"STATE_DIR": "state"},
-        "STATE_DIR: expected an absolute path: it begins with /, ~/ or $HOME/",
-    ),
-    ({"STATE_DIR": "./state"}, "STATE_DIR: expected an absolute path"),
-    ({"STATE_DIR": "~you/state"}, "STATE_DIR: expected an absolute path"),
-    ({"STATE_DIR": "${HOME}/state"}, "STATE_DIR: expected an absolute path"),
-    ({"STATE_DIR": "$XDG/state"}, "STATE_DIR: expected an absolute path"),
-    ({"XDG_STATE_HOME": "state"}, "XDG_STATE_HOME: expected an absolute path"),
-    ({"ECOFLOW_CA_FILE": "ca.pem"}, "ECOFLOW_CA_FILE: expected an absolute path"),
-    ({"ECOFLOW_CA_FILE": "~/ca.pem"}, "ECOFLOW_CA_FILE: no such file"),
-    ({"PUSHGATEWAY_CA_FILE": "c"}, "PUSHGATEWAY_CA_FILE: expected an absolute path"),
-    (
-        {"PUSHGATEWAY_CERT_FILE": "c", "PUSHGATEWAY_KEY_FILE": __file__},
-        "PUSHGATEWAY_CERT_FILE: expected an absolute path",
-    ),
-    (
-        {"ECOFLOW_ACCESS_KEY": "", "ECOFLOW_ACCESS_KEY_FILE": "key"},
-        "ECOFLOW_ACCESS_KEY_FILE: expected an absolute path",
-    ),
-    (
-        {"ECOFLOW_ACCESS_KEY": "", "ECOFLOW_ACCESS_KEY_FILE": "$HOME/key"},
-        "ECOFLOW_ACCESS_KEY_FILE: cannot be read (No such file or directory)",
-    ),
-    ({"TEXTFILE_PATH": "x.prom"}, "TEXTFILE_PATH: expected an absolute path"),
-    (
-        {"TEXTFILE_PATH": "/tmp/ecoflow.txt"},
-        (
-            "TEXTFILE_PATH: expected a name that ends in .prom: node_exporter reads no"
-            " other file"
-        ),
-    ),
-    ({"TEXTFILE_PATH": "/tmp/ecoflow"}, "TEXTFILE_PATH: expected a name that ends"),
-    ({"TEXTFILE_PATH": "/tmp"}, "TEXTFILE_PATH: expected a file, not a folder"),
-    ({"PUSHGATEWAY_URL": "gateway:9091"}, "PUSHGATEWAY_URL: expected http(s)://host"),
-    ({"ECOFLOW_SECRET_KEY": ""}, "ECOFLOW_SECRET_KEY: missing"),
-    ({"ECOFLOW_ACCESS_KEY": ""}, "ECOFLOW_ACCESS_KEY: missing"),
-    (
-        BOTH_PAIRS,
-        (
-            "ECOFLOW_ACCESS_KEY, ECOFLOW_SECRET_KEY, ECOFLOW_ACCOUNT_USER and"
-            " ECOFLOW_ACCOUNT_PASSWORD are set: leave one of them"
-        ),
-    ),
-    ({**BOTH_PAIRS, "ECOFLOW_SOURCE": "app"}, "ECOFLOW_SOURCE: expected one of rest"),
-    ({"LOG_LEVEL": "loud"}, "LOG_LEVEL: expected one of DEBUG"),
-    ({"STALE_AFTER": "5 min"}, "STALE_AFTER: expected seconds from 0"),
-    ({"STALE_AFTER": "1m30s"}, "STALE_AFTER: expected seconds from 0"),
-    ({"RUN_DEADLINE": "h"}, "RUN_DEADLINE: expected seconds from 1"),
-]
+MISTAKES = table()
 
 
-@pytest.mark.parametrize(("given", "line"), SETTINGS, ids=lambda x: str(x)[:60])
-def test_a_setting_is_wrong(given, line):
-    """A mistake is one fault in one line, without the value, and 78."""
-    run = push({**BASE, **given})
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    with ExitStack() as stack:
+        yield World(tmp_path_factory.mktemp("mistakes") / "me", stack)
 
-    assert run.status == 78, run.stderr
-    [said] = run.stderr.splitlines()
-    assert f"ERROR exit 78 CONFIG: settings: {line}" in said
-    assert "; " not in said
-    for secret in KEYS.values():
-        assert secret not in said
+
+@pytest.mark.parametrize(
+    "number", range(len(MISTAKES)), ids=lambda n: f"{n} {MISTAKES[n].kind}"
+)
+def test_a_mistake(number, world):
+    """What is typed wrong brings the line and the status of its row, and no secret."""
+    mistake = MISTAKES[number]
+    with world.anew():
+        run = made(world, mistake)
+
+        said = " / ".join(complaints(run))
+        assert re.fullmatch(world.pattern(mistake.line), said), (mistake.typed, said)
+        assert run.status == mistake.status
+        for secret in (ACCESS_KEY, SECRET_KEY, SN, "t0psecret", "3f2a", "pw@"):
+            assert secret not in run.stdout + run.stderr
+
+
+def test_the_set_up_without_a_mistake_is_well(world):
+    """What every row lies over ends with 0 and not a word of complaint."""
+    with world.anew():
+        run = made(world, Mistake("none", {}, 0, ""))
+
+    assert (run.status, complaints(run)) == (0, [])
+
+
+def test_the_table_of_mistakes():
+    """No row is there twice, and every state of a host is used."""
+    rows = [m.typed for m in MISTAKES]
+
+    assert len(set(rows)) == len(rows) >= 300
+    assert {m.host for m in MISTAKES} == {"", *HOSTS}
 
 
 RIGHT: list[dict[str, str]] = [
@@ -141,49 +94,6 @@ def test_what_is_right(given, tmp_path):
         assert (tmp_path / "state").is_dir()
 
 
-# A name, what it is told to be, by the nearest right one.
-NAMES = {
-    "ECOFLOW_ACESS_KEY": "did you mean ECOFLOW_ACCESS_KEY?",
-    "ECOFLOW_SECRET_KEY_FIL": "did you mean ECOFLOW_SECRET_KEY_FILE?",
-    "ecoflow_secret_key": "did you mean ECOFLOW_SECRET_KEY?",
-    "PUSHGATEWAY_URI": "did you mean PUSHGATEWAY_URL?",
-    "PUSHGATEWAY_PASSWD": "did you mean PUSHGATEWAY_PASSWORD?",
-    "PUSHGATEWAY_USER": "did you mean PUSHGATEWAY_USERNAME?",
-    "REMOTE_WRITE_TOKEN": "did you mean REMOTE_WRITE_BEARER_TOKEN?",
-    "PUSHGATEWAY_TOKEN": "did you mean PUSHGATEWAY_BEARER_TOKEN?",
-    "ECOFLOW_SN": "did you mean ECOFLOW_DEVICE_SN?",
-    "ECOFLOW_HOST": "did you mean ECOFLOW_API_HOST?",
-    "ECOFLOW_USER": "did you mean ECOFLOW_ACCOUNT_USER?",
-    "REMOTE_WRITE_HEADER": "did you mean REMOTE_WRITE_HEADERS?",
-    "PUSH_JOBS": "did you mean PUSH_JOB?",
-    "SPOOL_MAXAGE": "did you mean SPOOL_MAX_AGE?",
-    "METRICS_SETS": "did you mean METRICS_SET?",
-    "STATE_DIR_FILE": "",
-    "ECOFLOW_QQQQQQQQQQQQQQQQQQQQQQQ": "see docs/settings.md",
-    "SPOOL_MODE": "",
-    "MQTT_HOST": "",
-    "HTTP_HOME": "",
-    **{
-        name: f"set {instead} instead" if instead else "leave it out"
-        for name, instead in OTHERS.items()
-    },
-}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_name_that_is_no_setting(name, tmp_path):
-    """It is one warning with the nearest right name, and changes nothing else."""
-    run = push({**BASE, "STATE_DIR": str(tmp_path), name: "on-failure"})
-
-    assert run.status == 69
-    warnings = [line for line in run.stderr.splitlines() if f" {name}: " in line]
-    if not NAMES[name]:
-        assert not warnings
-        return
-    [line] = warnings
-    assert f" WARNING {name}: no setting has this name: {NAMES[name]}" in line
-
-
 def test_a_name_is_told_beside_the_fault_that_it_causes():
     """A key under a wrong name is missing, and the line before says why."""
     environ = {**BASE, "ECOFLOW_ACCESSKEY": "AK0123456789"}
@@ -197,14 +107,14 @@ def test_a_name_is_told_beside_the_fault_that_it_causes():
 
     check = push(environ, "--check")
     assert check.status == 78
-    assert "wrong    settings: ECOFLOW_ACCESSKEY: no setting" in check.stdout
+    assert "warning  settings: ECOFLOW_ACCESSKEY: no setting" in check.stdout
 
 
 def test_the_check_tells_names(environ):
     """--check finds them where a run is well otherwise, on its screen alone."""
     run = push({**environ, "PUSH_JOBS": "x"}, "--check")
 
-    assert "wrong    settings: PUSH_JOBS: no setting has this name: did" in run.stdout
+    assert "warning  settings: PUSH_JOBS: no setting has this name: did" in run.stdout
     assert "WARNING" not in run.stderr
 
 
@@ -246,57 +156,6 @@ def test_other_exporters_names_are_those_of_the_page():
     assert set(OTHERS.values()) <= ours | {""}
     for name in OTHERS:
         assert name.startswith(STRANGE), name
-
-
-OPTIONS = {
-    "--dryrun": "--dryrun is wrong; did you mean --dry-run? See --help",
-    "--dry_run": "--dry_run is wrong; did you mean --dry-run?",
-    "--list-device": "--list-device is wrong; did you mean --list-devices?",
-    "--chek": "--chek is wrong; did you mean --check?",
-    "-check": "an argument is wrong; did you mean --check?",
-    "check": "an argument is wrong; did you mean --check?",
-    "--evry=60": "--evry is wrong; did you mean --every?",
-    "--envfile=/x": "--envfile is wrong; did you mean --env-file?",
-    "--env-file": "--env-file is wrong; see --help",
-    "--every=5d": "--every is wrong; see --help",
-    "--every=0s": "--every is wrong; see --help",
-    "--every=m": "--every is wrong; see --help",
-    "--quux": "--quux is wrong; see --help",
-}
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_a_wrong_option(option):
-    """A wrong option is 64, and the nearest right one is named."""
-    run = push(BASE, option)
-
-    assert run.status == 64
-    assert run.stderr.startswith(f"ecoflow-push: {OPTIONS[option]}")
-    assert len(run.stderr.splitlines()) == 1
-
-
-CONTENTS = {
-    '"AK0123456789"': "quotes around it: leave them out of the file",
-    "ECOFLOW_ACCESS_KEY=AK0123456789": "ECOFLOW_ACCESS_KEY= in it: let it hold the",
-    "AK0123456789 AK0123456789": "expected ASCII characters without spaces",
-}
-
-
-@pytest.mark.parametrize("content", CONTENTS)
-def test_a_secret_s_file_holds_more_than_the_secret(content, tmp_path):
-    """What stands around a secret in its own file is one fault, too."""
-    file = tmp_path / "key"
-    file.write_text(content + "\n")
-    environ = {**BASE, "ECOFLOW_ACCESS_KEY_FILE": str(file)}
-    del environ["ECOFLOW_ACCESS_KEY"]
-
-    run = push(environ)
-
-    assert run.status == 78
-    [line] = run.stderr.splitlines()
-    assert CONTENTS[content] in line
-    assert "; " not in line
-    assert "AK0123456789" not in line
 
 
 def test_quotes_around_a_password_in_a_file_are_its_own(tmp_path):

@@ -82,14 +82,22 @@ def test_offline_by_its_own_word(account, fleet, cloud, pushgateway):
     assert values(pushgateway.device(DELTA.sn))
 
 
-def test_silence_is_unknown(account, fleet, cloud, pushgateway):
-    """A device that does not answer is not called offline, and not read."""
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_silence_is_unknown(is_listed, account, fleet, cloud, pushgateway):
+    """A device that does not answer is not called offline, and not read.
+
+    If the account's list lacks it, that is what is said.
+    """
     account |= {"ECOFLOW_DEVICE_SN": "R331ZFAKE0000009", "MQTT_TIMEOUT": "1"}
+    words = "R331…0009: no answer, and not in this account's list (R331…0001): check"
+    if is_listed:
+        cloud.devices.append(SimulatedDevice("R331ZFAKE0000009", deaf_to=99))
+        words = "R331…0009: no answer: asleep"
 
     run = push(account)
 
     assert_decent(run, 69)
-    assert "no answer: asleep" in run.stderr
+    assert words in run.stderr
     assert ("ecoflow_online", ()) not in pushgateway.device("R331ZFAKE0000009")
     assert run.seconds < SILENCE
 

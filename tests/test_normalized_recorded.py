@@ -8,7 +8,7 @@ import pytest
 
 from tests.frames import RECORDED, recorded_frames, serial
 from tests.models_table import RECORDED as FRAMES
-from tests.normalized_page import DOCUMENT, document
+from tests.normalized_page import documents
 from tests.recordings import (
     MODELS,
     NO_BATTERY,
@@ -24,10 +24,10 @@ from tests.test_normalized_hostile import check
 
 
 def test_the_document_is_up_to_date():
-    """docs/normalized.md is what the tables and the recorded payloads say."""
-    text = DOCUMENT.read_text()
-
-    assert text == document(text), "make it anew: python -m tests.normalized_page"
+    """docs/normalized.md and keys.md are what the tables and the recordings say."""
+    for path, text in documents().items():
+        anew = "make it anew: python -m tests.normalized_page"
+        assert path.read_text() == text, (path.name, anew)
 
 
 # Recorded payloads

@@ -401,7 +401,7 @@ def test_the_demo_without_a_sink_prints():
 
 def test_version_and_wrong_options():
     """--version prints the version; a wrong option is 64 and its value not echoed."""
-    assert push({}, "--version").stdout.strip() == __version__
+    assert push({}, "--version").stdout == f"ecoflow-push {__version__}\n"
     wrong = [
         "--secret-key=tops3cret",
         "tops3cret",

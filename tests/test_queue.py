@@ -149,7 +149,7 @@ def test_a_pause_that_was_asked_for_is_kept(queue):
     queue.run(say(A))
 
     sink = queue.run(say(A))
-    finding, waits = queue.sink().probe(Deadline(5))
+    finding, waits, _ = queue.sink().probe(Deadline(5))
 
     assert queue.heard() == 1
     assert waits.text == "6 samples wait in the spool"
@@ -164,7 +164,7 @@ def test_a_probe_sends_nothing_by_a_wrong_clock(queue):
     sink = queue.sink()
     sink.hear(-400.0)
 
-    (finding,) = sink.probe(Deadline(5))
+    finding, _ = sink.probe(Deadline(5))
 
     assert finding.text == "nothing sent by a wrong clock"
     assert finding.cure == "set it, see above"

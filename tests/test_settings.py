@@ -130,7 +130,11 @@ def test_names_labels_and_proxies():
     assert settings.device_sns == ("R331A", "R601B")
     assert settings.device_names == {"R331A": "Garage", "R601B": "The shed"}
     assert settings.extra_labels == {"site": "home", "owner": "me"}
-    assert settings.proxies == {"https": "http://proxy:3128", "no": "gateway"}
+    assert settings.proxies == {
+        "https": "http://proxy:3128",
+        "https from": "HTTPS_PROXY",
+        "no": "gateway",
+    }
 
 
 def test_a_plain_name_for_the_one_device():
@@ -289,7 +293,7 @@ FAULTS = [
     ),
     ({"ECOFLOW_API_HOST": "https://a/b"}, "ECOFLOW_API_HOST: expected a host"),
     ({"ECOFLOW_API_HOST": "ftp://a"}, "ECOFLOW_API_HOST: expected a host"),
-    ({"ECOFLOW_CA_FILE": "/nonexistent"}, "ECOFLOW_CA_FILE: no such file"),
+    ({"ECOFLOW_CA_FILE": "/nonexistent/ca.pem"}, "ECOFLOW_CA_FILE: no such file"),
     ({"ECOFLOW_DEVICE_SN": "R331/../x"}, "ECOFLOW_DEVICE_SN: expected serial"),
     ({"ECOFLOW_DEVICE_NAME": "Garage"}, "ECOFLOW_DEVICE_NAME: a plain name"),
     ({"ECOFLOW_DEVICE_NAME": "R331A=x,R331A=y"}, "ECOFLOW_DEVICE_NAME: expected SN="),

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from ecoflow_push.config import variables
+from ecoflow_push.config.environ import Reader
 from ecoflow_push.config.kinds import Secret, Variable
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import SettingsError
@@ -47,6 +48,8 @@ def plain(value: object) -> object:
         return tuple(map(plain, value))
     if value is None or isinstance(value, (str, int, float)):
         return value
+    if isinstance(value, Reader):
+        return None
     names = getattr(value, "__slots__", None) or vars(value)
     return {name: plain(getattr(value, name)) for name in names}
 

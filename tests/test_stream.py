@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,11 @@ from ecoflow_push.memory.spool import Spool
 from ecoflow_push.memory.state import State
 from ecoflow_push.metrics.labels import Labels
 from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.run.around import Around
 from ecoflow_push.run.check import Check
 from ecoflow_push.run.collect import AHEAD, collect
-from ecoflow_push.run.updates import Updates, Wanted, Wording
+from ecoflow_push.run.updates import Updates
+from ecoflow_push.run.wanted import Wanted, Wording
 from ecoflow_push.run.worker import Worker
 from ecoflow_push.sinks.base import Sink, TimestampedSink, Update
 from ecoflow_push.sinks.queue import Queue
@@ -286,8 +289,10 @@ def test_of_a_sink_that_hangs_a_check_says_what_a_run_does(tmp_path):
         spool = Spool(str(folder / "spool-0"))
         sink = Queue(hangs, spool, state, LABELS, stale_after=300)
         source = Source(lambda _: iter([read(SERIALS[0], odd=1)]))
-        kind = (Worker, Check)[number]
-        job = kind([source], [sink], updates, state, labels=LABELS, deadline=1.5)
+        check = partial(Check, around=Around([], str(folder), None))
+        job = (Worker, check)[number](
+            [source], [sink], updates, state, labels=LABELS, deadline=1.5
+        )
         found.append(job.run())
         hangs.release.set()
 

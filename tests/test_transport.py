@@ -20,6 +20,7 @@ from ecoflow_push.net.retry import Request, Transport
 from ecoflow_push.net.trust import Trust
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import Answer, RecordingServer
+from tests.proxy import Proxy as Tunnels
 from tests.support import free_port
 
 EXCHANGES = [RequestsExchange, PlainExchange]
@@ -130,20 +131,42 @@ def test_a_proxy_is_used_unless_bypassed():
         around.close()
 
 
-def test_a_proxy_that_refuses_a_tunnel(ca_file):
-    """A proxy's refusal is told in plain words with its cure, without its password."""
-    with RecordingServer() as proxy:
-        address = proxy.url.replace("//", "//user:tops3cret@")
+REFUSALS = {
+    403: (
+        "does not let this through",
+        "let the proxy allow it, or check {} and NO_PROXY",
+    ),
+    407: (
+        "wants a user and a password",
+        "set {} to http://user:password@host:port, or check those in it",
+    ),
+    418: ("refused", "check {} and NO_PROXY"),
+    503: (
+        "did not reach the server behind it",
+        "look into the proxy's log, or check {} and NO_PROXY",
+    ),
+}
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+@pytest.mark.parametrize("variable", ["", "https_proxy"])
+def test_a_proxy_that_refuses_a_tunnel(status, variable, ca_file):
+    """Its answer is told in words, with its variable, and without its password."""
+    with Tunnels(answers=status) as proxy:
         url = "https://localhost:1"
-        proxies = {"https": address}
+        proxies = {"https": proxy.url.replace("//", "//user:tops3cret@")}
+        proxies |= {"https from": variable} if variable else {}
         sender = transport(open_exchange(url, trust=Trust(ca_file), proxies=proxies))
 
         with pytest.raises(Unreachable) as caught:
             sender.send(lambda: Request("GET", url + "/", {}), Deadline(5))
 
-        assert caught.value.text == "the proxy refused"
-        assert caught.value.cure == "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+        says, cure = REFUSALS[status]
+        assert caught.value.text == f"the proxy {proxy.place} {says} (HTTP {status})"
+        assert caught.value.cure == cure.format(variable or "HTTPS_PROXY")
         assert "tops3cret" not in str(caught.value)
+        # What it does not allow it will not allow the next time.
+        assert (len(proxy.received) == 1) == (status < 500)
         sender.close()
 
 

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ecoflow_push.api.envelope import LOGGED_IN, LOGIN, ask
+from ecoflow_push.api.envelope import LOGGED_IN, LOGIN, ask, lacking
 from ecoflow_push.api.models import DeviceInfo, clean_text, listed_device
 from ecoflow_push.config.kinds import LOOPBACK
 from ecoflow_push.errors import AskedToWait, EcoflowApiException, KeysRefused
@@ -138,12 +138,24 @@ class Account:
 
     def known(self, sn: str) -> DeviceInfo:
         """Return what the last list said of a device, its online flag left out."""
-        names = self._kept.names.get(sn, {})
+        found = self._kept.names
+        sn = sn if sn in found or sn.upper() not in found else sn.upper()
+        names = found.get(sn, {})
         return DeviceInfo(
             sn,
             clean_text(names.get("name", "")),
             clean_text(names.get("product_name", "")),
         )
+
+    def lacks(self, sn: str) -> str:
+        """Return what to say of a device that is not in a young list, "" if it is.
+
+        Or if there is no such list.
+        """
+        kept = self._kept
+        is_young = 0 <= time.time() - kept.listed_at < LIST_SECONDS
+        is_known = not is_young or not kept.names or sn in kept.names
+        return "" if is_known else lacking(kept.names)
 
     def reach(self, deadline: Deadline) -> Iterator[Finding]:
         """Look at the name and the certificate of EcoFlow's host."""

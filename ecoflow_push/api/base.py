@@ -76,6 +76,8 @@ class EcoflowApiClient(ABC):
         self.listed: list[DeviceInfo] | None = None
         #: How long (s) it took until something could be asked.
         self.connect_seconds = 0.0
+        #: The other host that knows the credentials, once a probe has found it.
+        self.known_at = ""
 
     @abstractmethod
     def read(self, named: Sequence[str], deadline: Deadline) -> Iterator[Reading]:

@@ -10,7 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ecoflow_push.api.models import said
+from ecoflow_push.api.models import said, short_sn
 from ecoflow_push.errors import (
     ApiOutOfTime,
     AskedToWait,
@@ -25,13 +25,13 @@ from ecoflow_push.errors import (
 from ecoflow_push.net.reply import MOST_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ecoflow_push.net.deadline import Deadline
     from ecoflow_push.net.retry import Reply, Request, Transport
 
     #: The error to make, its text and its cure, in which `{words}`, `{trace}`,
-    #: `{others}` and `{clock}` stand for what is known of the answer.
+    #: `{others}`, `{clock}` and `{set_clock}` stand for what is known of the answer.
     Meaning = tuple[Callable[..., EcoflowApiException], str, str]
     #: By EcoFlow's code, by "HTTP" and a status, or by a whole message, casefolded
     #: and without a full stop; "" is any other code.
@@ -46,6 +46,11 @@ BUSY_SECONDS = 120.0
 
 KEYS_CURE = "check ECOFLOW_ACCESS_KEY and ECOFLOW_SECRET_KEY"
 WAIT_CURE = "wait, and let the job run less often"
+UNLISTED_CURE = "check ECOFLOW_DEVICE_SN or --device"
+# What the service says of a serial that it does not know.
+UNLISTED_CODES = ("1006", "1008")
+# Of the list's, to be compared with.
+MOST_SERIALS = 3
 TIME_CURE = "look for a firewall in the way, then raise RUN_DEADLINE"
 OFFLINE_CURE = "switch the device on, and look for its Wi-Fi in the app"
 
@@ -81,8 +86,8 @@ DEVELOPER: Meanings = {
     "HTTP 403": _NOISY,
     "8521": (
         KeysRefused,
-        "the signature is wrong",
-        "check ECOFLOW_SECRET_KEY{clock}",
+        "the signature is wrong{clock}",
+        "{set_clock}check ECOFLOW_SECRET_KEY",
     ),
     "8513": (
         KeysRefused,
@@ -171,6 +176,33 @@ def no_devices() -> NoDevices:
     )
 
 
+def unlisted(error: EcoflowApiException, listed: Iterable[str]) -> EcoflowApiException:
+    """Return `error`, of a device that the account's list lacks, with that word.
+
+    Only where the service spoke of the device: one may be readable that is not listed,
+    and what befell the request says nothing of its serial.
+    """
+    if not (error.code or isinstance(error, DeviceRefused)) or isinstance(
+        error, (KeysRefused, AskedToWait, DeviceOffline)
+    ):
+        return error
+    what, cure = lacking(listed), UNLISTED_CURE
+    if error.code in UNLISTED_CODES:
+        error.text = f"code {error.code}: {what}"
+        error.cure = f"{cure}; what is only shared, the app account can read"
+    else:
+        error.text = f"{error.text}, {what}"
+        error.cure = error.cure or cure
+    return error
+
+
+def lacking(listed: Iterable[str]) -> str:
+    """Return what is said of a device that the account's list of serials lacks."""
+    serials = list(map(short_sn, listed))
+    more = ["…"] if len(serials) > MOST_SERIALS else []
+    return f"not in this account's list ({', '.join(serials[:MOST_SERIALS] + more)})"
+
+
 def _of_status(reply: Reply, host: str, meanings: Meanings) -> EcoflowApiException:
     code = f"HTTP {reply.status}"
     what = f"{host}: {code}"
@@ -183,11 +215,13 @@ def _of_status(reply: Reply, host: str, meanings: Meanings) -> EcoflowApiExcepti
         text = f"{what}: asked us to wait {asked:.0f} s"
         return AskedToWait(text, WAIT_CURE, seconds=asked)
     if 300 <= reply.status < 400:
-        text = f"{what}: a redirect, not followed with credentials"
+        text = f"{what}: a redirect{reply.leads_to()}, not followed with credentials"
         return EcoflowApiException(text, "check ECOFLOW_API_HOST")
     if reply.status >= 500:
         return EcoflowApiException(what, "wait, the fault is on its side")
     cure = "check ECOFLOW_API_HOST; its own words and log may say more"
+    if reply.status == 407:
+        cure = "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
     return EcoflowApiException(what, cure)
 
 
@@ -204,18 +238,24 @@ def _of_code(
         "words": words or "no text",
         "trace": said(envelope.get("eagleEyeTraceId"), 40) or "-",
         "others": " or ".join(each for each in REGIONAL_HOSTS if each != host),
-        "clock": _clock(reply),
+        **_clock(reply),
     }
     text = f"{host}: code {code}: {text.format(**facts)}"
     return kind(text, cure.format(**facts), code=code)
 
 
-def _clock(reply: Reply) -> str:
-    """Return what a refused signature may owe to our clock, judged by their Date."""
+def _clock(reply: Reply) -> dict[str, str]:
+    """Return what a refused signature may owe to our clock, judged by their Date.
+
+    What to do about that comes first: as long as it is wrong, no secret is right.
+    """
     offset = reply.clock_offset(time.time()) or 0.0
     if abs(offset) < CLOCK_SUSPECT_SECONDS:
-        return ""
-    return f", and the clock: it is {offset:+.0f} s from EcoFlow's"
+        return {"clock": "", "set_clock": ""}
+    return {
+        "clock": f", and this clock is {offset:+.0f} s from EcoFlow's",
+        "set_clock": "set the clock and keep it with NTP, then ",
+    }
 
 
 def decode(body: bytes | str) -> object:

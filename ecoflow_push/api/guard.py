@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ecoflow_push.api.envelope import KEYS_CURE, WAIT_CURE
+from ecoflow_push.api.envelope import WAIT_CURE
 from ecoflow_push.errors import AskedToWait, EcoflowApiException, KeysRefused
 from ecoflow_push.memory.records import LONGEST_PAUSE_SECONDS
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient, Reading
     from ecoflow_push.api.models import DeviceInfo
     from ecoflow_push.memory.state import State
+
+# With a wrong clock no signature is right.
+REST_CURE = "check the clock, then ECOFLOW_ACCESS_KEY and ECOFLOW_SECRET_KEY"
 
 
 class Guard:
@@ -87,7 +90,7 @@ class Guard:
             raise KeysRefused(
                 "EcoFlow refused these keys several times: not asked again for"
                 f" {wait:.0f} s, or until they change",
-                KEYS_CURE,
+                REST_CURE,
             )
         self.check_pause(source)
 

@@ -70,7 +70,7 @@ class AppAccount:
 def read(read: Reader) -> AppAccount | None:
     """Return the account, None if it is not set, or not as it must be."""
     user = read.secret("ECOFLOW_ACCOUNT_USER")
-    password = read.secret("ECOFLOW_ACCOUNT_PASSWORD")
+    password = read.password("ECOFLOW_ACCOUNT_PASSWORD")
     read.pair("ECOFLOW_ACCOUNT_USER", "ECOFLOW_ACCOUNT_PASSWORD")
     longest_visit = read.seconds("MQTT_TIMEOUT", 65, 1)
     return AppAccount(user, password, longest_visit) if user and password else None
@@ -178,7 +178,7 @@ class MqttApiClient(EcoflowApiClient):
                 raise no_devices()
             self.listed = list(self.wanted) if is_listed else None
         visits = {
-            device.sn: Visit(device, self._user_id)
+            device.sn: Visit(device, self._user_id, self._account.lacks(device.sn))
             for device in self.wanted
             if device.online is not False
         }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ecoflow_push.api.base import EcoflowApiClient, Reading
 from ecoflow_push.api.developer import DeveloperApi
-from ecoflow_push.api.envelope import REGIONAL_HOSTS, no_devices
+from ecoflow_push.api.envelope import REGIONAL_HOSTS, no_devices, unlisted
 from ecoflow_push.api.guard import Guard
 from ecoflow_push.api.lanes import MOST_LANES, Lanes
 from ecoflow_push.api.models import DeviceInfo
@@ -119,6 +119,7 @@ class RestApiClient(EcoflowApiClient):
         self._api = self._open(api_url)
         self._is_probed = False
         self._devices: list[DeviceInfo] | None = None
+        self._by_sn: dict[str, DeviceInfo] = {}
         #: What a probe met, and a run would have.
         self._met: EcoflowApiException | None = None
 
@@ -166,7 +167,9 @@ class RestApiClient(EcoflowApiClient):
         """Close the kept connections."""
         self._api.close()
 
-    def _open(self, url: str, *, is_rare: bool = False) -> DeveloperApi:
+    def _open(
+        self, url: str, *, is_rare: bool = False, is_exchanged: bool = False
+    ) -> DeveloperApi:
         exchange = open_exchange(
             url,
             trust=self._trust,
@@ -174,7 +177,8 @@ class RestApiClient(EcoflowApiClient):
             lanes=MOST_LANES,
             is_rare=is_rare,
         )
-        return DeveloperApi(url, *self._keys, exchange, self._patience)
+        keys = self._keys[::-1] if is_exchanged else self._keys
+        return DeveloperApi(url, *keys, exchange, self._patience)
 
     def _list(self, deadline: Deadline) -> list[DeviceInfo]:
         """Return the account's devices, asked for once; raises NoDevices."""
@@ -189,8 +193,11 @@ class RestApiClient(EcoflowApiClient):
         if self._met:
             raise self._met
         devices = self._list(deadline)
-        by_sn = {device.sn: device for device in devices}
-        self.wanted = [by_sn.get(sn, DeviceInfo(sn)) for sn in named] or devices
+        by_sn = self._by_sn = {device.sn: device for device in devices}
+        # As it is spelt in the list; one that is not listed may be readable.
+        spelt = {sn: by_sn.get(sn) or by_sn.get(sn.upper()) for sn in named}
+        wanted = [device or DeviceInfo(sn) for sn, device in spelt.items()]
+        self.wanted = list(dict.fromkeys(wanted)) or devices
         api, in_turn = self._api, self._guard.in_turn(self.wanted, deadline.left())
         lanes = Lanes(in_turn, self._read_one, deadline, lambda: api.throttled)
         yield from lanes.readings()
@@ -202,24 +209,22 @@ class RestApiClient(EcoflowApiClient):
         try:
             return Reading(device, self.name, self._api.quotas(device.sn, deadline))
         except EcoflowApiException as exc:
-            return Reading(device, self.name, error=exc)
+            is_listed = device.sn in self._by_sn
+            error = exc if is_listed else unlisted(exc, self._by_sn)
+            return Reading(device, self.name, error=error)
 
     def _look_elsewhere(
         self, host: str, refusal: EcoflowApiException, deadline: Deadline
     ) -> Iterator[Finding]:
-        """Say where the key that is unknown here is known."""
-        from ecoflow_push.api import probe
-
+        """Say where the key that is unknown here is known, or what else it may be."""
         hosts = [host]
         for url in self.regions:
             if url == self._api_url:
                 continue
-            other = url.partition("://")[2]
-            api, share = self._open(url, is_rare=True), deadline.share(0.5)
-            error = probe.met(other, share, partial(api.devices, share))
-            api.close()
+            other, error = self._ask_at(url, deadline)
             # The service looks at the signature of keys that it knows.
             if error is None or error.code == "8521":
+                self.known_at = other
                 text = f"the key is unknown at {host} and known at {other}"
                 cure = f"set ECOFLOW_API_HOST={other}"
                 yield Finding("wrong", "region", text, cure, refusal)
@@ -230,7 +235,28 @@ class RestApiClient(EcoflowApiClient):
                 )
                 return
             hosts += [other] * (error.code == "8513")
-        text = "no host that could be asked knows the key"
-        yield Finding("unknown", "region", text)
+        yield Finding("unknown", "region", "no host that could be asked knows the key")
+        # The host that was set first: it is the likeliest.
+        for url in dict.fromkeys((self._api_url, *self.regions)):
+            other, error = self._ask_at(url, deadline, is_exchanged=True)
+            if error is None:
+                text = f"the two keys look exchanged: {other} takes them the other way"
+                cure = "let ECOFLOW_ACCESS_KEY and ECOFLOW_SECRET_KEY change places"
+                if url != self._api_url:
+                    cure += f", and set ECOFLOW_API_HOST={other}"
+                yield Finding("wrong", "credentials", text, cure, refusal)
+                return
         text = f"code 8513: the access key is unknown at {', '.join(hosts)}"
         yield Finding("wrong", "credentials", text, "check ECOFLOW_ACCESS_KEY", refusal)
+
+    def _ask_at(
+        self, url: str, deadline: Deadline, *, is_exchanged: bool = False
+    ) -> tuple[str, EcoflowApiException | None]:
+        """Return a host, and what it said to the keys; None if it took them."""
+        from ecoflow_push.api import probe
+
+        host, share = url.partition("://")[2], deadline.share(0.3)
+        api = self._open(url, is_rare=True, is_exchanged=is_exchanged)
+        error = probe.met(host, share, partial(api.devices, share))
+        api.close()
+        return host, error

@@ -8,8 +8,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from ecoflow_push import DOCS
 from ecoflow_push.api.base import Reading
-from ecoflow_push.api.envelope import OFFLINE_CURE, TIME_CURE, decode
+from ecoflow_push.api.envelope import OFFLINE_CURE, TIME_CURE, UNLISTED_CURE, decode
 from ecoflow_push.api.models import OTHER, DeviceInfo, Snapshot, online_flag, short_sn
 from ecoflow_push.api.question import get_all_request
 from ecoflow_push.devices.products import messages_by_serial
@@ -42,7 +43,7 @@ MOST_UNREAD = 32
 JSON = "JSON"
 LISTEN_CURE = (
     "set RUN_DEADLINE to 115 or more, leave MQTT_TIMEOUT at 65, and let the job run"
-    " every two minutes (docs/app-account.md)"
+    f" every two minutes ({DOCS}/app-account.md)"
 )
 # A device that begins to be watched first reports its reporting plan: that is no
 # telemetry (protocol/mqtt.md#pushes).
@@ -58,8 +59,10 @@ PLAN_KEYS = frozenset(
 class Visit:
     """One device: how it is asked, and what it has said so far."""
 
-    def __init__(self, device: DeviceInfo, user_id: str) -> None:
+    def __init__(self, device: DeviceInfo, user_id: str, lacks: str = "") -> None:
+        """Store what is needed; `lacks` says that the account's list lacks it."""
         self.device = device
+        self._lacks = lacks
         #: The broker does not let us listen to it.
         self.refused = False
         #: It has said all that it will say.
@@ -156,6 +159,8 @@ class Visit:
             return Reading(device, source, error=late)
         text = "no answer: asleep, offline, or not a device of this account"
         cure = "wake the device, and look for it in the app"
+        if self._lacks:
+            text, cure = f"no answer, and {self._lacks}", UNLISTED_CURE
         return Reading(device, source, error=EcoflowApiException(text, cure))
 
     def _take_json(self, payload: bytes, *, is_reply: bool) -> None:

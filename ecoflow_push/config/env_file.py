@@ -115,8 +115,7 @@ def _lines(path: str, text: str) -> dict[str, tuple[str, int]]:
         name, is_assigned, value = line.partition("=")
         place = f"{path} line {number}"
         if not is_assigned or not is_made_of(name, "_") or name[0].isdigit():
-            cure = "without spaces around =; a comment begins with #"
-            _refuse(place, "expected KEY=value", cure)
+            _refuse_name(place, name)
         found[name] = (_unquoted(place, value.strip()), number)
     return found
 
@@ -130,6 +129,16 @@ def _unquoted(place: str, value: str) -> str:
         cure = "a comment needs a line of its own"
         _refuse(place, "the line does not end with the quote that the value has", cure)
     return value[1:-1]
+
+
+def _refuse_name(place: str, name: str) -> NoReturn:
+    """Refuse a line for what stands before its =, if it has any."""
+    from ecoflow_push.config.hidden import CURE, hidden
+
+    if odd := hidden(name):
+        _refuse(place, odd, CURE)
+    cure = "without spaces around =; a comment begins with #"
+    _refuse(place, "expected KEY=value", cure)
 
 
 def _refuse(place: str, text: str, cure: str = "") -> NoReturn:

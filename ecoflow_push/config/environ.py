@@ -41,6 +41,11 @@ class Reader(Texts):
         self.secrets.add(name)
         return Secret(value) if value else None
 
+    def password(self, name: str) -> Secret | None:
+        """Return a secret that may hold any character but controls."""
+        self.text(name, is_password=True)
+        return self.secret(name)
+
     def header_secret(self, name: str) -> Secret | None:
         """Return a secret that an HTTP header can carry."""
         value = self.secret(name)
@@ -50,7 +55,8 @@ class Reader(Texts):
             self.fault(name, "quotes around it", "leave them out of the file")
             return None
         if " " in text or not text.isascii():
-            self.fault(name, "expected ASCII characters without spaces")
+            what = "ASCII characters without spaces"
+            self.expected(name, what, text, is_ascii=True)
             return None
         return value
 
@@ -79,15 +85,16 @@ class Reader(Texts):
             if value and value.lower() == choice.lower():
                 return choice
         if value:
-            self.fault(name, f"expected one of {', '.join(choices)}")
+            self.expected(name, f"one of {', '.join(choices)}", value)
         return None
 
     def choices(self, name: str, choices: tuple[str, ...]) -> tuple[str, ...]:
         """Return those of `choices` that a list names, in their order; all if unset."""
-        named = {part.strip().lower() for part in (self.text(name) or "").split(",")}
+        text = self.text(name) or ""
+        named = {part.strip().lower() for part in text.split(",")}
         found = tuple(choice for choice in choices if choice in named)
         if named - {"", *choices}:
-            self.fault(name, f"expected {' or '.join(choices)}, or both with a comma")
+            self.expected(name, f"{' or '.join(choices)}, or both with a comma", text)
         return found or choices
 
     def seconds(self, name: str, default: float, least: float) -> float:
@@ -107,7 +114,9 @@ class Reader(Texts):
         """Return the path of a file that is there."""
         path = self.path(name)
         if path and not os.path.isfile(path):
-            self.fault(name, "no such file")
+            is_there = os.path.exists(path)
+            text = "expected a file, not a folder" if is_there else "no such file"
+            self.fault(name, text)
         return path
 
     def url(self, name: str, *, query: bool = False) -> SplitResult | None:
@@ -139,7 +148,7 @@ class Reader(Texts):
         for part in filter(None, map(str.strip, text.split(";"))):
             header, colon, value = (piece.strip() for piece in part.partition(":"))
             if not (colon and value and value.isascii() and is_made_of(header, "-_")):
-                self.fault(name, "expected Name: value, in ASCII")
+                self.expected(name, "Name: value, in ASCII", part)
                 return {}
             if header.lower() in RESERVED_HEADERS:
                 self.fault(name, f"the program itself sets the header {header}")
@@ -157,7 +166,7 @@ class Reader(Texts):
         value = value if "://" in value else "https://" + value
         parts = self._split(name, value, form)
         if parts and (parts.path.strip("/") or parts.username is not None):
-            self.fault(name, f"expected {form}")
+            self.expected(name, form, value)
             parts = None
         if not parts:
             return ""
@@ -167,10 +176,11 @@ class Reader(Texts):
 
     def serials(self, name: str) -> tuple[str, ...]:
         """Return serial numbers separated by commas, each once."""
-        serials = [part.strip() for part in (self.text(name) or "").split(",")]
+        text = self.text(name) or ""
+        serials = [part.strip() for part in text.split(",")]
         serials = list(dict.fromkeys(serial for serial in serials if serial))
         if not all(is_serial(serial) for serial in serials):
-            self.fault(name, "expected serial numbers, separated by commas")
+            self.expected(name, "serial numbers, separated by commas", text)
         return tuple(serials)
 
     def names(self, name: str, serials: tuple[str, ...]) -> dict[str, str]:
@@ -193,12 +203,8 @@ class Reader(Texts):
 
     def labels(self, name: str) -> dict[str, str]:
         """Return labels that are free to be set."""
-        labels = self._pairs(
-            name,
-            self.text(name) or "",
-            "name=value,name=value",
-            is_name,
-        )
+        text = self.text(name) or ""
+        labels = self._pairs(name, text, "name=value,name=value", is_name)
         for label in labels:
             if label in RESERVED_LABELS or label.startswith(("__", "index_")):
                 self.fault(name, f"the label {label} is used by the program itself")
@@ -208,7 +214,7 @@ class Reader(Texts):
         """Return what a metric name may begin with."""
         value = self.text(name) or default
         if not is_name(value):
-            self.fault(name, "expected letters, digits and _, no digit first")
+            self.expected(name, "letters, digits and _, no digit first", value)
         return value
 
     def instance(self, job: str) -> str:
@@ -226,7 +232,10 @@ class Reader(Texts):
         return own or os.path.join(state_home, "ecoflow-push")
 
     def proxies(self) -> dict[str, str]:
-        """Return what the usual variables say, with the keys http, https and no."""
+        """Return what the usual variables say, with the keys http, https and no.
+
+        Under `http from` and `https from` is the name of the variable, as it was set.
+        """
         found = {}
         for kind in ("http", "https", "no"):
             name = f"{kind}_proxy"
@@ -237,6 +246,7 @@ class Reader(Texts):
                 if parts := self._split(name, value, "http(s)://host:port"):
                     learn_parts(parts)
                     value = parts.geturl()
+                    found[f"{kind} from"] = name
             if value:
                 found[kind] = value
         return found
@@ -246,12 +256,12 @@ class Reader(Texts):
     ) -> SplitResult | None:
         """Return the parts of a URL; what is wrong with it is a fault."""
         try:
-            parts = split_url(value, query=query)
+            parts = None if self.is_odd(value) else split_url(value, query=query)
         except HostError as exc:
             self.fault(name, str(exc))
             return None
         if value and not parts:
-            self.fault(name, f"expected {form}")
+            self.expected(name, form, value)
         return parts
 
     def _number(
@@ -270,7 +280,9 @@ class Reader(Texts):
         except ValueError:
             value = float("nan")
         if not least <= value <= most:
-            self.fault(name, f"expected {what} from {least:.0f} to {most:.0f}")
+            what = f"{what} from {least:.0f} to {most:.0f}"
+            what += ", like 90, 90s, 5m or 1h" if convert is duration else ""
+            self.expected(name, what, text)
             return None
         return value
 
@@ -281,7 +293,7 @@ class Reader(Texts):
         for part in filter(None, map(str.strip, value.split(","))):
             key, _, text = (piece.strip() for piece in part.partition("="))
             if not is_key(key) or not text or key in pairs:
-                self.fault(name, f"expected {form}")
+                self.expected(name, form, key)
                 return {}
             pairs[key] = text
         return pairs

@@ -52,6 +52,8 @@ class Settings:
     proxies: dict[str, str]
     #: What is no fault, and yet not as it should be.
     notes: tuple[Fault, ...]
+    #: Who read all this, and knows how it was said.
+    reader: Reader
 
     @classmethod
     def from_environ(
@@ -89,6 +91,7 @@ class Settings:
         read.look_around()
         read.raise_faults()
         self.notes = tuple(read.notes)
+        self.reader = read
         # Chosen or not: whoever chooses another source keeps the memory.
         self.account = next(each.account for each in found.values() if each)
         return self

@@ -1,19 +1,19 @@
 """Names in the environment that look like settings and are none.
 
-Imported only where there is such a name, since it asks every plug for what it declares.
+Imported only where there may be such a name. Where there is one, every plug is asked
+for what it declares, which costs a third of a run.
 """
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from typing import TYPE_CHECKING
-
-from ecoflow_push.config import variables
+from ecoflow_push import DOCS
 from ecoflow_push.config.plugs import SINKS, SOURCES, load
+from ecoflow_push.config.slips import meant_by
 from ecoflow_push.errors import Fault
 
+TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 #: What other exporters call it (docs/coming-from.md), and what stands for it here; ""
 #: where nothing does.
@@ -54,26 +54,31 @@ OTHERS = {
     "offgridTimeout": "STALE_AFTER",
     "offlineTimeout": "STALE_AFTER",
 }
-#: What our own names begin with; of other names only those above are told.
+#: What our own names begin with; of other names only those above are told, and slips.
 OURS = ("ECOFLOW_", "PUSHGATEWAY_", "REMOTE_WRITE_", "PUSH_", "SPOOL_", "METRICS_")
 
 
-def notes(names: Sequence[str], environ: Mapping[str, str]) -> Iterator[Fault]:
+def notes(names: Iterable[str], environ: Mapping[str, str]) -> Iterator[Fault]:
     """Yield a note on each of these names that is no setting."""
-    known = _known()
-    for name in sorted(names):
-        is_ours = name.upper().startswith(OURS) and not _is_link(name, environ)
-        if name in known or not environ[name].strip():
-            continue
-        if name in OTHERS and not _is_link(name, environ):
-            instead = OTHERS[name]
-            cure = f"set {instead} instead" if instead else "leave it out"
-        elif is_ours:
-            near = _nearest(name.upper(), known)
-            cure = f"did you mean {near}?" if near else "see docs/settings.md"
-        else:
-            continue
-        yield Fault(name, "no setting has this name", cure)
+    odd = [
+        name
+        for name in sorted(names)
+        if (name in OTHERS or name.upper().startswith(OURS) or meant_by(name))
+        and environ[name].strip()
+        and not _is_link(name, environ)
+    ]
+    known = _known() if odd else []
+    for name in odd:
+        if name not in known:
+            yield Fault(name, "no setting has this name", _cure(name, known))
+
+
+def _cure(name: str, known: Sequence[str]) -> str:
+    """Return what to do about a name."""
+    if name in OTHERS:
+        return f"set {OTHERS[name]} instead" if OTHERS[name] else "leave it out"
+    near = meant_by(name) or _nearest(name.upper(), known)
+    return f"did you mean {near}?" if near else f"see {DOCS}/settings.md"
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -82,6 +87,8 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     One of whose words some were left out, or that was cut short, before one that is
     spelt alike: letters alone make USER a URL.
     """
+    from difflib import get_close_matches
+
     words = set(name.split("_"))
     fuller = (each for each in known if words <= set(each.split("_")))
     longer = (each for each in known if each.startswith(name))
@@ -90,6 +97,8 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 def _known() -> list[str]:
     """Return the name of every setting, and its _FILE form where it has one."""
+    from ecoflow_push.config import variables
+
     owned = [*variables.ECOFLOW, *variables.RUN, *variables.NAMES]
     for room, plugs in (("api", SOURCES), ("sinks", SINKS)):
         for plug in plugs:

@@ -21,6 +21,21 @@ STRANGE = (
     *("EXPORTER_", "HTTP_", "DEBUG_", "SCRAPING_", "EXPIRATION_", "PROMETHEUS_"),
     *("IDLE_", "MAX_RECONNECT_", "QUOTA_", "offlineT", "offgridT"),
 )
+# What our own names begin with, beside those above, and end with: of a slip, one of
+# both is left.
+HEADS = (
+    *("ECO", "EST", "RET", "RUN", "STA", "COL", "HEA", "LOG", "EXT", "MQT", "TEX"),
+    *("EXP", "PUS", "REM", "SPO", "MET"),
+)
+TAILS = (
+    *("ABELS", "ADERS", "AFTER", "AMING", "BYTES", "CE_SN", "DLINE", "EMPTS", "ERVAL"),
+    *("E_DIR", "E_URL", "_JOB", "K_URL", "LEVEL", "MEOUT", "MPLES", "ORMAT", "OURCE"),
+    *("REFIX", "RNAME", "RSION", "SWORD", "S_KEY", "S_SET", "TANCE", "TOKEN", "T_KEY"),
+    *("X_AGE", "Y_URL", "_FILE", "I_HOST", "L_MODE", "E_NAME", "E_PATH", "R_PORT"),
+    "T_USER",
+)
+# The shortest name of ours that may lack a letter has as many.
+SHORTEST_NAME = 8
 
 
 def is_quoted(text: str) -> bool:
@@ -47,6 +62,36 @@ class Texts:
         """Note what is wrong, with a variable or with all; `raise_faults` raises it."""
         self._faults.append(Fault(variable, text, cure))
 
+    def expected(
+        self,
+        variable: str,
+        what: str,
+        value: str,
+        cure: str = "",
+        *,
+        is_ascii: bool = False,
+    ) -> None:
+        """Note that `what` was expected instead of `value`, which is never shown.
+
+        But for a character of it that nobody sees, or takes for another, or that does
+        not belong where all others are ASCII: its name is the better word.
+        """
+        odd = ""
+        if not (value.isascii() and value.isprintable()):
+            from ecoflow_push.config.hidden import CURE, first_foreign, hidden
+
+            odd = first_foreign(value) if is_ascii else hidden(value)
+            cure = CURE if odd else cure
+        self.fault(variable, odd or f"expected {what}", cure)
+
+    def is_odd(self, value: str) -> bool:
+        """Return whether such a character is in a URL; a password may have it."""
+        if value.isascii():
+            return False
+        from ecoflow_push.config.hidden import hidden
+
+        return hidden(value.rpartition("@")[2]) != ""
+
     def conflict(self, text: str, cure: str) -> None:
         """Note a fault that makes the whole a CredentialsConflictError."""
         self.fault("", text, cure)
@@ -65,15 +110,25 @@ class Texts:
     def raise_faults(self) -> None:
         """Raise SettingsError, or CredentialsConflictError, if there was any fault."""
         if self._faults:
-            raise self._error(self._faults, self.notes)
+            error = self._error(self._faults, self.notes)
+            error.reader = self
+            raise error
 
     def look_around(self) -> None:
         """Note what else is set; for the end, when all that counts was asked for."""
-        strange = [
+        asked = self.asked
+        others = [name for name in self._environ if name not in asked]
+        strange = {name for name in others if name.startswith(STRANGE)}
+        near = [
             name
-            for name in self._environ
-            if name.startswith(STRANGE) and name not in self.asked
+            for name in others
+            if len(name) >= SHORTEST_NAME
+            and ((upper := name.upper()).startswith(HEADS) or upper.endswith(TAILS))
         ]
+        if near:
+            from ecoflow_push.config.slips import meant_by
+
+            strange.update(filter(meant_by, near))
         if strange:
             from ecoflow_push.config.strangers import notes
 
@@ -92,6 +147,11 @@ class Texts:
         self.asked.add(name)
         return self._environ.get(name, "").strip() or None
 
+    def origin(self, name: str) -> str:
+        """Return where a variable stands, as "file:line", or in the environment."""
+        origins: Mapping[str, str] = getattr(self._environ, "origins", {})
+        return origins.get(name, "environment")
+
     def shaped(self, name: str) -> str | None:
         """Return the same; what a loader should have taken off it is a fault."""
         value = self.raw(name)
@@ -108,20 +168,37 @@ class Texts:
             path = os.path.join(self.home(), path.partition("/")[2])
         if path and not path.startswith("/"):
             cure = "it begins with /, ~/ or $HOME/"
-            self.fault(name, "expected an absolute path", cure)
+            self.expected(name, "an absolute path", path, cure)
             return None
         return path
 
-    def text(self, name: str, *, lines: bool = False) -> str | None:
+    def text(
+        self, name: str, *, lines: bool = False, is_password: bool = False
+    ) -> str | None:
         """Return a variable or the content of its _FILE, None if neither is set.
 
-        With `lines` it may have several of them.
+        With `lines` it may have several of them. What nobody sees is a fault, but of a
+        password, whose own it may be, a note.
         """
         if name not in self._texts:
-            self._texts[name] = self._text(name, lines=lines)
+            value = self._text(name)
+            line = (value or "").replace("\n", "") if lines else value or ""
+            if not line.isprintable():
+                value = self._odd(name, line, is_password=is_password)
+            self._texts[name] = value
         return self._texts[name]
 
-    def _text(self, name: str, *, lines: bool) -> str | None:
+    def _odd(self, name: str, value: str, *, is_password: bool) -> str | None:
+        from ecoflow_push.config.hidden import has_controls, hidden
+
+        if is_password and not has_controls(value):
+            cure = "if that is not the password's own, paste it as plain text"
+            self.notes.append(Fault(name, hidden(value, is_plain=False), cure))
+            return value
+        self.expected(name, "one line of printable text", value)
+        return None
+
+    def _text(self, name: str) -> str | None:
         value = self.raw(name)
         file = name + "_FILE"
         if not self.raw(file):
@@ -133,10 +210,6 @@ class Texts:
             if value and f"{name}=" in value:
                 self.fault(file, f"{name}= in it", "let it hold the value alone")
                 return None
-        one_line = (value or "").replace("\n", "") if lines else value or ""
-        if not one_line.isprintable():
-            self.fault(name, "expected one line of printable text")
-            return None
         return value
 
     def _bare(self, name: str, value: str) -> str | None:

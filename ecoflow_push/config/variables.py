@@ -31,7 +31,7 @@ ECOFLOW = (
     ),
     Variable(
         "ECOFLOW_DEVICE_SN",
-        "one serial number, or several separated by commas",
+        "one serial number, or several separated by commas; lower case will do",
         "all devices of the account",
     ),
     Variable(
@@ -62,14 +62,16 @@ RUN = (
     ),
     Variable(
         "COLLECTING_INTERVAL",
-        "with `--every` without a number: a run every so often, at least 1; with the"
-        " app account less than 60 is raised to 60",
+        "with `--every` without a number: a run every so often, at least 1, and"
+        " [60 is enough](deploy.md#how-often); with the app account less than 60 is"
+        " raised to 60",
         "10",
     ),
     Variable(
         "HEALTHCHECK_URL",
         "a dead man's switch (healthchecks.io and its kin): told at `URL/start`,"
-        " `URL`, or `URL/fail` with the log's last lines; never fails a run",
+        " `URL`, or `URL/fail` with the log's last lines; never fails a run; one that"
+        " cannot be told costs a warning a day",
     ),
     Variable(
         "STATE_DIR",

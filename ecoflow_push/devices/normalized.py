@@ -5,7 +5,7 @@ PowerStream  20_1.invOutputWatts 1710            ecoflow_ac_output_power_watts 1
 DELTA Pro    bmsSlave1.vol 50064                 ecoflow_battery_voltage_volts{pack="1"}
 
 Which keys of which family are which metric, and who says so, is data: families/*.tsv.
-Where sources disagree on scale or sign there is no row: docs/open.md.
+Where sources disagree on scale or sign there is no row: docs/internals/open.md.
 """
 
 from __future__ import annotations

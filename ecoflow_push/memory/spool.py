@@ -155,9 +155,9 @@ class Spool:
     def aside(self) -> int:
         """The bytes of what was set aside."""
         if self._aside is None:
-            self._aside = sum(
-                self.files.size_of(entry, BAD) for entry in self.files.listed(BAD)
-            )
+            # Of folders that cannot be used, nothing is known.
+            found = self.files.listed(BAD) if self.files.is_made else ()
+            self._aside = sum(self.files.size_of(entry, BAD) for entry in found)
         return self._aside
 
     def too_many(self) -> list[Entry]:

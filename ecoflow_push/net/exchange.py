@@ -29,16 +29,22 @@ def open_exchange(
     """Return the exchange with the server at `url`; nothing is contacted.
 
     `lanes` is how many threads may send at once. `proxies` has the keys http, https and
-    no, as the usual variables. `is_rare` says that this is not of every run. Without
-    `needs_body` the status is an answer, whatever becomes of the rest. Raises
-    SettingsError when a certificate or key file cannot be used.
+    no, as the usual variables, and under `http from`, `https from` their names.
+    `is_rare` says that this is not of every run. Without `needs_body` the status is an
+    answer, whatever becomes of the rest. Raises SettingsError when a certificate or key
+    file cannot be used.
     """
     proxy = proxy_for(url, proxies) if proxies else None
     if proxy or is_rare:
         from ecoflow_push.net.requests_exchange import RequestsExchange
 
         return RequestsExchange(
-            url, trust=trust, proxy=proxy, lanes=lanes, needs_body=needs_body
+            url,
+            trust=trust,
+            proxy=proxy,
+            proxy_variable=variable_of(url, proxies or {}),
+            lanes=lanes,
+            needs_body=needs_body,
         )
     from ecoflow_push.net.plain import PlainExchange
 
@@ -60,6 +66,12 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
     names = {parts.netloc, parts.hostname}
     is_excepted = any(proxy_bypass_environment(name, excepted) for name in names)
     return None if is_excepted else proxy
+
+
+def variable_of(url: str, proxies: Mapping[str, str]) -> str:
+    """Return the variable in which the proxy for `url` stands, as it was set."""
+    scheme = url.partition(":")[0]
+    return proxies.get(f"{scheme} from", f"{scheme.upper()}_PROXY")
 
 
 def authorization(

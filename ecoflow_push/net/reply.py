@@ -19,6 +19,8 @@ MOST_BYTES = 8 * 1024 * 1024
 LOOK_BYTES = 64 * 1024
 MOST_WORDS = 600
 TAIL_WORDS = 200
+# Of an address, for people.
+MOST_PLACE = 200
 OWN_HEADERS = {
     "User-Agent": f"ecoflow-push/{__version__}",
     # A compressed body could inflate to anything; ours are small.
@@ -82,6 +84,28 @@ class Reply:
             return at - (date.timestamp() + kept)
         except (ValueError, OverflowError):
             return None
+
+    def leads_to(self) -> str:
+        """Return " to" and where a redirect leads, "" if it does not say.
+
+        Scheme, host and path: a query may hold anything, a user is somebody's secret,
+        and behind a semicolon stands a session.
+        """
+        from urllib.parse import urlsplit
+
+        try:
+            parts = urlsplit(self.headers.get("Location", "").strip())
+        except ValueError:
+            return ""
+        host, path = parts.netloc.rpartition("@")[2], parts.path.partition(";")[0]
+        if parts.scheme and not host:
+            # No address: what looks like a path may be a user.
+            return ""
+        scheme = f"{parts.scheme}:" if parts.scheme else ""
+        place = f"{scheme}//{host}{path}" if host else path
+        # Masked before it is cut: half a secret is one too.
+        place = re.sub(r"[^!-~]", "?", redact(place))[:MOST_PLACE]
+        return f" to {place}" if place else ""
 
     def content(self, most_bytes: int = LOOK_BYTES) -> bytes:
         """Return the body without its compression, the first `most_bytes` of it.

@@ -32,19 +32,22 @@ class RequestsExchange:
         *,
         trust: Trust = Trust(),  # noqa: B008 - immutable
         proxy: str | None = None,
+        proxy_variable: str = "",
         lanes: int = 1,
         needs_body: bool = True,
     ) -> None:
         """Prepare for the server at `url`; nothing is contacted.
 
-        `lanes` is how many threads may send at once. Without `needs_body` the status is
-        an answer, whatever becomes of the rest. Raises SettingsError when a certificate
-        or key file cannot be used.
+        `proxy_variable` is where the proxy's address stands. `lanes` is how many
+        threads may send at once. Without `needs_body` the status is an answer, whatever
+        becomes of the rest. Raises SettingsError when a certificate or key file cannot
+        be used.
         """
         self._needs_body = needs_body
         self._is_closed = False
         self._scheme = url.partition(":")[0]
         self._proxy = proxy
+        self._proxy_variable = proxy_variable
         # One context for all connections: reading a trust store is the dear part.
         context = trust.context() if url.startswith("https:") else None
         # The adapter alone: a session would add cookies, redirects and .netrc.
@@ -104,25 +107,21 @@ class RequestsExchange:
 
         Of a tunnel whose far end hangs up it believes that too.
         """
-        if _is_answered(exc):
-            return ProxyRefused()
+        address = (self._proxy or "").partition("://")[2].rpartition("@")[2]
+        address, variable = address.rstrip("/"), self._proxy_variable
+        for link in links(exc):
+            if isinstance(link, ProxyRefused):
+                link.address, link.variable = address, variable
+                return link
         kinds = (
+            ProxyUnreachable,
             urllib3.exceptions.NewConnectionError,
             urllib3.exceptions.ConnectTimeoutError,
             urllib3.exceptions.SSLError,
         )
         if any(isinstance(link, kinds) for link in links(exc)):
-            address = (self._proxy or "").partition("://")[2].rpartition("@")[2]
-            variable = f"{self._scheme.upper()}_PROXY"
-            return ProxyUnreachable(address.rstrip("/"), variable)
+            return ProxyUnreachable(address, variable)
         return requests.ConnectionError(exc)
-
-
-def _is_answered(exc: requests.exceptions.ProxyError) -> bool:
-    """Return whether the proxy itself said no: http.client's error has no number."""
-    cause = getattr(exc.args[0] if exc.args else None, "reason", None)
-    inner = getattr(cause, "original_error", None)
-    return type(inner) is OSError and inner.errno is None
 
 
 class _DeadlineConnection:
@@ -163,7 +162,32 @@ class _HTTPConnection(_DeadlineConnection, HTTPConnection):
 
 
 class _HTTPSConnection(_DeadlineConnection, HTTPSConnection):
-    pass
+    def _tunnel(self) -> None:
+        """Open the way through a proxy.
+
+        Raises ProxyRefused with its answer, which the library's own error has among
+        its words alone, or ProxyUnreachable where none came.
+        """
+        answers: list[WithoutHints] = []
+
+        def listen(*args: Any, **kwargs: Any) -> HTTPResponse:
+            answers.append(WithoutHints(*args, **kwargs))
+            return answers[-1]
+
+        self.response_class = listen  # type: ignore[assignment]  # it is only called
+        try:
+            super()._tunnel()
+        except (OSError, HTTPException) as exc:
+            status = answers[-1].heard if answers else 0
+            if not status:
+                # Else the library takes the proxy for reached, and this for the host's.
+                self.close()
+                raise ProxyUnreachable("", "") from exc
+            if not 200 <= status < 300:
+                raise ProxyRefused(status) from exc
+            raise
+        finally:
+            del self.response_class
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):

@@ -62,10 +62,14 @@ class WithoutHints(http.client.HTTPResponse):
     http.client itself knows that only of 100 Continue.
     """
 
+    #: The status that was read last, also by who opens a tunnel and tells nobody.
+    heard = 0
+
     def _read_status(self) -> tuple[str, int, str]:
         while True:
             said: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if not 101 < said[1] < 200:
+                self.heard = said[1]
                 return said
             http.client.parse_headers(self.fp)
 

@@ -1,27 +1,25 @@
 """Check: a list of probes, each in the words of a run, fit for a bug report.
 
 Nothing of it lasts: no state, no spool; what goes to a sink is taken back. Every line
-is a mark (ok, wrong, unknown), the step, what was found and, behind the last colon,
-what to do about it (docs/check.md).
+is a mark (errors.Finding), the step, what was found and, behind the last colon, what to
+do about it (docs/check.md).
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ecoflow_push import __version__
 from ecoflow_push.api import create_client
 from ecoflow_push.api.models import short_sn
 from ecoflow_push.config.settings import how_to_set_a_sink
 from ecoflow_push.errors import ExitStatus, Finding, NoDevices, SinkError
 from ecoflow_push.metrics.labels import create_labels
 from ecoflow_push.net.deadline import Deadline, within
-from ecoflow_push.redact import redact
+from ecoflow_push.run.around import create_around
 from ecoflow_push.run.outcome import Learnt
-from ecoflow_push.run.show import say
+from ecoflow_push.run.say import show, show_faults, show_head, show_status
 from ecoflow_push.run.updates import create_updates
 from ecoflow_push.run.worker import Worker, clock_offset
 from ecoflow_push.sinks import create_sinks
@@ -32,52 +30,19 @@ from ecoflow_push.sinks.trial import wrong
 if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient
     from ecoflow_push.config.settings import Settings
-    from ecoflow_push.errors import Fault, SettingsError
     from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.labels import Labels
+    from ecoflow_push.run.around import Around
     from ecoflow_push.run.updates import Updates
     from ecoflow_push.sinks.base import Sink
 
+__all__ = ["Check", "create_check", "show_faults"]
+
 ECOFLOW_SHARE = 0.6
-OTHER_CURE = "try again; if it stays, report these lines"
-
-
-def show_head() -> None:
-    """Print what a bug report begins with; nothing of it names this host."""
-    python = f"Python {platform.python_version()}"
-    say(f"ecoflow-push {__version__}, {python}, {platform.platform()}\n")
-
-
-def show(finding: Finding) -> None:
-    """Print one line without secrets; raises SinkError when nobody can read it."""
-    cure = finding.cure or (OTHER_CURE if finding.mark == "wrong" else "")
-    text = f"{finding.text}: {cure}" if cure else finding.text
-    line = redact(f"{finding.mark:<8} {finding.step}: {text}")
-    say("".join(c if c.isprintable() else "?" for c in line) + "\n")
-
-
-def show_faults(error: SettingsError) -> ExitStatus:
-    """Print each fault of the settings, and return the exit status."""
-    show_head()
-    for fault in error.faults:
-        text = ": ".join(filter(None, (fault.variable, fault.text)))
-        cure = fault.cure or "correct it, see docs/settings.md"
-        show(Finding("wrong", "settings", text, cure))
-    for note in error.notes:
-        show(noted(note))
-    return show_status(error.status)
-
-
-def noted(note: Fault) -> Finding:
-    """Return the finding that a note on the settings is."""
-    text = ": ".join(filter(None, (note.variable, note.text)))
-    return Finding("wrong", "settings", text, note.cure)
-
-
-def show_status(status: ExitStatus) -> ExitStatus:
-    """Print the last line, and return the exit status."""
-    say(f"a run would exit {status:d} {status.name}\n")
-    return status
+LIST_CURE = "check ECOFLOW_DEVICE_SN"
+MOST_NAMED = 8
+#: Steps of the way to EcoFlow, which its sources have in common.
+SHARED_STEPS = ("DNS", "TLS", "DNS and TLS", "EcoFlow")
 
 
 class Check:
@@ -92,13 +57,12 @@ class Check:
         *,
         labels: Labels,
         deadline: float,
+        around: Around,
         missing: Finding | None = None,
-        notes: Sequence[Fault] = (),
     ) -> None:
         """Store what is needed; `deadline` (seconds) starts now.
 
-        `missing` is what a run would not even begin without, `notes` what is odd in
-        the settings.
+        `missing` is what a run would not even begin without.
         """
         self.sources = sources
         self._sinks = sinks
@@ -106,16 +70,18 @@ class Check:
         self._state = state
         self._labels = labels
         self._missing = missing
-        self._notes = notes
+        self._around = around
         self._deadline = Deadline(deadline)
         self._worker = Worker(
             sources, sinks, updates, state, labels=labels, deadline=deadline
         )
         self._outcome = self._worker.outcome
+        self._is_clock_told = False
 
     def run(self) -> ExitStatus:
         """Print what each probe found, and return what a run would exit with."""
         show_head()
+        is_well = True
         try:
             for probe in (
                 self._settings(),
@@ -123,14 +89,16 @@ class Check:
                 self._clock(),
                 self._devices(),
                 self._deliveries(),
+                self._around.monitor(self._deadline.share(1)),
             ):
                 for finding in probe:
                     finding.text = self._masked(finding.text)
+                    is_well &= finding.mark != "wrong"
                     show(finding)
         finally:
             self._worker.leave()
         status = ExitStatus.CONFIG if self._missing else self._outcome.status()
-        return show_status(status)
+        return show_status(status, is_well=is_well)
 
     def _masked(self, text: str) -> str:
         known = {*self._outcome.named, *self._outcome.learnt}
@@ -142,14 +110,36 @@ class Check:
     def _settings(self) -> Iterator[Finding]:
         ways = " and ".join(source.title for source in self.sources)
         yield Finding("ok", "settings", f"complete; devices are read by {ways}")
-        yield from map(noted, self._notes)
-        if self._state.trouble:
-            text = f"nothing can be remembered, {self._state.reason}"
-            yield Finding("wrong", "state", text, self._state.cure)
+        yield from self._around.settings
+        yield from self._around.memory(self._state)
 
     def _ecoflow(self) -> Iterator[Finding]:
-        """Probe the first source; others are asked where it lacks something."""
-        yield from self.sources[0].probe(self._deadline.share(ECOFLOW_SHARE))
+        """Probe each source; a clock that is wrong comes before what it may upset."""
+        said: set[tuple[str, str]] = set()
+        for place, source in enumerate(self.sources):
+            share = self._deadline.share(ECOFLOW_SHARE / (len(self.sources) - place))
+            for finding in source.probe(share):
+                if finding.step in ("region", "credentials"):
+                    yield from self._wrong_clock(clock_offset(self.sources))
+                # Of what all share, once is enough.
+                what = finding.step, finding.text
+                if what not in said or finding.step == "credentials":
+                    said.add(what)
+                    yield self._of(source, finding)
+
+    def _of(self, source: EcoflowApiClient, finding: Finding) -> Finding:
+        """Say of which source a finding is, where there are several."""
+        if len(self.sources) > 1 and finding.step not in SHARED_STEPS:
+            finding.text = f"{source.title}: {finding.text}"
+        return finding
+
+    def _wrong_clock(self, offset: float | None) -> Iterator[Finding]:
+        """Say that the clock is wrong, once, if its `offset` (s) is known by now."""
+        if offset is None or abs(offset) <= MOST_OFFSET_SECONDS or self._is_clock_told:
+            return
+        self._is_clock_told = True
+        text = f"{offset:+.0f} s from the service's"
+        yield Finding("wrong", "clock", text, "set the clock, and keep it with NTP")
 
     def _clock(self) -> Iterator[Finding]:
         """Read the devices, which also tells the time."""
@@ -162,12 +152,9 @@ class Check:
             return
         for sink in self._sinks:
             sink.hear(offset)
-        text = f"{offset:+.0f} s from the service's"
-        if abs(offset) > MOST_OFFSET_SECONDS:
-            cure = "set the clock, and keep it with NTP"
-            yield Finding("wrong", "clock", text, cure)
-        else:
-            yield Finding("ok", "clock", text)
+        yield from self._wrong_clock(offset)
+        if not self._is_clock_told:
+            yield Finding("ok", "clock", f"{offset:+.0f} s from the service's")
 
     def _ask_the_time(self, sink: Sink) -> float | None:
         share = self._deadline.share(0.5)
@@ -206,8 +193,25 @@ class Check:
             return Finding("unknown", "device", f"{device}, offline, not asked", cure)
         text = learnt.error.text if learnt.error else "not readable now"
         cure = learnt.error.cure if learnt.error else ""
+        listed = self.sources[0].listed
+        if listed and learnt.sn not in {device.sn for device in listed}:
+            known = ", ".join(short_sn(device.sn) for device in listed[:MOST_NAMED])
+            text, cure = f"not in this account's list ({known})", LIST_CURE
         text = f"{device}, not read by {read_by}: {text}"
-        return Finding("wrong", "device", text, cure)
+        return Finding(
+            "wrong" if self._matters(learnt) else "warning", "device", text, cure
+        )
+
+    def _matters(self, learnt: Learnt) -> bool:
+        """Return whether a device that is not read is a run's trouble.
+
+        One that is closed to these credentials, and that nobody asked for, is none
+        beside others that are read.
+        """
+        if learnt.state != "refused" or learnt.sn in self._outcome.named:
+            return True
+        others = self._outcome.learnt.values()
+        return all(other.state not in ("ok", "offline") for other in others)
 
     def _deliveries(self) -> Iterator[Finding]:
         if self._missing:
@@ -246,6 +250,6 @@ def create_check(
         state,
         labels=create_labels(settings),
         deadline=settings.run_deadline,
+        around=create_around(settings, folder),
         missing=missing,
-        notes=settings.notes,
     )

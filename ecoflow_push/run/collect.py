@@ -139,9 +139,12 @@ def _read_more(
     asked = dict(lacking)
     try:
         for reading in source.read(list(asked), deadline):
-            earlier = asked.pop(reading.device.sn)
+            sn = reading.device.sn
+            # Its list may spell in upper case what was named in lower case.
+            named = sn if sn in asked else next(x for x in asked if x.upper() == sn)
+            earlier = asked.pop(named)
             _note(earlier, reading, lacking)
-            if reading.device.sn not in lacking:
+            if named not in lacking:
                 yield reading._replace(device=_merged(earlier, reading))
     except EcoflowApiException as exc:
         for earlier in asked.values():
@@ -164,7 +167,7 @@ def _merged(earlier: Reading, later: Reading) -> DeviceInfo:
     online = later.device.online
     if online is None:
         online = earlier.device.online
-    return earlier.device._replace(online=online)
+    return earlier.device._replace(sn=later.device.sn, online=online)
 
 
 def _lacks(reading: Reading) -> bool:

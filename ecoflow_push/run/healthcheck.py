@@ -1,28 +1,35 @@
 """Healthcheck: tells a dead man's switch that a run began, and how it ended.
 
 The addresses are those of healthchecks.io and its kin: URL/start, URL, URL/fail. It
-never fails a run; of an address that does not work the log has a line.
+never fails a run; of an address that does not work the log has a line a day.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from ecoflow_push.errors import ExitStatus, Unreachable
 from ecoflow_push.logs import recent
+from ecoflow_push.memory.lock import fingerprint
+from ecoflow_push.memory.told import Told
 from ecoflow_push.net.deadline import Deadline, within
 from ecoflow_push.net.exchange import authorization, open_exchange
-from ecoflow_push.net.retry import Request, Transport
+from ecoflow_push.net.retry import Reply, Request, Transport
 
 if TYPE_CHECKING:
     from ecoflow_push.config.settings import Settings
+    from ecoflow_push.net.retry import Reply
 
 log = logging.getLogger(__name__)
 
+# Of the file in the state folder.
+NAME = "healthcheck"
+TIME_CURE = "look for a firewall in the way, and at HEALTHCHECK_URL"
 MOST_SECONDS = 5.0
 # The services keep the first 10 to 100 kB.
 MOST_BYTES = 10_000
@@ -32,10 +39,16 @@ class Healthcheck:
     """The pings of one run."""
 
     def __init__(
-        self, url: str, proxies: Mapping[str, str], *, waits: bool = True
+        self,
+        url: str,
+        proxies: Mapping[str, str],
+        *,
+        waits: bool = True,
+        folder: str | None = None,
     ) -> None:
         """Store what is needed; nothing is contacted.
 
+        In `folder` stands when the log last told of trouble; without it, it never does.
         Without `waits` the last ping goes on after the run, as it can in a process that
         stays: the next beat is worth more.
         """
@@ -53,11 +66,12 @@ class Healthcheck:
         self._proxies = proxies
         self._waits = waits
         self._starting: threading.Thread | None = None
+        self._told = folder and Told(folder, NAME, fingerprint(url)[:12])
 
     def start(self) -> None:
         """Say that the run began, without waiting for the answer."""
         self._starting = threading.Thread(
-            target=self._ping, args=("/start", "", Deadline(MOST_SECONDS)), daemon=True
+            target=self._send, args=("/start", "", Deadline(MOST_SECONDS)), daemon=True
         )
         self._starting.start()
 
@@ -75,14 +89,16 @@ class Healthcheck:
         def ping() -> None:
             if self._starting:
                 self._starting.join(time_left.left() / 2)
-            self._ping(way, text, time_left)
+            self._tell(self._send(way, text, time_left))
 
         if self._waits:
-            within(time_left, ping)
+            if not within(time_left, ping):
+                self._tell(Unreachable("no answer in time", TIME_CURE))
         else:
             threading.Thread(target=ping, daemon=True).start()
 
-    def _ping(self, way: str, text: str, deadline: Deadline) -> None:
+    def ask(self, way: str, text: str, deadline: Deadline) -> Reply:
+        """Send one ping, and return the answer; raises Unreachable."""
         url = self._url._replace(path=self._url.path.rstrip("/") + way).geturl()
         body = text.encode("utf-8", "replace")[-MOST_BYTES:]
         request = Request("POST", url, self._headers, body)
@@ -93,19 +109,50 @@ class Healthcheck:
             variables=("HEALTHCHECK_URL", "HEALTHCHECK_URL"),
         )
         try:
-            reply = transport.send(lambda: request, deadline)
-            bad = 300 <= reply.status < 500
-            level = logging.WARNING if bad else logging.DEBUG
-            log.log(level, "healthcheck%s: HTTP %d", way, reply.status)
-        except Unreachable as exc:
-            log.debug("healthcheck%s: %s", way, exc)
+            return transport.send(lambda: request, deadline)
         finally:
             transport.close()
 
+    def _send(self, way: str, text: str, deadline: Deadline) -> Unreachable | None:
+        """Return why the service was not told, None if it was."""
+        fault: Unreachable | None
+        try:
+            fault = _fault(self.ask(way, text, deadline))
+        except Unreachable as exc:
+            fault = exc
+        log.debug("healthcheck%s: %s", way, fault or "told")
+        return fault
 
-def create_healthcheck(settings: Settings) -> Healthcheck | None:
-    """Return the pings of the settings, None if none are wanted."""
+    def _tell(self, fault: Unreachable | None) -> None:
+        """Log what is news of the service: that it cannot be told, or can be again."""
+        if not self._told:
+            return
+        if fault is None:
+            if self._told.is_over():
+                log.info("healthcheck %s: reached again", self._url.netloc)
+        elif self._told.is_to_be_told(time.time()):
+            log.warning("healthcheck %s: %s", self._url.netloc, fault)
+
+
+def _fault(reply: Reply) -> Unreachable | None:
+    """Return what an answer means that is no success, None for one that is."""
+    status, text = reply.status, f"HTTP {reply.status}"
+    if status < 300:
+        return None
+    if status >= 500:
+        return Unreachable(text, "wait, the fault is on its side")
+    if status < 400:
+        text = f"{text}, a redirect{reply.leads_to()}, not followed"
+    return Unreachable(text, "check HEALTHCHECK_URL")
+
+
+def create_healthcheck(settings: Settings, folder: str | None) -> Healthcheck | None:
+    """Return the pings of the settings, None if none are wanted.
+
+    `folder` is the state's, None where the log is to tell nothing of them.
+    """
     url = settings.healthcheck_url
     if not url:
         return None
-    return Healthcheck(url.reveal(), settings.proxies, waits=not settings.stays)
+    waits = not settings.stays
+    return Healthcheck(url.reveal(), settings.proxies, waits=waits, folder=folder)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from ecoflow_push import DOCS
 from ecoflow_push.api.models import short_sn
 from ecoflow_push.errors import (
     EcoflowApiException,
@@ -127,7 +128,7 @@ class Outcome:
         failed = [each for each in learnt if each.state == "failed"]
         refused = [each for each in learnt if each.state == "refused"]
         if any(each.state in ("ok", "offline") for each in learnt):
-            missed = failed or any(each.sn in self.named for each in refused)
+            missed = failed or any(map(self._is_named, refused))
             return ExitStatus.PARTIAL if missed else ExitStatus.OK
         # What is merely closed to us says less than what went wrong.
         errors = [self.error, *(each.error for each in failed or refused)]
@@ -169,15 +170,22 @@ class Outcome:
         for sink in self._deliveries.values():
             for error in (*sink.errors, *sink.run_errors):
                 concerned.setdefault(str(error), [])
-        for text, serials in concerned.items():
+        for whole, serials in concerned.items():
+            # A server may quote what it was sent, or lead to it.
+            text = whole
+            for sn in self.learnt:
+                text = text.replace(sn, short_sn(sn))
             more = f" and {len(serials) - 8} more" if len(serials) > 8 else ""
             yield f"{', '.join(serials[:8])}{more}: {text}" if serials else text
+
+    def _is_named(self, learnt: Learnt) -> bool:
+        return self._updates.wanted.is_asked_for(learnt.sn)
 
     def _is_news(self, learnt: Learnt) -> bool:
         """Return False for what is no trouble, or was told today."""
         if learnt.state == "refused":
             told_before = learnt.sn in self._updates.told_before
-            return learnt.sn in self.named or not told_before
+            return self._is_named(learnt) or not told_before
         if learnt.unread:
             return learnt.sn not in self._updates.told_before
         return learnt.state != "offline"
@@ -189,7 +197,7 @@ def _unread(reading: Reading) -> EcoflowPushError:
     names = ", ".join(message for message, _ in messages[:8])
     return EcoflowPushError(
         f"answers in messages that are not known yet ({names})",
-        "report them, docs/app-account.md says how",
+        f"report them, {DOCS}/app-account.md#what-is-not-understood says how",
     )
 
 

@@ -88,7 +88,7 @@ def stay(settings: Settings, job: Callable[[Mapping[str, Sink]], int]) -> int:
             if sink.runs_told == told[name]:
                 # The run ended before it could say so itself.
                 sink.abandon()
-        ping = create_healthcheck(settings)
+        ping = create_healthcheck(settings, None)
         if ping and status in (ExitStatus.CONFIG, ExitStatus.SOFTWARE):
             ping.end(ExitStatus(status), Deadline(0))
 

@@ -28,9 +28,8 @@ from ecoflow_push.devices.tables import TableError
 from ecoflow_push.errors import EcoflowPushError
 from ecoflow_push.memory.records import DeviceRecord
 from ecoflow_push.metrics.labels import create_labels
-from ecoflow_push.metrics.names import RawSample, raw_samples
-from ecoflow_push.metrics.own import RESERVED_NAMES
 from ecoflow_push.metrics.registry import DeviceFacts, device_registry
+from ecoflow_push.run.wanted import Wanted, Wording, spelt
 from ecoflow_push.sinks.base import Update
 
 if TYPE_CHECKING:
@@ -40,47 +39,10 @@ if TYPE_CHECKING:
     from ecoflow_push.config.settings import Settings
     from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.labels import Labels
+    from ecoflow_push.metrics.names import RawSample
     from ecoflow_push.metrics.record import Record
 
 GONE_AFTER_LISTS = 2
-
-
-class Wanted:
-    """Which devices a run is about.
-
-    `named` are the serials of the settings, `only` those of this run alone, which
-    change nothing that is remembered of others; without either it is about all. `names`
-    are what the user calls them, by serial.
-    """
-
-    __slots__ = ("named", "names", "only")
-
-    def __init__(
-        self,
-        named: Sequence[str] = (),
-        only: Sequence[str] = (),
-        names: Mapping[str, str] | None = None,
-    ) -> None:
-        self.named = named
-        self.only = only
-        self.names = names or {}
-
-    @property
-    def serials(self) -> Sequence[str]:
-        """The devices asked for by serial, none if all are."""
-        return self.only or self.named
-
-
-class Wording:
-    """Which metrics are said, of raw and normalized, and how raw names are spelt."""
-
-    __slots__ = ("naming", "sets")
-
-    def __init__(
-        self, sets: Sequence[str] = ("raw", "normalized"), naming: str = "ecoflow"
-    ) -> None:
-        self.sets = sets
-        self.naming = naming
 
 
 class Updates:
@@ -118,7 +80,7 @@ class Updates:
         record = self._state.devices.setdefault(sn, DeviceRecord())
         record.name = device.name or record.name
         record.product_name = device.product_name or record.product_name
-        record.named = record.named or sn in self.wanted.named
+        record.named = record.named or self.wanted.is_named(sn)
         record.listed = record.listed or is_listed
         record.source = reading.source or record.source
         is_told = state == "refused" or reading.is_unread
@@ -155,7 +117,9 @@ class Updates:
         if self.wanted.only:
             return
         for sn, record in list(devices.items()):
-            if sn in listed or sn in self.wanted.named:
+            # As it was typed it goes, when the list spells it otherwise.
+            is_named = self.wanted.is_named(sn) and sn.upper() not in listed
+            if sn in listed or is_named:
                 continue
             if self.wanted.named or record.named:
                 # Not wanted any more, which is no reason to delete anything.
@@ -180,9 +144,7 @@ class Updates:
             return []
         quotas, sets = reading.snapshot.quotas, self.wording.sets
         # Also if they are not said: by them it is known whether anything changed.
-        samples, skipped = raw_samples(
-            quotas, self._labels.prefix, RESERVED_NAMES, self.wording.naming
-        )
+        samples, skipped = self.wording.raw(quotas, self._labels.prefix)
         self.samples += len(samples)
         self.skipped += skipped
         normalized: list[NormalizedSample] = []
@@ -257,7 +219,7 @@ class Updates:
         product = record.product_name or product_name(sn)
         return DeviceFacts(
             sn=sn,
-            name=self.wanted.names.get(sn) or record.name or sn,
+            name=self.wanted.name_of(sn) or record.name or sn,
             product_name=product,
             source=record.source,
             # One that was never read yet may still be told by its serial.
@@ -275,7 +237,11 @@ def create_updates(settings: Settings, state: State, only: Sequence[str]) -> Upd
     return Updates(
         state,
         create_labels(settings),
-        Wanted(settings.device_sns, only, settings.device_names),
+        Wanted(
+            [spelt(sn, state) for sn in settings.device_sns],
+            [spelt(sn, state) for sn in only],
+            settings.device_names,
+        ),
         Wording(settings.metrics_set, settings.metrics_naming),
         settings.stale_after,
     )

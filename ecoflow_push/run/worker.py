@@ -122,7 +122,7 @@ class Worker:
             map(DeviceInfo, named or self._state.devices)
         )
         for device in wanted:
-            if device.sn not in outcome.learnt:
+            if outcome.learnt.keys().isdisjoint((device.sn, device.sn.upper())):
                 unread = Reading(device, "", error=outcome.error, asked=False)
                 self._note(unread, take)
         if self._sources[0].listed is not None:
@@ -283,7 +283,7 @@ def create_worker(
     if settings.healthcheck_url:
         from ecoflow_push.run.healthcheck import create_healthcheck
 
-        healthcheck = create_healthcheck(settings)
+        healthcheck = create_healthcheck(settings, folder)
     sinks: list[Sink] = []
     if standing is not None:
         sinks = create_sinks(settings, state, folder, standing)

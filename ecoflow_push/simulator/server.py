@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send(self.server.answer(received))
 
-    do_GET = do_PUT = do_POST = do_DELETE = _take  # noqa: N815 - http.server's names
+    do_GET = do_PUT = do_POST = do_DELETE = do_CONNECT = _take  # noqa: N815 - http.server's names
 
     def send(self, answer: Answer) -> None:
         """Send a complete answer in one piece."""

@@ -223,7 +223,7 @@ class PushgatewaySink(Sink):
         except WriteError as exc:
             text = f"took the test and keeps it ({exc.text})"
             cure = f"let DELETE through, and delete the job {group['job']}"
-            found = Finding("unknown", self.name, text, cure)
+            found = Finding("wrong", self.name, text, cure)
         yield found
 
     def abandon(self) -> None:

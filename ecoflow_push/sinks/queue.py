@@ -217,17 +217,20 @@ class Queue(Sink):
         return Backlog(self._spool.samples, oldest_at, dropped, resting)
 
     def probe(self, deadline: Deadline) -> Iterator[Finding]:
-        """Write one sample, and its end a millisecond later."""
+        """Try the spool; write one sample, and its end a millisecond later."""
         from ecoflow_push.sinks.trial import probe
 
         yield from probe(
-            *(self._sink, self._state, self._labels, self._clock, deadline),
+            *(self._sink, self._state, self._spool, self._labels),
+            clock=self._clock,
+            deadline=deadline,
             has_news=self.has_news,
         )
 
     def as_in_a_run(self, error: WriteError) -> SinkError:
         """Return what a run, which stores what is new, would make of an error."""
-        return reports.as_in_a_run(error, self._state, has_news=self.has_news)
+        own = self._state, self._spool
+        return reports.as_in_a_run(error, *own, has_news=self.has_news)
 
     def close(self) -> None:
         """Close the connections."""

@@ -111,9 +111,11 @@ def of_run(error: WriteError) -> WriteError:
     return error
 
 
-def as_in_a_run(error: WriteError, state: State, *, has_news: bool) -> SinkError:
-    """Return what a run would make of an error: it stores what is new."""
-    has_memory = not state.trouble
+def as_in_a_run(
+    error: WriteError, state: State, spool: Spool, *, has_news: bool
+) -> SinkError:
+    """Return what a run would make of an error: it stores what is new, if it can."""
+    has_memory = not (state.trouble or spool.trouble)
     if error.bad == "server" and not (has_memory and has_news):
         return error
     if error.bad == "content":

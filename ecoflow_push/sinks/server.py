@@ -9,7 +9,13 @@ from urllib.parse import SplitResult, quote, unquote
 
 from ecoflow_push.config.kinds import Secret, Variable
 from ecoflow_push.errors import Unreachable, WriteError
-from ecoflow_push.net.exchange import authorization, open_exchange
+from ecoflow_push.net.exchange import (
+    authorization,
+    open_exchange,
+    proxy_for,
+    variable_of,
+)
+from ecoflow_push.net.explain import of_proxy
 from ecoflow_push.net.retry import Reply, Request, Transport
 from ecoflow_push.net.trust import Trust
 
@@ -98,7 +104,7 @@ def read_server(read: Reader, prefix: str, *, query: bool = False) -> Server | N
     """Return the server of the variables that begin with `prefix`, None if unset."""
     url = read.url(f"{prefix}_URL", query=query)
     username = read.text(f"{prefix}_USERNAME")
-    password = read.secret(f"{prefix}_PASSWORD")
+    password = read.password(f"{prefix}_PASSWORD")
     token = read.header_secret(f"{prefix}_BEARER_TOKEN")
     basic = read.pair(f"{prefix}_USERNAME", f"{prefix}_PASSWORD")
     if basic and token:
@@ -158,6 +164,15 @@ class Connection:
         #: The server, for people.
         self.what = f"{server.name} {server.url.partition('://')[2].partition('/')[0]}"
         self._prefix = server.prefix
+        #: The variable of a proxy that can answer in the server's stead: not of one
+        #: that tunnels.
+        self._proxy = ""
+        if (
+            proxies
+            and server.url.startswith("http:")
+            and proxy_for(server.url, proxies)
+        ):
+            self._proxy = variable_of(server.url, proxies)
         self._transport = Transport(
             open_exchange(
                 server.url, trust=server.trust, proxies=proxies, needs_body=needs_body
@@ -190,14 +205,22 @@ class Connection:
         bad: Bad = "server"
         wait = 0.0
         if 300 <= status < 400:
-            bad, text = "address", f"{text}, a redirect, not followed"
+            bad, text = "address", f"{text}, a redirect{reply.leads_to()}, not followed"
             cure = address_cure or f"check {self._prefix}_URL"
         elif status in (401, 403):
             bad, text = "credentials", f"{text}, credentials refused"
             text += f": {reply.words()}" if reply.body else ""
             cure = f"check {self._prefix}_USERNAME and _PASSWORD, or _BEARER_TOKEN"
+            if self._proxy and status == 403:
+                cure = f"let the proxy in {self._proxy} allow it, or {cure}"
+        elif status == 407:
+            bad, text = "credentials", f"{text}, a proxy wants a user and a password"
+            cure = f"check {self._prefix}_URL, and the proxy in the way"
+            if self._proxy:
+                cure = of_proxy(status, "", self._proxy).cure
         else:
-            text, cure = f"{text}: {reply.words()}", self._cure(status)
+            way = " by way of a proxy" * self._may_be_of_a_proxy(status)
+            text, cure = f"{text}{way}: {reply.words()}", self._cure(status)
             if 400 <= status < 500 and status not in (408, 425, 429):
                 bad = "content"
             else:
@@ -222,4 +245,12 @@ class Connection:
             return "wait, it has too much to do"
         if 400 <= status < 500:
             return f"check {self._prefix}_URL; its own words and log may say more"
+        if self._may_be_of_a_proxy(status):
+            return (
+                f"look into the log of the proxy in {self._proxy}, then of the server"
+            )
         return "wait, the fault is on its side" if 500 <= status < 600 else ""
+
+    def _may_be_of_a_proxy(self, status: int) -> bool:
+        """Return whether a proxy may say so, of the server behind it."""
+        return bool(self._proxy) and status in (502, 503, 504)

@@ -87,25 +87,21 @@ class TextfileSink(Sink):
         self.delivery.errors.append(SinkError(text, "look for a failing disk"))
 
     def probe(self, deadline: Deadline) -> Iterator[Finding]:  # noqa: ARG002
-        """Write a file without a name in its folder; the file itself is not touched."""
+        """Write another file into its folder; the file itself is not touched."""
+        from ecoflow_push.memory.trial import cure_of, try_folder
         from ecoflow_push.sinks.trial import taken, wrong
 
         if os.path.lexists(self._path) and not os.path.isfile(self._path):
             error = SinkError("textfile: not a regular file", "check TEXTFILE_PATH")
             yield wrong(self.name, error)
             return
-        import tempfile
-
-        try:
-            folder = os.path.dirname(self._path) or "."
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.write(bytes(4096))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as exc:
-            yield wrong(self.name, SinkError(f"textfile: {exc.strerror}", CURE))
-        else:
+        # A run makes no folder: it would be one that no collector looks into.
+        fault = try_folder(os.path.dirname(self._path) or ".", makes=False)
+        if fault is None:
             yield taken(self.name)
+            return
+        cure = cure_of(fault, "TEXTFILE_PATH", CURE)
+        yield wrong(self.name, SinkError(f"textfile: {fault.strerror}", cure))
 
     def _written(self) -> SinkError | None:
         """Write the file, whole or not at all, and return why that failed."""

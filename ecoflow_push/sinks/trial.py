@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import ExitStatus, Finding, SinkError, WriteError
+from ecoflow_push.memory.state import FOLDER_CURE
 from ecoflow_push.sinks.reports import as_in_a_run, pause_of, resting
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
     from ecoflow_push.memory.records import EndpointRecord
+    from ecoflow_push.memory.spool import Spool
     from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.labels import Labels
     from ecoflow_push.metrics.record import Record
@@ -29,6 +32,31 @@ def trial(prefix: str) -> CollectorRegistry:
     text = "A test, gone in a moment"
     Gauge(f"{prefix}_push_check", text, registry=registry).set(1)
     return registry
+
+
+def probe_spool(spool: Spool) -> Finding:
+    """Write into each folder of a spool, and return what came of it."""
+    from ecoflow_push.memory.folder import BAD, LAST
+    from ecoflow_push.memory.trial import TRIED, cure_of, try_folder
+
+    files = spool.files
+    is_new = not os.path.isdir(files.path)
+    error: OSError | None = None
+    try:
+        files.make()
+        for inside in ("", BAD, LAST):
+            error = error or try_folder(os.path.join(files.path, inside))
+    except OSError as exc:
+        error = exc
+    if is_new:
+        files.destroy()
+        files.is_made = False
+    if error is None:
+        return Finding("ok", "spool", TRIED)
+    # What a run would say of it.
+    files.note(error)
+    text = f"nothing can be stored for remote-write, {error.strerror}"
+    return Finding("wrong", "spool", text, cure_of(error, "STATE_DIR", FOLDER_CURE))
 
 
 def write_trial(
@@ -53,17 +81,21 @@ def write_trial(
 def probe(
     sink: TimestampedSink,
     state: State,
+    spool: Spool,
     labels: Labels,
+    *,
     clock: Clock,
     deadline: Deadline,
-    *,
     has_news: bool,
 ) -> Iterator[Finding]:
-    """Yield what becomes of a trial, and what waits.
+    """Yield what becomes of a trial of the spool and of the sink, and what waits.
 
     `has_news` says that a run would have something new to write.
     """
+    spooled = [] if state.trouble else [probe_spool(spool)]
     error = pause_of(sink.name, state)
+    if error and has_news and spool.trouble:
+        error = WriteError(error.text, error.cure)
     if error is None and clock.distrust:
         text, cure = "nothing sent by a wrong clock", "set it, see above"
         error = SinkError(text, cure, status=ExitStatus.TEMPFAIL)
@@ -74,9 +106,10 @@ def probe(
             sink.prove(deadline.share(0.4))
             write_trial(sink, labels, clock.now_ms(), deadline)
         except WriteError as exc:
-            error = as_in_a_run(exc, state, has_news=has_news)
+            error = as_in_a_run(exc, state, spool, has_news=has_news)
     yield wrong(sink.name, error) if error else taken(sink.name)
     yield from waiting(sink.name, state.endpoint)
+    yield from spooled
 
 
 def contrast(labels: Labels, now_ms: int, at_ms: int | None, newest_ms: int) -> Record:
@@ -128,7 +161,7 @@ def waiting(name: str, endpoint: EndpointRecord) -> Iterator[Finding]:
     """Yield what the last run left in the spool, and why it rests."""
     if endpoint.samples:
         text = f"{endpoint.samples} samples wait in the spool"
-        yield Finding("unknown", name, text, "the next runs write them")
+        yield Finding("warning", name, text, "the next runs write them")
     for said in resting(endpoint)[:3]:
         text = f"takes nothing of {said}"
-        yield Finding("unknown", name, text, "it is tried once a run")
+        yield Finding("warning", name, text, "it is tried once a run")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import WriteError
-from ecoflow_push.redact import redact
 from ecoflow_push.sinks.server import PORTAL_CURE
 
 if TYPE_CHECKING:
@@ -39,8 +38,6 @@ def refusal(reply: Reply, version: str, connection: Connection) -> WriteError:
     if status == PROXY_REFUSES_US:
         return WriteError(text, cure, bad="credentials", answered=status)
     if 300 <= status < 400:
-        if place := reply.headers.get("Location", ""):
-            text += f" to {redact(place)[:200]}"
         return WriteError(text, cure, bad="address", answered=status)
     if status in NOT_ABOUT_CONTENT or (error.bad == "content" and reply.is_page()):
         cure = (

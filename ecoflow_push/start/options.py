@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ecoflow_push import __version__
+from ecoflow_push import DOCS, __version__
 from ecoflow_push.config.kinds import duration, is_serial
 from ecoflow_push.errors import ExitStatus
 
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
+    import argparse
     from typing import Any
 
 
@@ -21,6 +22,7 @@ class Options:
         self.dry_run = False
         self.list_devices = False
         self.check = False
+        self.init = False
         #: Seconds, 0 for the interval of the settings, None for a single run.
         self.every: float | None = None
         self.devices: list[str] = []
@@ -43,27 +45,25 @@ class Options:
         """Whether it only prints, and needs nowhere to push to."""
         return self.dry_run or self.list_devices or self.check
 
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for the settings, and nothing else is wanted of it."""
+        others = (self.looks, self.demo, self.every is not None, self.devices)
+        return self.init and not any(others) and len(self.env_files) <= 1
 
-def parse_args(argv: Sequence[str]) -> Options:
-    """Return the options.
 
-    A wrong one ends the process with 64; its value, perhaps a secret, is not echoed.
-    """
-    options = Options()
-    if not argv:
-        return options
-    from ecoflow_push.config.env_file import OPTION, files_alone
-
-    options.env_files = files_alone(argv)
-    if options.env_files:
-        return options
-    # Not at the top: the run that cron starts every minute does without.
+def create_parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    """Return what reads the options and explains them, and their names."""
     import argparse
+
+    from ecoflow_push.config.env_file import OPTION
 
     parser = argparse.ArgumentParser(
         prog="ecoflow-push",
         description="Take one snapshot of EcoFlow devices and push it to Prometheus.",
-        epilog="Settings are environment variables: see docs/settings.md.",
+        epilog=f"Settings are environment variables:\nsee {DOCS}/settings.md",
+        # Or an address would be broken in two.
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         exit_on_error=False,
     )
@@ -97,8 +97,36 @@ def parse_args(argv: Sequence[str]) -> Options:
         help="print the account's devices, and what they say now",
     )
     switch("--check", action="store_true", help="say what is wrong, and what to do")
-    switch("--device", action="append", dest="devices", metavar="SN", default=[])
-    switch("--version", action="version", version=__version__)
+    switch("--init", action="store_true", help="ask for the settings, and write a file")
+    switch(
+        "--device",
+        action="append",
+        dest="devices",
+        metavar="SN",
+        default=[],
+        help="only this device, in this run; repeatable",
+    )
+    switch("--version", action="version", version=f"ecoflow-push {__version__}")
+    return parser, known
+
+
+def parse_args(argv: Sequence[str]) -> Options:
+    """Return the options.
+
+    A wrong one ends the process with 64; its value, perhaps a secret, is not echoed.
+    """
+    options = Options()
+    if not argv:
+        return options
+    from ecoflow_push.config.env_file import files_alone
+
+    options.env_files = files_alone(argv)
+    if options.env_files:
+        return options
+    # Not at the top: the run that cron starts every minute does without.
+    import argparse
+
+    parser, known = create_parser()
     try:
         _, unknown = parser.parse_known_args(argv, options)
     except argparse.ArgumentError as exc:
@@ -106,6 +134,7 @@ def parse_args(argv: Sequence[str]) -> Options:
     wrong = [argument.partition("=")[0] for argument in unknown]
     wrong += ["--device" for sn in options.devices if not is_serial(sn)]
     wrong += ["--every"] if options.every is not None and options.looks else []
+    wrong += ["--init"] if options.init and not options.asks else []
     if wrong:
         name = wrong[0] if wrong[0].startswith("--") else "an argument"
         near = _nearest(wrong[0], known)

@@ -1,0 +1,62 @@
+"""What was told today: a trouble that lasts is a line a day, not one a run.
+
+A small file in the state folder, written only when something changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from ecoflow_push.memory.files import replace_file
+from ecoflow_push.memory.records import TELL_SECONDS
+
+MOST_BYTES = 256
+LASTS, IS_OVER = "lasts", "over"
+
+
+class Told:
+    """The file `name` of a state folder, about `what`: of anything else it is silent.
+
+    A folder that cannot be written is no fault here; then each run tells.
+    """
+
+    def __init__(self, folder: str, name: str, what: str) -> None:
+        """Store what is needed; `what` is one word."""
+        self._path = os.path.join(folder, name)
+        self._what = what
+
+    def is_to_be_told(self, now: float) -> bool:
+        """Return whether the log is to tell of the trouble, and note that it does."""
+        told_at, state = self._read()
+        if told_at is not None and 0 <= now - told_at < TELL_SECONDS:
+            if state != LASTS:
+                self._write(told_at, LASTS)
+            return False
+        self._write(now, LASTS)
+        return True
+
+    def is_over(self) -> bool:
+        """Return whether the trouble that lasted is over now, and note it.
+
+        When it was told is kept: what comes and goes is a line a day, too.
+        """
+        told_at, state = self._read()
+        if told_at is None or state != LASTS:
+            return False
+        self._write(told_at, IS_OVER)
+        return True
+
+    def _read(self) -> tuple[float | None, str]:
+        with contextlib.suppress(OSError, ValueError):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+            with open(os.open(self._path, flags), "rb") as file:
+                what, told_at, state = file.read(MOST_BYTES).decode().split()
+            if what == self._what:
+                return float(told_at), state
+        return None, ""
+
+    def _write(self, told_at: float, state: str) -> None:
+        content = f"{self._what} {told_at:.0f} {state}\n".encode()
+        with contextlib.suppress(OSError):
+            replace_file(self._path, content, 0o600, synced=False)

@@ -1,0 +1,80 @@
+"""Hard surroundings for one process: full or read-only disks, limits, missing rights.
+
+Each is brought about in the process itself, between fork and work, and is over with it:
+its mounts are in a namespace of its own. Where the system lets nobody do so, the test
+says why it cannot run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+from collections.abc import Sequence
+from contextlib import suppress
+
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+MS_RDONLY, MS_REC, MS_PRIVATE = 1, 0x4000, 0x40000
+PR_CAPBSET_DROP = 24
+#: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: what lets root into closed folders.
+OVERRIDES = (1, 2)
+CAPABILITIES_V3 = 0x20080522
+
+#: The name of a function here, and what it is given.
+Hardship = tuple[str, str]
+
+
+def endure(hardships: Sequence[Sequence[str]]) -> None:
+    """Let this process live with all of them."""
+    for name, argument in hardships:
+        _KINDS[name](argument)
+
+
+def full(folder: str) -> None:
+    """Put a disk without a free byte in the place of a folder."""
+    _mount(folder, 0)
+    with suppress(OSError), open(os.path.join(folder, "filler"), "wb") as file:
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+
+
+def read_only(folder: str) -> None:
+    """Put a disk that takes nothing in the place of a folder."""
+    _mount(folder, MS_RDONLY)
+
+
+def small_files(most: str) -> None:
+    """Let no file grow beyond so many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), int(most)))
+
+
+def ordinary(_: str) -> None:
+    """Let rights count, even for root."""
+    if os.getuid():
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in OVERRIDES:
+        _done(libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0))
+    header = (ctypes.c_uint32 * 2)(CAPABILITIES_V3, 0)
+    data = (ctypes.c_uint32 * 6)()
+    _done(libc.capget(header, data))
+    for word in range(3):
+        data[word] &= ~sum(1 << capability for capability in OVERRIDES)
+    _done(libc.capset(header, data))
+
+
+def _mount(folder: str, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    _done(libc.unshare(CLONE_NEWNS | (CLONE_NEWUSER if os.getuid() else 0)))
+    _done(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+    os.makedirs(folder, exist_ok=True)
+    _done(libc.mount(b"none", folder.encode(), b"tmpfs", flags, b"size=16k"))
+
+
+def _done(result: int) -> None:
+    if result:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+_KINDS = {each.__name__: each for each in (full, read_only, small_files, ordinary)}
