@@ -34,6 +34,9 @@ SHORT_NAME = 9
 def meant_by(name: str) -> str:
     """Return the setting of which `name` is a slip, "" if it is none."""
     upper, size = name.upper(), len(name)
+    owner = upper.removesuffix("_FILE")
+    if owner != upper and owner in SETTINGS and owner.endswith(PATHS):
+        return owner
     for setting in SETTINGS:
         most = 1 if len(setting) <= SHORT_NAME else 2
         form = setting
