@@ -173,10 +173,11 @@ BASH_SCRIPT = """\
 _ecoflow_push() {{
     local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}}
     # Of --option=value, bash makes three words.
+    local behind=""
     if [ "$word" = "=" ]; then
-        word=""
+        behind="=" word=""
     elif [ "$before" = "=" ]; then
-        before=${{COMP_WORDS[COMP_CWORD - 2]}}
+        behind="=" before=${{COMP_WORDS[COMP_CWORD - 2]}}
     fi
     COMPREPLY=()
     case $before in
@@ -187,7 +188,7 @@ _ecoflow_push() {{
         {values}) ;;
         *)
             # shellcheck disable=SC2207
-            COMPREPLY=($(compgen -W "{names}" -- "$word"))
+            [ "$behind" ] || COMPREPLY=($(compgen -W "{names}" -- "$word"))
             ;;
     esac
 }}

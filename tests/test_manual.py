@@ -24,6 +24,9 @@ TYPED = {
     # Its value may be left out.
     "--every --dry": ["--every", "--dry-run"],
     "--every 60 --dr": ["--every", "60", "--dry-run"],
+    # An option is no value.
+    "--every=": ["--every="],
+    "--every=--dr": ["--every=--dr"],
 }
 # What begins, and what hears what is typed next. It tells its arguments and leaves.
 BASH_RC = "source {file}\n"
