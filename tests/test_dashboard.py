@@ -24,6 +24,7 @@ from tests.dashboard import (
     RULES,
     VALUES,
     VARIABLES,
+    filled_in,
     rules,
 )
 from tests.deploy import program, said_by
@@ -359,3 +360,31 @@ def test_no_condition_is_idle(tmp_path):
         passed = list(pool.map(passes_without, places))
     idle = [text[:start].count("\n") + 1 for start, _ in compress(places, passed)]
     assert idle == []  # lines of the rules
+
+
+def test_a_device_that_was_renamed_is_one_row(tmp_path):
+    """The table of devices tells it by its newest name, also when it is read no more."""
+    labels = '{job="ecoflow",device="S1",device_name="%s",product_name="DELTA 2"}'
+    names = {"Old": ("0+60x5 stale", "1x5 stale"), "New": ("_x5 360+60x5", "_x5 1x60")}
+    series = [
+        {"series": f"ecoflow_{metric}{labels % name}", "values": values}
+        for name, (times, ones) in names.items()
+        for metric, values in (
+            ("snapshot_timestamp_seconds", times),
+            ("device_info", ones),
+        )
+    ]
+    asked = [
+        {
+            "expr": filled_in(EXPRESSIONS["Devices A"]),
+            "eval_time": minute,
+            "exp_samples": [{"labels": labels % "New", "value": state}],
+        }
+        for minute, state in (("9m", 2), ("40m", 1))
+    ]
+    group = {"interval": "1m", "input_series": series, "promql_expr_test": asked}
+    file = tmp_path / "test.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [], "tests": [group]}))
+
+    status, said = said_by(program("promtool"), "test", "rules", file)
+    assert status == 0, said
