@@ -363,7 +363,7 @@ def test_no_condition_is_idle(tmp_path):
 
 
 def test_a_device_that_was_renamed_is_one_row(tmp_path):
-    """The table of devices tells it by its newest name, also when it is read no more."""
+    """The table of devices tells it by its newest name, also when it is not read."""
     labels = '{job="ecoflow",device="S1",device_name="%s",product_name="DELTA 2"}'
     names = {"Old": ("0+60x5 stale", "1x5 stale"), "New": ("_x5 360+60x5", "_x5 1x60")}
     series = [
