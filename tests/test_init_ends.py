@@ -172,4 +172,6 @@ def test_nothing_is_done_besides(others, home):
     run = push(home, "--init", others, "--env-file=b")
 
     assert run.status == ExitStatus.USAGE
-    assert run.stderr.startswith("ecoflow-push: --init is wrong; see ")
+    assert run.stderr.startswith(
+        "ecoflow-push: --init is wrong; it goes with one --env-file "
+    )

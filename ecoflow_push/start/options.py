@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
+# Of what has a value, or does not go with all others, what --help does not say.
+WANTED = {
+    "--env-file": "it takes a file; ",
+    "--every": (
+        "it takes 1 or more seconds, or 90s, 1m, 1h, and does not go with --dry-run, "
+        "--list-devices or --check; "
+    ),
+    "--init": "it goes with one --env-file and nothing else; ",
+    "--device": "it takes a serial number; ",
+}
+
 
 class Options:
     """What the arguments say; cron gives none."""
@@ -138,7 +149,7 @@ def parse_args(argv: Sequence[str]) -> Options:
     if wrong:
         name = wrong[0] if wrong[0].startswith("--") else "an argument"
         near = _nearest(wrong[0], known)
-        hint = f"did you mean {near}? See" if near else "see"
+        hint = f"did you mean {near}? See" if near else f"{WANTED.get(name, '')}see"
         text = f"ecoflow-push: {name} is wrong; {hint} --help\n"
         parser.exit(ExitStatus.USAGE, text)
     return options
