@@ -151,7 +151,7 @@ def docker(scene: Scene, folder: Path, words: list[str]) -> None:
         case ["build", "-t", image, "."]:
             assert image == IMAGE
             assert (folder / "Dockerfile").is_file()
-        case ["volume", "create", _]:
+        case ["volume", "create", "ecoflow-push"]:
             pass
         case ["compose", "-f", file, "up"]:
             assert (folder / file).is_file()
@@ -170,7 +170,7 @@ def contained(scene: Scene, folder: Path, options: list[str]) -> None:
     given = dict(pairwise(options))
     mounted = [words for option, words in pairwise(options) if option == "--volume"]
     places = {each.split(":")[1]: each.split(":")[0] for each in mounted}
-    assert "/var/lib/ecoflow-push" in places
+    assert places["/var/lib/ecoflow-push"] == "ecoflow-push"
     secrets = Path(places["/run/secrets"])
     # Docker takes a line as it is.
     lines = (folder / given["--env-file"]).read_text().splitlines()
