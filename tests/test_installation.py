@@ -264,6 +264,16 @@ def install(folder: Path, package: str, version: str, module: str, text: str) ->
     return str(folder)
 
 
+def test_a_damaged_package_is_installed_anew(clone, environ, tmp_path):
+    """What is there by its name, and cannot be imported, pip alone would leave so."""
+    (clone / "requirements.txt").unlink()
+    environ["PYTHONPATH"] = install(tmp_path, "", "", "prometheus_client", "")
+
+    line = told(run(sys.executable, "-B", clone / "push.py", **environ))
+
+    assert line.partition(" -m ")[2].startswith("pip install --force-reinstall certifi")
+
+
 def test_a_package_that_fails_in_the_middle_of_a_run(
     account, fleet, cloud, pushgateway, tmp_path
 ):

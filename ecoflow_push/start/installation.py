@@ -61,7 +61,7 @@ def fault_of(exc: Exception) -> "InstallationError | None":
     if not unfit and not is_theirs:
         return None
     text = f"the installation is not complete: {unfit or exc}"
-    return InstallationError(text, _cure())
+    return InstallationError(text, _cure(is_damaged=not unfit))
 
 
 def _is_ours(name: "str | None") -> bool:
@@ -100,8 +100,11 @@ def _numbers(version: str) -> "list[int]":
     return numbers
 
 
-def _cure() -> str:
-    """Return the way to what fits: beside push.py in a clone, else where we are."""
+def _cure(*, is_damaged: bool = False) -> str:
+    """Return the way to what fits: beside push.py in a clone, else where we are.
+
+    A package that `is_damaged` is there by its name: pip alone would leave it so.
+    """
     import shlex
 
     # Where push.py is; of an installed package where all packages are.
@@ -124,7 +127,8 @@ def _cure() -> str:
     if sys.version_info < FIRST:
         return f"use {base}" if base else "install one"
     needed = " ".join(shlex.quote(p + _bounds(*of)) for p, *of in PACKAGES)
-    return f"{shlex.quote(sys.executable)} -m pip install {needed}"
+    anew = "--force-reinstall " if is_damaged else ""
+    return f"{shlex.quote(sys.executable)} -m pip install {anew}{needed}"
 
 
 def _fitting_python() -> str:
