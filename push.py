@@ -117,7 +117,8 @@ def run(options: Options, settings: Settings, standing: Mapping[str, "Sink"]) ->
         if options.check:
             from ecoflow_push.run.check import create_check
 
-            return create_check(settings, state, folder, options.devices).run()
+            only, bare = options.devices, options.demo
+            return create_check(settings, state, folder, only, is_bare=bare).run()
         # With the lock in hand, not before: these imports are most of a run's cost.
         from ecoflow_push.run.worker import create_worker
 

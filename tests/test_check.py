@@ -470,3 +470,12 @@ def test_nobody_to_read_it(environ):
 
     assert done.returncode == 74
     assert done.stderr.splitlines() == ["stdout: cannot be written"]
+
+
+def test_the_demo_needs_no_sink():
+    """It would print, and so the check of it ends with 0."""
+    run = push({}, "--demo", "--check")
+
+    assert_decent(run)
+    assert run.status == 0
+    assert "wrong" not in run.stdout

@@ -233,14 +233,20 @@ def _probe(sink: Sink, deadline: Deadline, found: list[Finding]) -> None:
 
 
 def create_check(
-    settings: Settings, state: State, folder: str, only: Sequence[str]
+    settings: Settings,
+    state: State,
+    folder: str,
+    only: Sequence[str],
+    *,
+    is_bare: bool = False,
 ) -> Check:
     """Return the check of the settings; `only` narrows it to some serials.
 
+    `is_bare` says that a run does without a sink, as the demo, which then prints.
     Raises SettingsError for what cannot be built as they say.
     """
     missing = None
-    if not settings.has_sink:
+    if not (settings.has_sink or is_bare):
         text = "none is set, which a run does not do"
         missing = Finding("wrong", "sinks", text, how_to_set_a_sink())
     return Check(

@@ -33,5 +33,5 @@ def demo_environ(environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
             "STATE_DIR": state_dir,
             # It ends with the demo, and what waits in it would end unsaid.
             "SPOOL_MAX_BYTES": "0",
-            "no_proxy": f"{bypassed},127.0.0.1",
+            "no_proxy": ",".join(filter(None, (bypassed, "127.0.0.1"))),
         }
