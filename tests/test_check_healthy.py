@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ecoflow_push.config.environ import Reader
+from ecoflow_push.run.effective import effective
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SECRET_KEY
 from tests.check import INSTANCE, PASSWORD, assert_decent, check
@@ -188,6 +190,39 @@ def test_settings_are_shown_without_what_opens_anything(environ, world):
     assert shown["https_proxy"] == "//***@localhost:1"
     assert shown["ECOFLOW_DEVICE_SN"] == "R331…0001"
     assert "default  COLLECTING_INTERVAL: 10\ndefault  RUN_DEADLINE: 50\n" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PUSHGATEWAY_PASSWORD", "Hunter//twenty?seven"),
+        ("PUSHGATEWAY_PASSWORD", "Hunter://twenty-seven"),
+        ("PUSHGATEWAY_PASSWORD", "//[Hunter-twenty"),
+        ("REMOTE_WRITE_HEADERS", "X-Key: abcd//Hunter?twenty"),
+        ("PUSHGATEWAY_URL", "http://me:1/Hunter@localhost:9091"),
+        ("PUSHGATEWAY_URL", "http://me/Hunter@localhost:9091"),
+    ],
+)
+def test_a_secret_is_shown_in_no_part(name, value):
+    """Whatever in it looks like an address."""
+    reader = Reader({name: value})
+    for each in ("PUSHGATEWAY_PASSWORD", "REMOTE_WRITE_HEADERS"):
+        reader.secret(each)
+    reader.url("PUSHGATEWAY_URL")
+
+    (shown,) = effective(reader, {})
+
+    assert shown.text == "*** (environment)"
+
+
+def test_what_only_looks_like_an_address_is_shown():
+    """It is no reason to fail, either."""
+    reader = Reader({"NO_PROXY": "//[b"})
+    reader.proxies()
+
+    (shown,) = effective(reader, {})
+
+    assert shown.text == "//[b (environment)"
 
 
 def test_of_a_faulty_setting_the_place_is_shown_and_no_value(world):

@@ -25,6 +25,7 @@ NOT_OURS = frozenset(("HOME", "KUBERNETES_SERVICE_HOST", "XDG_STATE_HOME"))
 PERSONAL = frozenset(("ECOFLOW_DEVICE_NAME", "EXTRA_LABELS", "PUSH_INSTANCE"))
 PROXIES = ("http_proxy", "https_proxy")
 SERIALS = "ECOFLOW_DEVICE_SN"
+API_HOST = "ECOFLOW_API_HOST"
 #: Addresses of which even the path opens something.
 SECRET_PATHS = frozenset(("HEALTHCHECK_URL",))
 
@@ -58,14 +59,20 @@ def _shown(name: str, reader: Reader) -> str:
         return HIDDEN
     if name.lower() in PROXIES and "://" not in value:
         value = f"//{value}"
-    if "//" in value:
+    if name.lower() in PROXIES or name.endswith("_URL") or name == API_HOST:
         return _address(value, is_open=name not in SECRET_PATHS)
     return HIDDEN if name in reader.secrets else value
 
 
 def _address(value: str, *, is_open: bool) -> str:
     """Return an address without what opens something."""
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return HIDDEN
+    if "@" in parts.path:
+        # A slash in a password ends the host before its time.
+        return HIDDEN
     user, at, host = parts.netloc.rpartition("@")
     hidden = parts._replace(
         netloc=f"{HIDDEN * bool(user)}{at}{host}",
