@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Check", "create_check", "show_faults"]
 
 ECOFLOW_SHARE = 0.6
-LIST_CURE = "check ECOFLOW_DEVICE_SN"
-MOST_NAMED = 8
 #: Steps of the way to EcoFlow, which its sources have in common.
 SHARED_STEPS = ("DNS", "TLS", "DNS and TLS", "EcoFlow")
 
@@ -193,10 +191,6 @@ class Check:
             return Finding("unknown", "device", f"{device}, offline, not asked", cure)
         text = learnt.error.text if learnt.error else "not readable now"
         cure = learnt.error.cure if learnt.error else ""
-        listed = self.sources[0].listed
-        if listed and learnt.sn not in {device.sn for device in listed}:
-            known = ", ".join(short_sn(device.sn) for device in listed[:MOST_NAMED])
-            text, cure = f"not in this account's list ({known})", LIST_CURE
         text = f"{device}, not read by {read_by}: {text}"
         return Finding(
             "wrong" if self._matters(learnt) else "warning", "device", text, cure
