@@ -39,6 +39,7 @@ from tests.conftest import DELTA, OFFLINE, STREAM, World
 from tests.planted import closed_spool, laid, with_broker
 from tests.receiver import PATH, STALE
 from tests.support import ROOT, eventually, push
+from tests.test_serials import lists
 
 # -- in good health -----------------------------------------------------------------
 
@@ -238,12 +239,47 @@ def test_each_of_two_accounts_is_asked(environ, world):
     assert run.stdout.count("ok       DNS: ") == 1
 
 
+@pytest.mark.parametrize("way", ["list", "account", "fault"])
+def test_the_serial_is_doubted_where_a_run_doubts_it(way, environ, world):
+    """Not where another account lists the device, or where the request failed."""
+    world.cloud.fail(LIST, lists(DELTA.sn))
+    environ["ECOFLOW_DEVICE_SN"] = STREAM.sn
+    if way == "account":
+        asleep = SimulatedDevice(STREAM.sn, deaf_to=99)
+        world.cloud.devices[:] = [DELTA, asleep]
+        environ |= with_broker(world)
+        environ |= {"ECOFLOW_SOURCE": "auto", "MQTT_TIMEOUT": "1"}
+    if way == "fault":
+        world.cloud.fail("quota", faults.status(500))
+
+    run, ran = check(environ), push(environ)
+
+    assert_decent(run)
+    assert run.status == ran.status
+    for said in (run.stdout, ran.stderr):
+        assert ("not in this account's list" in said) == (way == "list")
+        assert ("check ECOFLOW_DEVICE_SN" in said) == (way == "list")
+
+
 REDIRECTED = {
     "EcoFlow": LIST,
     "pushgateway": "/metrics",
     "remote-write": PATH,
     "healthcheck": "/ping",
 }
+
+
+def test_a_redirect_of_the_monitor_does_not_tell_what_opens_it(environ, world):
+    """Wherever in the path it now stands."""
+    uuid = "0a1b2c3d-1111-2222-3333-444455556666"
+    world.faulty.fail("", faults.redirect(f"https://hc.example/v2/{uuid}/log"))
+    environ["HEALTHCHECK_URL"] = f"{world.faulty.url}/ping/{uuid}"
+
+    run, ran = check(environ), push(environ)
+
+    for said in (run.stdout, ran.stderr):
+        assert "a redirect to https://hc.example/v2/***/log, not followed" in said
+        assert uuid not in said
 
 
 @pytest.mark.parametrize("step", REDIRECTED)

@@ -21,6 +21,7 @@ from ecoflow_push.config.kinds import (
     is_serial,
     learn_pair,
     learn_parts,
+    learn_path,
     split_url,
 )
 from ecoflow_push.config.texts import Texts, is_quoted
@@ -134,7 +135,7 @@ class Reader(Texts):
         """Return an http(s) URL as it stands; whoever knows it may use it."""
         parts = self.url(name, query=True)
         if parts:
-            learn(parts.path)
+            learn_path(parts.path)
             self.secrets.add(name)
         return Secret(parts.geturl()) if parts else None
 

@@ -27,6 +27,7 @@ RESERVED_HEADERS = (
 # The service routes it by the caller's location.
 DEFAULT_API_HOST = "api.ecoflow.com"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+SHORTEST_TOKEN = 8
 # They name whose data it is; they open nothing.
 TENANT_HEADERS = ("x-scope-orgid", "thanos-tenant")
 
@@ -172,3 +173,12 @@ def learn_pair(user: str, password: str) -> None:
     """Mask what basic authentication sends: both, in one piece."""
     if user or password:
         learn(f"{user}:{password}")
+
+
+def learn_path(path: str) -> None:
+    """Mask a path that opens something: whole, and what in it is no plain word.
+
+    A redirect may put that behind another path.
+    """
+    pieces = [piece for piece in path.split("/") if len(piece) >= SHORTEST_TOKEN]
+    learn(path, *(each for each in pieces if not (each.isalpha() and each.islower())))
