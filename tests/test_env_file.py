@@ -123,6 +123,21 @@ def test_a_file_that_cannot_be_read(kind, tmp_path):
     assert f"{file}{words}" in run.stdout
 
 
+def test_a_proxy_has_two_spellings(tmp_path):
+    """The environment's own is stronger than the file's, whichever it is."""
+    file = tmp_path / "1"
+    file.write_text("http_proxy=1\nHTTPS_PROXY=1\nno_proxy=1\nNO_PROXY=1\n")
+
+    whole = over_files([str(file)], {"HTTP_PROXY": "2", "https_proxy": "2"})
+
+    assert whole == {
+        "HTTP_PROXY": "2",
+        "https_proxy": "2",
+        "no_proxy": "1",
+        "NO_PROXY": "1",
+    }
+
+
 def test_what_is_stronger(tmp_path):
     """The environment is over the files, a later file over an earlier one."""
     first, second = tmp_path / "1", tmp_path / "2"

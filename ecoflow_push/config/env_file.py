@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 OPTION = "--env-file"
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 
 
 class Environ(dict[str, str]):
@@ -34,12 +35,16 @@ class Environ(dict[str, str]):
     def lay(self, layer: Mapping[str, str]) -> dict[str, str]:
         """Lay a stronger source over what is there; what is empty says nothing.
 
-        It also decides between a value and its _FILE form. Returns what it said.
+        It also decides between a value and its _FILE form, or a proxy's two spellings.
+        Returns what it said.
         """
         said = {name: value for name, value in layer.items() if value.strip()}
         for name in said:
             bare = name.removesuffix("_FILE")
-            for form in {bare, f"{bare}_FILE"} - said.keys() | {name}:
+            forms = {bare, f"{bare}_FILE"}
+            if bare.lower() in PROXIES:
+                forms = {bare.lower(), bare.upper()}
+            for form in forms - said.keys() | {name}:
                 for each in (self, self.origins, self.exposed):
                     each.pop(form, None)
         self.update(said)
