@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ VARIABLES = (
     ),
 )
 CURE = "check that the job can write into the folder of TEXTFILE_PATH"
+KEPT_CURE = "remove the file of TEXTFILE_PATH, or run as its owner"
 NAME_CURE = "node_exporter reads no other file"
 
 
@@ -95,6 +97,10 @@ class TextfileSink(Sink):
             error = SinkError("textfile: not a regular file", "check TEXTFILE_PATH")
             yield wrong(self.name, error)
             return
+        if self._is_kept():
+            text = "textfile: another user's file, in a folder where each keeps its own"
+            yield wrong(self.name, SinkError(text, KEPT_CURE))
+            return
         # A run makes no folder: it would be one that no collector looks into.
         fault = try_folder(os.path.dirname(self._path) or ".", makes=False)
         if fault is None:
@@ -102,6 +108,16 @@ class TextfileSink(Sink):
             return
         cure = cure_of(fault, "TEXTFILE_PATH", CURE)
         yield wrong(self.name, SinkError(f"textfile: {fault.strerror}", cure))
+
+    def _is_kept(self) -> bool:
+        """Return whether the folder's sticky bit keeps the file from being replaced."""
+        user = os.geteuid()
+        try:
+            folder = os.stat(os.path.dirname(self._path) or ".")
+            owners = {0, folder.st_uid, os.lstat(self._path).st_uid}
+        except OSError:
+            return False
+        return bool(folder.st_mode & stat.S_ISVTX) and user not in owners
 
     def _written(self) -> SinkError | None:
         """Write the file, whole or not at all, and return why that failed."""
