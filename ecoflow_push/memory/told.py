@@ -57,6 +57,6 @@ class Told:
         return None, ""
 
     def _write(self, told_at: float, state: str) -> None:
-        content = f"{self._what} {told_at:.0f} {state}\n".encode()
+        content = f"{self._what} {told_at:.3f} {state}\n".encode()
         with contextlib.suppress(OSError):
             replace_file(self._path, content, 0o600, synced=False)
