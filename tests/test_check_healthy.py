@@ -10,7 +10,7 @@ import pytest
 from ecoflow_push.config.environ import Reader
 from ecoflow_push.run.effective import effective
 from ecoflow_push.simulator import faults
-from ecoflow_push.simulator.cloud import SECRET_KEY
+from ecoflow_push.simulator.cloud import SECRET_KEY, SimulatedDevice
 from tests.check import INSTANCE, PASSWORD, assert_decent, check
 from tests.conftest import DELTA, World
 from tests.planted import (
@@ -244,6 +244,18 @@ def test_of_a_faulty_setting_the_place_is_shown_and_no_value(world):
     assert f"set      RUN_DEADLINE: 20 ({file}:4)\n" in run.stdout
     for secret in ("key12345", "p/ss", "wo?rd", "0pen"):
         assert secret not in run.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-15"])
+@pytest.mark.parametrize("mode", ["--check", "--list-devices", "--dry-run"])
+def test_a_screen_that_has_not_every_letter(mode, encoding, environ, cloud):
+    """In an 8-bit locale what it lacks is a question mark, and no fault."""
+    cloud.devices[:] = [SimulatedDevice(DELTA.sn, DELTA.quotas, "Wohnzimmer \u2013 A")]
+
+    run = push({**environ, "PYTHONIOENCODING": encoding}, mode)
+
+    assert run.status == 0, run.stderr
+    assert ("R331?0001" if mode == "--check" else "Wohnzimmer ? A") in run.stdout
 
 
 def test_what_follows_from_the_surroundings_is_shown(environ, world):

@@ -82,7 +82,13 @@ def list_devices(worker: Worker) -> ExitStatus:
 def say(text: str) -> None:
     """Write to stdout, without secrets; raises SinkError when it is full or closed."""
     try:
-        sys.stdout.write(redact(text))
+        text = redact(text)
+        try:
+            sys.stdout.write(text)
+        except UnicodeEncodeError:
+            # An 8-bit locale has no … in a serial, say, nor all names.
+            encoding = sys.stdout.encoding
+            sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
         sys.stdout.flush()
     except (OSError, ValueError, AttributeError) as exc:  # None if closed at the start
         # What stays in the buffer would fail again, noisily, at the end.
