@@ -136,6 +136,24 @@ def test_what_is_written_is_written_whole(home, tmp_path):
     assert "it went on" not in typist.screen
 
 
+NO_FOLDER = """
+import sys, tempfile
+tempfile._candidate_tempdir_list = lambda: ["/dev/null/x"]
+import push
+sys.argv[1:] = ["--init"]
+push.entry()
+"""
+
+
+def test_without_room_for_temporary_files(home, tmp_path):
+    """A full disk is no bug of ours."""
+    script = tmp_path / "full.py"
+    script.write_text(NO_FOLDER)
+    with typing({**home, "PYTHONPATH": str(ROOT)}, program=script) as typist:
+        assert_left(typist, home, 74)
+    assert "let TMPDIR name a folder to write in" in typist.screen
+
+
 @pytest.mark.parametrize("stream", ["stdin", "stdout"])
 def test_without_a_terminal_it_is_64(stream, home):
     """Where nobody can be asked it says so in one line, and asks nothing."""

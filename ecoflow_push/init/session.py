@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from ecoflow_push import logs
 from ecoflow_push.config.env_file import over_files
-from ecoflow_push.errors import ExitStatus, Fault, SettingsError
+from ecoflow_push.errors import ExitStatus, Fault, SettingsError, SinkError
 from ecoflow_push.init import after, files
 from ecoflow_push.init.draft import Draft, names
 from ecoflow_push.init.questions import (
@@ -34,6 +34,7 @@ TEXTFILE = "TEXTFILE_PATH"
 # What a text becomes that is all secret.
 MASK = "***"
 NONE = "none"
+TEMPORARY_CURE = "make room on the disk, or let TMPDIR name a folder to write in"
 UNKNOWN = ("not one of the settings", "it is left out")
 ANEW = "Write it anew, without comments, and offer what it says?"
 AGAIN = "\nOnce more; Enter keeps what was said before.\n"
@@ -46,11 +47,21 @@ def start(paths: Sequence[str], environ: Mapping[str, str]) -> ExitStatus:
     """
     logs.configure("WARNING", environ.get("LOG_FORMAT", "").strip().lower())
     with Terminal() as terminal:
-        state_dir = tempfile.mkdtemp(prefix="ecoflow-push-init-")
-        terminal.undo.append(partial(shutil.rmtree, state_dir, ignore_errors=True))
+        with terminal.undisturbed():
+            state_dir = _make_folder()
+            terminal.undo.append(partial(shutil.rmtree, state_dir, ignore_errors=True))
         home = environ.get("HOME") or os.path.expanduser("~")
         session = Session(terminal, environ, Draft(home), Trials(state_dir))
         return session.run(*paths or [os.path.join(home, DEFAULT_FILE)])
+
+
+def _make_folder() -> str:
+    """Return a new folder for what is tried; raises SinkError if there can be none."""
+    try:
+        return tempfile.mkdtemp(prefix="ecoflow-push-init-")
+    except OSError as exc:
+        text = f"no folder for what is only tried: {exc.strerror}"
+        raise SinkError(text, TEMPORARY_CURE) from exc
 
 
 class Session:
