@@ -127,6 +127,11 @@ def test_what_kubernetes_sets_is_no_mistake(tmp_path):
         "PUSHGATEWAY_PORT_9091_TCP_ADDR": "10.0.0.1",
         "PROMETHEUS_SERVICE_HOST": "10.0.0.2",
         "PROMETHEUS_PORT": "tcp://10.0.0.2:9090",
+        "PUSHGATEWAY_SERVICE_SERVICE_HOST": "10.0.0.3",
+        "PUSHGATEWAY_SERVICE_SERVICE_PORT": "9091",
+        "PUSHGATEWAY_SERVICE_PORT_9091_TCP_PORT": "9091",
+        "ECOFLOW_PORTAL_SERVICE_HOST": "10.0.0.4",
+        "ECOFLOW_PORTAL_PORT": "tcp://10.0.0.4:80",
     }
 
     run = push({**BASE, "STATE_DIR": str(tmp_path), **links})

@@ -109,5 +109,9 @@ def _known() -> list[str]:
 
 def _is_link(name: str, environ: Mapping[str, str]) -> bool:
     """Return whether Kubernetes put it there, for a service that is called so."""
-    services = (name.partition(mark)[0] for mark in ("_SERVICE_", "_PORT"))
-    return any(f"{service}_SERVICE_HOST" in environ for service in services)
+    # A service itself may be called pushgateway-service.
+    return any(
+        name.startswith(("_SERVICE_", "_PORT"), end)
+        and f"{name[:end]}_SERVICE_HOST" in environ
+        for end in range(len(name))
+    )
