@@ -23,6 +23,7 @@ from ecoflow_push.simulator.cloud import (
     SimulatedDevice,
 )
 from ecoflow_push.simulator.devices import SimulatedDevices
+from ecoflow_push.simulator.server import Answer, Handler
 from tests.broker import BROKER_PASSWORD, BROKER_USER, mosquitto
 from tests.check import (
     DRIVER,
@@ -280,6 +281,26 @@ def test_a_redirect_of_the_monitor_does_not_tell_what_opens_it(environ, world):
     for said in (run.stdout, ran.stderr):
         assert "a redirect to https://hc.example/v2/***/log, not followed" in said
         assert uuid not in said
+
+
+@pytest.mark.parametrize("instance", [INSTANCE, f"{INSTANCE}.example.com"])
+@pytest.mark.parametrize("status", [301, 404])
+def test_a_path_is_told_without_this_host_s_name(status, instance, environ, world):
+    """As who redirects to https does, and who quotes what it does not know."""
+
+    def quote(handler: Handler) -> None:
+        path = handler.current.path
+        place = f"https://gw.example{path}"
+        handler.send(Answer(status, path.encode(), (("Location", place),)))
+
+    world.faulty.fail("/metrics", quote)
+    environ |= {"PUSHGATEWAY_URL": world.faulty.url, "PUSH_INSTANCE": instance}
+
+    run = check(environ)
+
+    assert_decent(run)
+    assert "/metrics/job/ecoflow_check/instance/..." in run.stdout
+    assert "base64" not in run.stdout
 
 
 @pytest.mark.parametrize("step", REDIRECTED)

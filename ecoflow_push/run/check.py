@@ -102,7 +102,13 @@ class Check:
         known = {*self._outcome.named, *self._outcome.learnt}
         for sn in sorted(known, key=len, reverse=True):
             text = text.replace(sn, short_sn(sn))
-        # A server that quotes our series quotes this host's name with them.
+        # A server that quotes our series quotes this host's name with them; so does one
+        # that quotes our path, or redirects it.
+        if "/instance" in text:
+            from ecoflow_push.sinks.groups import path_of
+
+            whole = path_of({"instance": self._labels.instance})
+            text = text.replace(whole.removeprefix("/metrics"), "/instance/...")
         return text.replace(f'"{self._labels.instance}"', '"..."')
 
     def _settings(self) -> Iterator[Finding]:
