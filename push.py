@@ -76,7 +76,7 @@ def begin(
         environ = stack.enter_context(demo_environ(options.whole(environ)))
     try:
         settings = read(options, environ)
-        if options.every is None:
+        if options.every is None or options.check:
             return run(options, settings, {})
     except SettingsError as exc:
         if not options.check:

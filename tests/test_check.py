@@ -39,7 +39,7 @@ from tests.check import (
 from tests.conftest import DELTA, OFFLINE, STREAM, World
 from tests.planted import closed_spool, laid, with_broker
 from tests.receiver import PATH, STALE
-from tests.support import ROOT, eventually, push
+from tests.support import ROOT, eventually, free_port, push
 from tests.test_serials import lists
 
 # -- in good health -----------------------------------------------------------------
@@ -536,3 +536,24 @@ def test_the_demo_needs_no_sink():
     assert_decent(run)
     assert run.status == 0
     assert "wrong" not in run.stdout
+
+
+def test_an_exporter_is_checked_as_it_is_run(environ, pushgateway):
+    """With --every its port is a sink, as it is for a run."""
+    del environ["PUSHGATEWAY_URL"]
+    port = free_port()
+
+    run = push({**environ, "EXPORTER_PORT": str(port)}, "--check", "--every", "60")
+
+    assert_decent(run)
+    assert run.status == 0
+    assert f"ok       exporter: listens on port {port}\n" in run.stdout
+
+
+def test_what_kubernetes_says_of_a_service_is_no_port(environ):
+    """A Service that is called exporter sets a variable that is no setting then."""
+    link = {"EXPORTER_PORT": "tcp://10.0.0.1:9100", "EXPORTER_SERVICE_HOST": "10.0.0.1"}
+
+    run = push({**environ, **link})
+
+    assert (run.status, "EXPORTER" in run.stderr) == (0, False)

@@ -46,6 +46,7 @@ from tests.support import (
     free_port,
     gateway,
     prometheus,
+    push,
     stop_listening,
 )
 from tests.typist import (
@@ -579,6 +580,24 @@ def test_what_the_environment_says_is_offered(home, cloud, pushgateway):
         finish(typist)
 
     assert as_cron(home, settings_file(home)).status == 0
+
+
+def test_of_two_accounts_in_the_environment_one_is_chosen(home, cloud, pushgateway):
+    """A run from that environment, with the file, knows which one was meant."""
+    environ = {**home, **cloud.environ(), **cloud.account_environ()}
+    with typing({**environ, "PUSHGATEWAY_URL": pushgateway.url}) as typist:
+        typist.answer(NUMBER)
+        for prompt, _ in KEYS[1:]:
+            typist.answer(prompt.replace(": ", " [as before]: "))
+        typist.answer(NUMBER)
+        typist.answer(f"Its address [{pushgateway.url}]: ")
+        typist.answer(NUMBER)
+        typist.answer(ELSEWHERE)
+        typist.answer(IN_FILES)
+        finish(typist)
+
+    run = push(environ, "--env-file", str(settings_file(home)))
+    assert (run.status, "1 ok" in run.stderr) == (0, True)
 
 
 def test_a_secret_of_another_installation_is_kept(home, pushgateway):

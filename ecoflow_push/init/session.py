@@ -209,8 +209,13 @@ class Session:
         for question in READING[name].questions:
             self._ask(question)
         say("\n")
-        tried = draft.without([other for other in READING if other != name], "api")
+        others = [other for other in READING if other != name]
+        tried = draft.without(others, "api")
         tried.drop(["ECOFLOW_SOURCE"])
+        asked = (question for other in others for question in READING[other].questions)
+        if any(self._environ.get(question.name) for question in asked):
+            # A run from this environment would find both, and not know which is meant.
+            tried.put("ECOFLOW_SOURCE", name)
         status = self._trials.read(tried, name)
         if status is None and (host := self._trials.known_at):
             say(f"\nFrom now on {HOST}={host} is used.\n\n")

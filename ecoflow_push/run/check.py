@@ -22,7 +22,7 @@ from ecoflow_push.run.outcome import Learnt
 from ecoflow_push.run.say import show, show_faults, show_head, show_status
 from ecoflow_push.run.updates import create_updates
 from ecoflow_push.run.worker import Worker, clock_offset
-from ecoflow_push.sinks import create_sinks
+from ecoflow_push.sinks import create_sinks, create_standing
 from ecoflow_push.sinks.base import late
 from ecoflow_push.sinks.clock import MOST_OFFSET_SECONDS
 from ecoflow_push.sinks.trial import wrong
@@ -251,7 +251,7 @@ def create_check(
         missing = Finding("wrong", "sinks", text, how_to_set_a_sink())
     return Check(
         [create_client(settings, name, state, folder) for name in settings.sources],
-        create_sinks(settings, state, folder, {}),
+        create_sinks(settings, state, folder, create_standing(settings)),
         create_updates(settings, state, only),
         state,
         labels=create_labels(settings),

@@ -61,7 +61,8 @@ def _shown(name: str, reader: Reader) -> str:
         value = f"//{value}"
     if name.lower() in PROXIES or name.endswith("_URL") or name == API_HOST:
         return _address(value, is_open=name not in SECRET_PATHS)
-    return HIDDEN if name in reader.secrets else value
+    # Somebody may have put an address with a password into NO_PROXY, say.
+    return HIDDEN if name in reader.secrets or "@" in value else value
 
 
 def _address(value: str, *, is_open: bool) -> str:

@@ -37,7 +37,13 @@ RUN = ""
 
 
 def read(reader: Reader) -> int | None:
-    """Return the port of the settings, None if there is none."""
+    """Return the port of the settings, None if there is none.
+
+    What Kubernetes says of a service that is called exporter is none.
+    """
+    value = reader.raw("EXPORTER_PORT") or ""
+    if value.startswith("tcp://") and reader.raw("EXPORTER_SERVICE_HOST"):
+        return None
     return reader.count("EXPORTER_PORT", None, 1, 65535)
 
 
@@ -141,8 +147,8 @@ class ExporterSink(Sink, Collector):
         self._serve(RUN, registry, 0.0)
 
     def probe(self, deadline: Deadline) -> Iterator[Finding]:  # noqa: ARG002
-        """Find nothing: it listens, or it would not be there."""
-        return iter(())
+        """Say where it listens, as it does from the beginning."""
+        yield Finding("ok", "exporter", f"listens on port {self.port}")
 
     def abandon(self) -> None:
         """Serve nothing of a run that ended before it could say so itself."""

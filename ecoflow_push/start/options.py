@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 WANTED = {
     "--env-file": "it takes a file; ",
     "--every": (
-        "it takes 1 or more seconds, or 90s, 1m, 1h, and does not go with --dry-run, "
-        "--list-devices or --check; "
+        "it takes 1 or more seconds, or 90s, 1m, 1h, and does not go with --dry-run "
+        "or --list-devices; "
     ),
     "--init": "it goes with one --env-file and nothing else; ",
     "--device": "it takes a serial number; ",
@@ -144,7 +144,8 @@ def parse_args(argv: Sequence[str]) -> Options:
         unknown = [exc.argument_name or ""]
     wrong = [argument.partition("=")[0] for argument in unknown]
     wrong += ["--device" for sn in options.devices if not is_serial(sn)]
-    wrong += ["--every"] if options.every is not None and options.looks else []
+    shows = options.dry_run or options.list_devices
+    wrong += ["--every"] if options.every is not None and shows else []
     wrong += ["--init"] if options.init and not options.asks else []
     if wrong:
         name = wrong[0] if wrong[0].startswith("--") else "an argument"
