@@ -60,6 +60,7 @@ from tests.typist import (
     SECRET,
     TO_GATEWAY,
     WRONG,
+    Typist,
     as_cron,
     by_gateway,
     finish,
@@ -564,20 +565,24 @@ def test_a_file_that_is_there_is_changed(home, pushgateway):
     assert as_cron(home, target).status == 0
 
 
+def take_what_is_offered(typist: Typist, gateway_url: str) -> None:
+    """Press Enter, from the keys to the end."""
+    for prompt, _ in KEYS[1:]:
+        typist.answer(prompt.replace(": ", " [as before]: "))
+    typist.answer(NUMBER)
+    typist.answer(f"Its address [{gateway_url}]: ")
+    for prompt in (NUMBER, ELSEWHERE, IN_FILES):
+        typist.answer(prompt)
+    finish(typist)
+
+
 def test_what_the_environment_says_is_offered(home, cloud, pushgateway):
     """It is named, its secrets are not; Enter takes it, and a run needs it no more."""
     environ = {**home, **cloud.environ(), "PUSHGATEWAY_URL": pushgateway.url}
     with typing(environ) as typist:
         came = typist.answer(NUMBER)
         assert "environment: ECOFLOW_ACCESS_KEY, ECOFLOW_SECRET_KEY, ECOFLOW_" in came
-        for prompt, _ in KEYS[1:]:
-            typist.answer(prompt.replace(": ", " [as before]: "))
-        typist.answer(NUMBER)
-        typist.answer(f"Its address [{pushgateway.url}]: ")
-        typist.answer(NUMBER)
-        typist.answer(ELSEWHERE)
-        typist.answer(IN_FILES)
-        finish(typist)
+        take_what_is_offered(typist, pushgateway.url)
 
     assert as_cron(home, settings_file(home)).status == 0
 
@@ -587,14 +592,7 @@ def test_of_two_accounts_in_the_environment_one_is_chosen(home, cloud, pushgatew
     environ = {**home, **cloud.environ(), **cloud.account_environ()}
     with typing({**environ, "PUSHGATEWAY_URL": pushgateway.url}) as typist:
         typist.answer(NUMBER)
-        for prompt, _ in KEYS[1:]:
-            typist.answer(prompt.replace(": ", " [as before]: "))
-        typist.answer(NUMBER)
-        typist.answer(f"Its address [{pushgateway.url}]: ")
-        typist.answer(NUMBER)
-        typist.answer(ELSEWHERE)
-        typist.answer(IN_FILES)
-        finish(typist)
+        take_what_is_offered(typist, pushgateway.url)
 
     run = push(environ, "--env-file", str(settings_file(home)))
     assert (run.status, "1 ok" in run.stderr) == (0, True)
