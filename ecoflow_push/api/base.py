@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from ecoflow_push.api.models import DeviceInfo, Snapshot
 from ecoflow_push.errors import DeviceOffline, DeviceRefused, EcoflowApiException
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 State = Literal["ok", "offline", "refused", "failed"]
 
 
-class Reading(NamedTuple):
+class Reading:
     """What a source learnt of one device: a snapshot, or why there is none.
 
     Neither is there of a device that the list calls offline. `source` is the source's
@@ -28,11 +28,27 @@ class Reading(NamedTuple):
     `asked` for: what ended all reading, be it a refusal, is none.
     """
 
-    device: DeviceInfo
-    source: str
-    snapshot: Snapshot | None = None
-    error: EcoflowApiException | None = None
-    asked: bool = True
+    __slots__ = ("asked", "device", "error", "snapshot", "source")
+
+    def __init__(
+        self,
+        device: DeviceInfo,
+        source: str,
+        snapshot: Snapshot | None = None,
+        error: EcoflowApiException | None = None,
+        *,
+        asked: bool = True,
+    ) -> None:
+        self.device = device
+        self.source = source
+        self.snapshot = snapshot
+        self.error = error
+        self.asked = asked
+
+    def of(self, device: DeviceInfo) -> Reading:
+        """Return the same of a device of which more is known."""
+        said = self.snapshot, self.error
+        return Reading(device, self.source, *said, asked=self.asked)
 
     @property
     def is_unread(self) -> bool:

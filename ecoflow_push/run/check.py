@@ -102,14 +102,7 @@ class Check:
         known = {*self._outcome.named, *self._outcome.learnt}
         for sn in sorted(known, key=len, reverse=True):
             text = text.replace(sn, short_sn(sn))
-        # A server that quotes our series quotes this host's name with them; so does one
-        # that quotes our path, or redirects it.
-        if "/instance" in text:
-            from ecoflow_push.sinks.groups import path_of
-
-            whole = path_of({"instance": self._labels.instance})
-            text = text.replace(whole.removeprefix("/metrics"), "/instance/...")
-        return text.replace(f'"{self._labels.instance}"', '"..."')
+        return _unnamed(text, self._labels.instance)
 
     def _settings(self) -> Iterator[Finding]:
         ways = " and ".join(source.title for source in self.sources)
@@ -226,6 +219,20 @@ class Check:
             sink.delivery.errors += errors
             sink.delivery.delivered += not errors
             yield from found
+
+
+def _unnamed(text: str, instance: str) -> str:
+    """Return a text without this host's name.
+
+    A server that quotes our series quotes it with them; so does one that quotes our
+    path, or redirects it.
+    """
+    if "/instance" in text:
+        from ecoflow_push.sinks.groups import path_of
+
+        whole = path_of({"instance": instance})
+        text = text.replace(whole.removeprefix("/metrics"), "/instance/...")
+    return text.replace(f'"{instance}"', '"..."')
 
 
 def _probe(sink: Sink, deadline: Deadline, found: list[Finding]) -> None:

@@ -145,7 +145,7 @@ def _read_more(
             earlier = asked.pop(named)
             _note(earlier, reading, lacking)
             if named not in lacking:
-                yield reading._replace(device=_merged(earlier, reading))
+                yield reading.of(_merged(earlier, reading))
     except EcoflowApiException as exc:
         for earlier in asked.values():
             unread = Reading(earlier.device, source.name, error=exc, asked=False)
@@ -157,7 +157,7 @@ def _note(earlier: Reading, later: Reading, lacking: dict[str, Reading]) -> None
     if later.state == "failed" and earlier.state != "refused":
         return
     if _lacks(later) or later.state == "failed":
-        lacking[earlier.device.sn] = later._replace(device=_merged(earlier, later))
+        lacking[earlier.device.sn] = later.of(_merged(earlier, later))
     else:
         del lacking[earlier.device.sn]
 
