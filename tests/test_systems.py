@@ -35,101 +35,114 @@ METER = "BK21ZFAKE0000057"
 CLASSIC = "P322ZFAKE0000058"
 PANEL = "HR61ZFAKE0000059"
 PRO = "HR51ZFAKE0000060"
-# What the devices tell the time of is of now.
-MINUTE = int(time.time()) - 120
 FIT = "HC31ZFAKE0000061"
 
-ANSWERS: dict[str, list[tuple[tuple[int, int], Mapping[int, object]]]] = {
-    STREAM: [
-        (
-            SYSTEM,
-            {
-                11: {1: 612, 2: 90, 3: 1500, 4: 798, 5: 61, 6: 712},
-                12: {1: 261, 2: 444, 5: 45},
-                15: {1: 3, 3: -45.5},
-                18: {1: 3},
-                33: {6: 61.25},
-                50: {1: {1: STREAM, 3: 750.5, 4: 399.5, 7: 351.0, 9: 500.5, 11: 250.0}},
-            },
-        )
-    ],
-    OCEAN_2: [
-        (
-            SYSTEM,
-            {
-                7: {1: 999.0, 2: 999.0, 3: 999.0, 4: 999.0},
-                65: {4: 999.0, 7: 5000.0, 15: 7200.0, 17: 48.5, 20: 812.0},
-                87: {1: 930.0, 2: 118.0, 3: 0.0, 4: -812.0},
-            },
-        ),
-        (MODULE, {5: {1: -399.0, 9: 16.0, 10: -25.0, 15: 2, 37: MINUTE + 60}}),
-        (
-            MODULE,
-            {
-                5: {1: -406.0, 3: 97, 9: 16.25, 10: -25.0, 15: 2, 17: 31, 30: 29.5}
-                | {37: MINUTE + 120, 38: 48.25, 39: 98.5, 54: 3600.0}
-            },
-        ),
-        (MODULE, {5: {1: -390.0, 9: 15.5, 10: -24.0, 15: 2, 37: MINUTE}}),
-    ],
-    PAIR: [
-        (
-            PARALLEL,
-            {
-                1: {1: 812.0, 2: 200.0, 4: -612.0, 5: 44},
-            },
-        ),
-        (PARALLEL, {1: {1: 400.0, 2: 94.0, 4: -306.0, 5: 45, 6: PAIR}}),
-        (PARALLEL, {1: {1: 412.0, 2: 106.0, 4: -306.0, 5: 43, 10: SECOND}}),
-    ],
-    WALLBOX: [
-        (
-            (2, 33),
-            {
-                1: 3,
-                8: {2: 51200, 4: 3611.5, 7: 231.25, 8: 0.0, 9: 0.0, 10: 15.5},
-                17: 160,
-                42: 1200,
-                43: 50000,
-                44: 51200,
-                101: 2,
-            },
-        )
-    ],
-    TRACKER: [((32, 1), {3: 1, 4: 18000, 9: 40, 10: 2**32 - 1, 11: 42, 14: 88})],
-    METER: [
-        (
-            DISPLAY,
-            {515: -85.5, 773: {1: 900.0, 2: 800.0, 3: 700.0, 4: 3000.0, 6: 600.0}},
-        )
-    ],
-    CLASSIC: [(DISPLAY, {3: 12.0, 4: 30.0, 262: 71.0})],
-    PANEL: [
-        (
-            DISPLAY,
-            {262: 80.0, 515: 250.0, 516: 1250.0, 517: 3000.0, 518: 2000.0}
-            | {1015: {1: 120.5}, 1016: {2: -90.0, 3: 0.75}},
-        )
-    ],
-    PRO: [
-        (DISPLAY, {262: 57.0, 515: -100.0, 516: 4321.0, 517: 2600.0}),
-        ((32, 177), {3: "HR52ZFAKE0000062", 5: 1, 11: 56.5, 44: 30000.0}),
-    ],
-    FIT: [
-        (
-            MINUTES,
-            {
-                1: {1: 640.0, 3: -300.0, 4: 1500.0, 5: MINUTE, 7: 40, 8: -1160.0},
-            },
-        ),
-        (
-            MINUTES,
-            {
-                1: {1: -555.5, 5: MINUTE + 60, 7: 39, 8: -555.5},
-            },
-        ),
-    ],
-}
+
+def answers() -> dict[str, list[tuple[tuple[int, int], Mapping[int, object]]]]:
+    """Return what the devices say; of what they tell the time, it is of now."""
+    minute = int(time.time()) - 120
+    return {
+        STREAM: [
+            (
+                SYSTEM,
+                {
+                    11: {1: 612, 2: 90, 3: 1500, 4: 798, 5: 61, 6: 712},
+                    12: {1: 261, 2: 444, 5: 45},
+                    15: {1: 3, 3: -45.5},
+                    18: {1: 3},
+                    33: {6: 61.25},
+                    50: {
+                        1: {
+                            1: STREAM,
+                            3: 750.5,
+                            4: 399.5,
+                            7: 351.0,
+                            9: 500.5,
+                            11: 250.0,
+                        }
+                    },
+                },
+            )
+        ],
+        OCEAN_2: [
+            (
+                SYSTEM,
+                {
+                    7: {1: 999.0, 2: 999.0, 3: 999.0, 4: 999.0},
+                    65: {4: 999.0, 7: 5000.0, 15: 7200.0, 17: 48.5, 20: 812.0},
+                    87: {1: 930.0, 2: 118.0, 3: 0.0, 4: -812.0},
+                },
+            ),
+            (MODULE, {5: {1: -399.0, 9: 16.0, 10: -25.0, 15: 2, 37: minute + 60}}),
+            (
+                MODULE,
+                {
+                    5: {1: -406.0, 3: 97, 9: 16.25, 10: -25.0, 15: 2, 17: 31, 30: 29.5}
+                    | {37: minute + 120, 38: 48.25, 39: 98.5, 54: 3600.0}
+                },
+            ),
+            (MODULE, {5: {1: -390.0, 9: 15.5, 10: -24.0, 15: 2, 37: minute}}),
+        ],
+        PAIR: [
+            (
+                PARALLEL,
+                {
+                    1: {1: 812.0, 2: 200.0, 4: -612.0, 5: 44},
+                },
+            ),
+            (PARALLEL, {1: {1: 400.0, 2: 94.0, 4: -306.0, 5: 45, 6: PAIR}}),
+            (PARALLEL, {1: {1: 412.0, 2: 106.0, 4: -306.0, 5: 43, 10: SECOND}}),
+        ],
+        WALLBOX: [
+            (
+                (2, 33),
+                {
+                    1: 3,
+                    8: {2: 51200, 4: 3611.5, 7: 231.25, 8: 0.0, 9: 0.0, 10: 15.5},
+                    17: 160,
+                    42: 1200,
+                    43: 50000,
+                    44: 51200,
+                    101: 2,
+                },
+            )
+        ],
+        TRACKER: [((32, 1), {3: 1, 4: 18000, 9: 40, 10: 2**32 - 1, 11: 42, 14: 88})],
+        METER: [
+            (
+                DISPLAY,
+                {515: -85.5, 773: {1: 900.0, 2: 800.0, 3: 700.0, 4: 3000.0, 6: 600.0}},
+            )
+        ],
+        CLASSIC: [(DISPLAY, {3: 12.0, 4: 30.0, 262: 71.0})],
+        PANEL: [
+            (
+                DISPLAY,
+                {262: 80.0, 515: 250.0, 516: 1250.0, 517: 3000.0, 518: 2000.0}
+                | {1015: {1: 120.5}, 1016: {2: -90.0, 3: 0.75}},
+            )
+        ],
+        PRO: [
+            (DISPLAY, {262: 57.0, 515: -100.0, 516: 4321.0, 517: 2600.0}),
+            ((32, 177), {3: "HR52ZFAKE0000062", 5: 1, 11: 56.5, 44: 30000.0}),
+        ],
+        FIT: [
+            (
+                MINUTES,
+                {
+                    1: {1: 640.0, 3: -300.0, 4: 1500.0, 5: minute, 7: 40, 8: -1160.0},
+                },
+            ),
+            (
+                MINUTES,
+                {
+                    1: {1: -555.5, 5: minute + 60, 7: 39, 8: -555.5},
+                },
+            ),
+        ],
+    }
+
+
 SAID = {
     STREAM: {
         "battery_charge_ratio": 0.61,
@@ -215,7 +228,7 @@ PRODUCTS = {
 
 
 def answer(sn: str, seq: int = 1) -> bytes:
-    return b"".join(header(pair, content, seq=seq) for pair, content in ANSWERS[sn])
+    return b"".join(header(pair, content, seq=seq) for pair, content in answers()[sn])
 
 
 def normalized_of(series: Series) -> dict[str, float]:
@@ -236,9 +249,7 @@ def test_what_public_tables_tell_reaches_the_gateway(
     account, fleet, cloud, pushgateway
 ):
     """Each answer, through a broker, becomes these values under this name, no other."""
-    cloud.devices[:] = [
-        SimulatedDevice(sn, frame=partial(answer, sn)) for sn in ANSWERS
-    ]
+    cloud.devices[:] = [SimulatedDevice(sn, frame=partial(answer, sn)) for sn in SAID]
 
     assert_decent(push({**account, "METRICS_SET": "normalized"}), 0)
 
@@ -289,7 +300,7 @@ def read_bytes(sn: str, payload: bytes) -> dict[str, float]:
 @pytest.mark.parametrize("group", [11, 12, 15, 33, 50])
 def test_a_group_that_is_not_there_says_nothing(group):
     """Without a group of 254/39 there is no value that only it holds, and no zero."""
-    ((_, whole),) = ANSWERS[STREAM]
+    ((_, whole),) = answers()[STREAM]
     rest = {number: what for number, what in whole.items() if number != group}
 
     got = read(STREAM, (SYSTEM, rest))
@@ -333,7 +344,7 @@ def test_of_linked_units_one_speaks_for_the_system():
     """Of two units that report one system only the first by serial gives its values."""
     second = "ES21ZFAKE0000099"
     units = {54: {1: {1: second, 2: 40}}}
-    ((_, own),) = ANSWERS[STREAM]
+    ((_, own),) = answers()[STREAM]
     # Two items of one list: the field twice.
     both = fields({54: _item({1: second, 2: 40}) + _item({1: STREAM, 2: 61})})
 
@@ -368,8 +379,9 @@ def test_an_earlier_flow_stands_in_for_what_is_missing(missing):
 
 def test_of_minutes_past_the_newest_counts_whole():
     """The newest item of 96/34 counts, wherever it stands, and nothing of others."""
-    old = {1: 500.0, 3: 900.0, 4: 400.0, 5: MINUTE, 7: 50, 8: 450.0, 9: 450.0}
-    new = {1: 300.0, 2: 300.0, 5: MINUTE + 60}
+    minute = int(time.time()) - 120
+    old = {1: 500.0, 3: 900.0, 4: 400.0, 5: minute, 7: 50, 8: 450.0, 9: 450.0}
+    new = {1: 300.0, 2: 300.0, 5: minute + 60}
 
     for items in ([new, old], [old, new]):
         content = b"".join(_item(item) for item in items)
@@ -382,7 +394,7 @@ def test_of_minutes_past_the_newest_counts_whole():
             "solar_input_power_watts": 0,
             "battery_power_watts": 0,
         }
-        assert frame.quotas["minute.timestamp"] == MINUTE + 60
+        assert frame.quotas["minute.timestamp"] == minute + 60
         assert not {"minute.pv1Pwr", "minute.bpSoc"} & {*frame.quotas}
 
 
@@ -390,7 +402,7 @@ def test_this_moment_comes_before_the_minute_past():
     """What 96/33 says of a power counts, the last minute only for the others."""
     got = read(
         PAIR,
-        (MINUTES, {1: {1: 300.0, 2: 300.0, 5: MINUTE + 60}}),
+        (MINUTES, {1: {1: 300.0, 2: 300.0, 5: int(time.time()) - 60}}),
         ((96, 33), {1: 410.0, 2: -90.0}),
     )
 
@@ -452,7 +464,7 @@ def test_a_serial_that_is_not_known_gets_no_message_of_another_product(sn):
 @pytest.mark.parametrize("sn", [STREAM, OCEAN_2, PAIR, PANEL, FIT])
 def test_what_comes_in_goes_out(sn):
     """Sun and grid are home and battery, within 2 %, where all four are there."""
-    got = read(sn, *ANSWERS[sn])
+    got = read(sn, *answers()[sn])
 
     assert got["solar_input_power_watts"] + got["grid_power_watts"] == pytest.approx(
         got["home_power_watts"] + got["battery_power_watts"], rel=0.02
