@@ -557,3 +557,25 @@ def test_what_kubernetes_says_of_a_service_is_no_port(environ):
     run = push({**environ, **link})
 
     assert (run.status, "EXPORTER" in run.stderr) == (0, False)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_a_text_file_that_is_kept_by_the_sticky_bit(mode, environ, tmp_path):
+    """The trial of its folder goes well, and another user's run cannot replace it."""
+    folder = tmp_path / "collected"
+    folder.mkdir()
+    folder.chmod(mode)
+    theirs = folder / "ecoflow.prom"
+    theirs.touch()
+    del environ["PUSHGATEWAY_URL"]
+    environ["TEXTFILE_PATH"] = str(theirs)
+    somebody = [("another_user", "65534")]
+
+    run = check(environ, hardships=somebody)
+
+    assert_decent(run)
+    assert run.status == (74 if mode & 0o1000 else 0)
+    cure = "remove the file of TEXTFILE_PATH, or run as its owner"
+    assert (cure in run.stdout) == bool(mode & 0o1000)
+    theirs.unlink()
+    assert check(environ, hardships=somebody).status == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
 import weakref
@@ -21,7 +20,6 @@ from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import Answer, Handler, RecordingServer
 from ecoflow_push.sinks import create_sinks, create_standing
-from ecoflow_push.sinks.textfile import TextfileSink
 from tests.plugs import EVERY_SINK, EVERY_SOURCE
 from tests.receiver import Receiver
 from tests.sinks import (
@@ -581,25 +579,3 @@ def test_a_disk_that_hangs_is_given_up(file):
     (error,) = sink.delivery.errors
     assert "did not answer in time" in error.text
     assert sink.delivery.delivered == 0
-
-
-@pytest.mark.parametrize("mode", [0o777, 0o1777])
-def test_a_text_file_that_is_kept_by_the_sticky_bit(mode, tmp_path, monkeypatch):
-    """The trial of its folder goes well, and a run could not replace it."""
-    folder = tmp_path / "collected"
-    folder.mkdir()
-    folder.chmod(mode)
-    sink = TextfileSink(str(folder / "ecoflow.prom"))
-    monkeypatch.setattr(os, "geteuid", lambda: 4242)
-    assert [each.mark for each in sink.probe(Deadline(5))] == ["ok"]
-    (folder / "ecoflow.prom").touch()
-
-    (found,) = sink.probe(Deadline(5))
-
-    if mode & 0o1000:
-        assert found.mark == "wrong"
-        assert found.cure.startswith("remove the file of TEXTFILE_PATH")
-        monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid)
-        (found,) = sink.probe(Deadline(5))
-    assert found.mark == "ok"
-    assert [each.name for each in folder.iterdir()] == ["ecoflow.prom"]
