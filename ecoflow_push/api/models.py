@@ -33,7 +33,8 @@ class Snapshot(NamedTuple):
 
     Empty `quotas` are an answer too: EcoFlow has no telemetry of this device. `online`
     is the answer's own word, None where it has none. `unread` are the messages of which
-    nothing could be read, and how often each came (docs/metrics.md).
+    nothing could be read, and how often each came (docs/metrics.md). `too_many` values
+    were left out; what is there takes at most `weight` bytes of memory.
     """
 
     sn: str
@@ -41,6 +42,8 @@ class Snapshot(NamedTuple):
     collected_at: float
     online: bool | None = None
     unread: Sequence[tuple[str, int]] = ()
+    too_many: int = 0
+    weight: int = 0
 
 
 def clean_text(value: object) -> str:
