@@ -16,8 +16,7 @@ from ecoflow_push.net.explain import explain
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from paho.mqtt.client import Client
-
+    from ecoflow_push.api.bounded import BoundedClient
     from ecoflow_push.memory.login import Certification
     from ecoflow_push.net.trust import Trust
 
@@ -28,9 +27,12 @@ CONNECT_SECONDS = 10.0
 SUBSCRIBE_SECONDS = 5.0
 KEEPALIVE_SECONDS = 60
 QOS = 1
+# What one step takes in.
+STEP_BYTES = 1 << 17
 # CONNACK: 4 bad user name or password, 5 not authorised; 134 and 135 as MQTT 5 and
 # paho's second callback interface call them (protocol/mqtt.md#connection).
 REFUSAL_CODES = frozenset((4, 5, 134, 135))
+FLOOD_CURE = "look for another broker or a proxy that answers instead"
 CLIENT_ID_CURE = "give each job a PUSH_INSTANCE of its own"
 
 
@@ -39,7 +41,7 @@ class Broker:
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
-        self._client: Client | None = None
+        self._client: BoundedClient | None = None
         #: What callbacks saw: its kind, and what goes with it.
         self._events: deque[tuple[str, Any]] = deque()
         self._messages: deque[tuple[str, bytes]] = deque()
@@ -59,13 +61,14 @@ class Broker:
         Raises KeysRefused, ApiOutOfTime or EcoflowApiException.
         """
         # Half of a run's imports, and none of a run's that reads by REST.
-        from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
+
+        from ecoflow_push.api.bounded import BoundedClient
 
         host, port = certification.host, certification.port
         where = f"broker {host}:{port}"
         limit = Deadline(min(CONNECT_SECONDS, deadline.left()))
-        client = Client(
+        client = BoundedClient(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             reconnect_on_failure=False,
@@ -136,7 +139,7 @@ class Broker:
         self._events.clear()
         self._messages.clear()
 
-    def _listen(self, client: Client) -> None:
+    def _listen(self, client: BoundedClient) -> None:
         """Let callbacks carry and not think: an exception in one would be lost."""
         events = self._events
 
@@ -163,11 +166,18 @@ class Broker:
         """Let the network do one step, and take in what it brought."""
         client = self._connected()
         _quick_acknowledge(client)
+        client.allowed = STEP_BYTES
         try:
             status = client.loop(min(limit.left(), 1.0))
         except (ValueError, struct.error) as exc:
             # What paho raises for a packet that is none.
             raise EcoflowApiException("the broker sent a broken packet") from exc
+        if client.claimed:
+            text = f"the broker sent a packet of {client.claimed >> 20} MiB, not read"
+            raise EcoflowApiException(text, FLOOD_CURE)
+        if client.is_overfed:
+            text = "the broker sends more than it lets us answer"
+            raise EcoflowApiException(text, FLOOD_CURE)
         while self._events:
             self._take(*self._events.popleft())
         if status != 0:
@@ -192,13 +202,13 @@ class Broker:
             )
             raise EcoflowApiException(text, CLIENT_ID_CURE)
 
-    def _connected(self) -> Client:
+    def _connected(self) -> BoundedClient:
         if self._client is None:
             raise EcoflowApiException("not connected to the broker")
         return self._client
 
 
-def _quick_acknowledge(client: Client) -> None:
+def _quick_acknowledge(client: BoundedClient) -> None:
     """Ask for acknowledgements without delay, where the system can (Linux).
 
     A broker with Nagle's algorithm on waits for them: 40 ms per exchange.

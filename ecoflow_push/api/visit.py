@@ -9,9 +9,16 @@ import time
 from typing import TYPE_CHECKING
 
 from ecoflow_push.api.base import Reading
-from ecoflow_push.api.envelope import OFFLINE_CURE, TIME_CURE, decode
+from ecoflow_push.api.envelope import (
+    MOST_WEIGHT,
+    OFFLINE_CURE,
+    TIME_CURE,
+    decode,
+    weight_of,
+)
 from ecoflow_push.api.models import OTHER, DeviceInfo, Snapshot, online_flag, short_sn
 from ecoflow_push.api.question import get_all_request
+from ecoflow_push.api.room import Kept, Room
 from ecoflow_push.devices.products import messages_by_serial
 from ecoflow_push.devices.questions import question_of
 from ecoflow_push.errors import (
@@ -28,7 +35,8 @@ log = logging.getLogger(__name__)
 
 # Free text (protocol/mqtt.md#question).
 SENDER = "ecoflow_push"
-MOST_BYTES = 8 * 1024 * 1024
+# What a byte of a frame can become: a list's empty map has two.
+FRAME_WEIGHT = 40
 # Of whose messages nothing is known.
 UNKNOWN_GROUPS = ("", "not public")
 # What a visit may take, in seconds (protocol/mqtt.md#completeness): until the question
@@ -58,7 +66,7 @@ PLAN_KEYS = frozenset(
 class Visit:
     """One device: how it is asked, and what it has said so far."""
 
-    def __init__(self, device: DeviceInfo, user_id: str) -> None:
+    def __init__(self, device: DeviceInfo, user_id: str, room: Room) -> None:
         self.device = device
         #: The broker does not let us listen to it.
         self.refused = False
@@ -68,7 +76,7 @@ class Visit:
         self._ask_topic = f"{own}/get"
         #: Where it is heard: what it reports, and what it answers us.
         self.topics = (f"/app/device/property/{device.sn}", f"{own}/get_reply")
-        self._quotas: dict[str, object] = {}
+        self.kept = Kept(room)
         self._online: bool | None = None
         self._heard_at = 0.0
         #: Messages of which nothing could be read, and how often each came.
@@ -90,7 +98,7 @@ class Visit:
         """
         if self._question.listen:
             return self._question.listen
-        if self._unread and not self._quotas:
+        if self._unread and not self.kept.quotas:
             is_known = messages_by_serial(self.device.sn) not in UNKNOWN_GROUPS
             return ASK_AGAIN_SECONDS + (AWAKE_SECONDS if is_known else 0.0)
         return ASK_AGAIN_SECONDS + SILENCE_SECONDS
@@ -116,8 +124,6 @@ class Visit:
 
     def hear(self, topic: str, payload: bytes) -> None:
         """Take in a message of one of its topics."""
-        if len(payload) > MOST_BYTES:
-            return
         self._heard_at = time.time()
         is_reply = topic == self.topics[1]
         if payload.lstrip()[:1] == b"{":
@@ -138,10 +144,15 @@ class Visit:
         if self._online is False:
             error = DeviceOffline("the device is offline", OFFLINE_CURE)
             return Reading(device, source, error=error)
-        if self._quotas or self.complete or self._online:
+        kept = self.kept
+        if kept.quotas or self.complete or self._online:
             heard_at = self._heard_at or time.time()
-            unread = sorted(self._unread.items())
-            snapshot = Snapshot(device.sn, self._quotas, heard_at, self._online, unread)
+            snapshot = Snapshot(
+                *(device.sn, kept.quotas, heard_at, self._online),
+                unread=sorted(self._unread.items()),
+                too_many=kept.too_many,
+                weight=kept.weight,
+            )
             if self._online is not None:
                 device = device._replace(online=self._online)
             return Reading(device, source, snapshot)
@@ -159,6 +170,10 @@ class Visit:
         return Reading(device, source, error=EcoflowApiException(text, cure))
 
     def _take_json(self, payload: bytes, *, is_reply: bool) -> None:
+        weight = weight_of(payload)
+        if weight > MOST_WEIGHT:
+            self._note_unread(JSON)
+            return
         # A name may be cut within a letter.
         document = decode(payload.decode("utf-8", "replace"))
         if not isinstance(document, dict):
@@ -170,7 +185,7 @@ class Visit:
                 # Other makers' devices have words of their own.
                 self._note_unread(JSON)
             elif not part.keys() <= PLAN_KEYS:
-                self._quotas.update(part)
+                self.kept.add(part, weight)
                 self._is_heard()
             return
         if not isinstance(part, dict):
@@ -182,7 +197,7 @@ class Visit:
         quotas = part.get("quotaMap")
         # An empty map comes from a device that sleeps, or speaks binary.
         if isinstance(quotas, dict) and quotas and self._online is not False:
-            self._quotas.update(quotas)
+            self.kept.add(quotas, weight)
             self.complete = True
 
     def _take_frame(self, payload: bytes, *, is_reply: bool) -> None:
@@ -198,7 +213,7 @@ class Visit:
         for (func, cmd_id), _ in frame.unread:
             self._note_unread(f"{func}/{cmd_id}")
         if frame.has_data:
-            self._quotas.update(frame.quotas)
+            self.kept.add(frame.quotas, FRAME_WEIGHT * len(payload))
         # Of what it says by itself, the plan of its reports tells nothing.
         if not frame.has_data and (frame.quotas or not frame.said):
             return

@@ -185,6 +185,8 @@ class Updates:
         )
         self.samples += len(samples)
         self.skipped += skipped
+        if reading.snapshot.too_many:
+            self.skipped["too_many"] += reading.snapshot.too_many
         normalized: list[NormalizedSample] = []
         left_out: Counter[str] = Counter()
         try:
