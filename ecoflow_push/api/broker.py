@@ -6,6 +6,7 @@ import logging
 import socket
 import struct
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ecoflow_push.api.envelope import TIME_CURE
@@ -14,9 +15,10 @@ from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.net.explain import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from ecoflow_push.api.bounded import BoundedClient
+    from paho.mqtt.client import Client
+
     from ecoflow_push.memory.login import Certification
     from ecoflow_push.net.trust import Trust
 
@@ -27,8 +29,11 @@ CONNECT_SECONDS = 10.0
 SUBSCRIBE_SECONDS = 5.0
 KEEPALIVE_SECONDS = 60
 QOS = 1
-# What one step takes in.
+# The largest message that is read, and its topic; brokers take 1 MiB and no more.
+MOST_PACKET = (1 << 20) + (1 << 16)
+# What one step takes in, and the acknowledgements that the broker does not take.
 STEP_BYTES = 1 << 17
+MOST_UNSENT = 20_000
 # CONNACK: 4 bad user name or password, 5 not authorised; 134 and 135 as MQTT 5 and
 # paho's second callback interface call them (protocol/mqtt.md#connection).
 REFUSAL_CODES = frozenset((4, 5, 134, 135))
@@ -41,12 +46,15 @@ class Broker:
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
-        self._client: BoundedClient | None = None
+        self._client: Client | None = None
         #: What callbacks saw: its kind, and what goes with it.
         self._events: deque[tuple[str, Any]] = deque()
         self._messages: deque[tuple[str, bytes]] = deque()
         #: The broker's answers to subscriptions.
         self._granted: deque[tuple[int, ...]] = deque()
+        #: How many bytes this step may take in, and what a refused packet claimed.
+        self._allowed = 0
+        self._claimed = 0
 
     @property
     def is_connected(self) -> bool:
@@ -61,14 +69,13 @@ class Broker:
         Raises KeysRefused, ApiOutOfTime or EcoflowApiException.
         """
         # Half of a run's imports, and none of a run's that reads by REST.
+        from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
-
-        from ecoflow_push.api.bounded import BoundedClient
 
         host, port = certification.host, certification.port
         where = f"broker {host}:{port}"
         limit = Deadline(min(CONNECT_SECONDS, deadline.left()))
-        client = BoundedClient(
+        client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             reconnect_on_failure=False,
@@ -76,6 +83,9 @@ class Broker:
         client.username_pw_set(certification.username, certification.password)
         if certification.tls:
             client.tls_set_context(self._trust.context(obedient=False))
+        # paho bounds nothing that it receives, and has no door to do so.
+        receive = partial(self._receive, client._sock_recv)  # noqa: SLF001 - as above
+        client._sock_recv = receive  # type: ignore[method-assign]  # noqa: SLF001
         client.connect_timeout = max(0.1, limit.left())
         self._listen(client)
         try:
@@ -139,7 +149,7 @@ class Broker:
         self._events.clear()
         self._messages.clear()
 
-    def _listen(self, client: BoundedClient) -> None:
+    def _listen(self, client: Client) -> None:
         """Let callbacks carry and not think: an exception in one would be lost."""
         events = self._events
 
@@ -166,22 +176,38 @@ class Broker:
         """Let the network do one step, and take in what it brought."""
         client = self._connected()
         _quick_acknowledge(client)
-        client.allowed = STEP_BYTES
+        self._allowed = STEP_BYTES
         try:
             status = client.loop(min(limit.left(), 1.0))
         except (ValueError, struct.error) as exc:
             # What paho raises for a packet that is none.
             raise EcoflowApiException("the broker sent a broken packet") from exc
-        if client.claimed:
-            text = f"the broker sent a packet of {client.claimed >> 20} MiB, not read"
+        if self._claimed:
+            text = f"the broker sent a packet of {self._claimed >> 20} MiB, not read"
             raise EcoflowApiException(text, FLOOD_CURE)
-        if client.is_overfed:
+        # QoS 2 is not for who subscribes with 1: paho keeps it until it is released.
+        unsent, held = client._out_packet, client._in_messages  # noqa: SLF001 - no door
+        if held or len(unsent) > MOST_UNSENT:
             text = "the broker sends more than it lets us answer"
             raise EcoflowApiException(text, FLOOD_CURE)
         while self._events:
             self._take(*self._events.popleft())
         if status != 0:
             raise EcoflowApiException("the connection was lost")
+
+    def _receive(self, receive: Callable[[int], bytes], size: int) -> bytes:
+        """Read for paho, which would keep a packet of any length that it claims.
+
+        And in one step as many packets as it has sent itself.
+        """
+        if size > MOST_PACKET:
+            self._claimed = size
+            raise ConnectionError
+        if self._allowed <= 0:
+            raise BlockingIOError
+        data = receive(size)
+        self._allowed -= len(data)
+        return data
 
     def _take(self, kind: str, what: Any) -> None:
         if kind == "message":
@@ -202,13 +228,13 @@ class Broker:
             )
             raise EcoflowApiException(text, CLIENT_ID_CURE)
 
-    def _connected(self) -> BoundedClient:
+    def _connected(self) -> Client:
         if self._client is None:
             raise EcoflowApiException("not connected to the broker")
         return self._client
 
 
-def _quick_acknowledge(client: BoundedClient) -> None:
+def _quick_acknowledge(client: Client) -> None:
     """Ask for acknowledgements without delay, where the system can (Linux).
 
     A broker with Nagle's algorithm on waits for them: 40 ms per exchange.
