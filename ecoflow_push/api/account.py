@@ -12,7 +12,13 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ecoflow_push.api.envelope import LIST_WEIGHT, LOGGED_IN, LOGIN, ask
+from ecoflow_push.api.envelope import (
+    LIST_WEIGHT,
+    LOGGED_IN,
+    LOGIN,
+    ask,
+    check_count,
+)
 from ecoflow_push.api.models import DeviceInfo, clean_text, listed_device
 from ecoflow_push.config.kinds import LOOPBACK
 from ecoflow_push.errors import AskedToWait, EcoflowApiException, KeysRefused
@@ -231,6 +237,7 @@ class Account:
             for sn, row in _by_serial(rows):
                 if device := listed_device(sn, row):
                     devices.setdefault(device.sn, device)
+        check_count(devices, self.host)
         self._kept.names = {
             device.sn: {"name": device.name, "product_name": device.product_name}
             for device in devices.values()

@@ -13,6 +13,7 @@ from ecoflow_push.api.envelope import (
     LIST_WEIGHT,
     MOST_WEIGHT,
     ask,
+    check_count,
 )
 from ecoflow_push.api.models import DeviceInfo, Snapshot, listed_device
 from ecoflow_push.api.signing import signed_headers
@@ -89,6 +90,7 @@ class DeveloperApi:
             )
             if device:
                 devices.setdefault(device.sn, device)
+        check_count(devices, self._host)
         return list(devices.values())
 
     def quotas(self, sn: str, deadline: Deadline) -> Snapshot:

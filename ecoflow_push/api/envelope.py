@@ -24,7 +24,7 @@ from ecoflow_push.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sized
 
     from ecoflow_push.net.deadline import Deadline
     from ecoflow_push.net.retry import Reply, Request, Transport
@@ -47,11 +47,15 @@ BUSY_SECONDS = 120.0
 # five times what the heaviest recorded one does; of a list, 10,000 devices and more.
 MOST_WEIGHT = 4 << 20
 LIST_WEIGHT = 32 << 20
+# More than one account's, and what a run can remember in little memory.
+MOST_DEVICES = 12_000
 # The dearest that a comma or an opening bracket stands for: a map with one key.
 VALUE_BYTES = 250
-# A letter, of a text in which one is beyond the basic plane.
-LETTER_BYTES = 4
+# A letter, of a text in which one is beyond the basic plane: 4 of the text that is
+# read, 4 of what is found in it.
+LETTER_BYTES = 8
 
+FOREIGN_CURE = "look for another server or a proxy that answers instead"
 KEYS_CURE = "check ECOFLOW_ACCESS_KEY and ECOFLOW_SECRET_KEY"
 WAIT_CURE = "wait, and let the job run less often"
 TIME_CURE = "look for a firewall in the way, then raise RUN_DEADLINE"
@@ -165,8 +169,8 @@ def ask(
     weight = weight_of(content)
     if weight > most_weight:
         text = f"{host}: answered far more than any device or list has"
-        cure = "look for another server or a proxy that answers instead"
-        raise EcoflowApiException(f"{text} ({values_in(content)} values)", cure)
+        text = f"{text} ({values_in(content)} values)"
+        raise EcoflowApiException(text, FOREIGN_CURE)
     envelope = decode(content)
     if not isinstance(envelope, dict) or "code" not in envelope:
         kind = said(reply.headers.get("Content-Type", "no type"), 60).partition(";")[0]
@@ -186,6 +190,13 @@ def no_devices() -> NoDevices:
         " devices, or the devices are only shared with it",
         "use the credentials of the account that the devices are bound to",
     )
+
+
+def check_count(devices: Sized, host: str) -> None:
+    """Raise EcoflowApiException for a list that is longer than any account's."""
+    if len(devices) > MOST_DEVICES:
+        text = f"{host}: lists {len(devices)} devices, more than {MOST_DEVICES}"
+        raise EcoflowApiException(text, FOREIGN_CURE)
 
 
 def _of_status(reply: Reply, host: str, meanings: Meanings) -> EcoflowApiException:
