@@ -101,7 +101,7 @@ REFUSED = {
     "a bomb, unsaid": (answers(200, BOMB), HEAVY),
     "a bomb of an error": (answers(500, BOMB, Content_Encoding="gzip"), "HTTP 500"),
     "an error without an end": (endless(400), LONG),
-    "6 MB of headers": (long_headers(), "not EcoFlow's JSON"),
+    "6 MB of headers": (long_headers(), ""),
 }
 
 
@@ -136,8 +136,18 @@ def test_twelve_devices_with_all_that_is_read(what, text, cloud, tmp_path):
 
     assert run.status == 0, run.stderr
     assert peak <= MOST, f"{peak / MIB:.1f} MiB"
+    # Told, where not all of it can be said.
     many_values = what not in ("lists", "a wide text")
     assert ("beyond the most of a device" in run.stderr) == many_values
+
+
+@pytest.mark.parametrize("what", ["a bomb", "a body without an end", "6 MB of headers"])
+def test_twelve_devices_that_are_refused(what, text, cloud, tmp_path):
+    """Four at once that send without an end hold no more than one does."""
+    cloud.devices[:] = [SimulatedDevice(f"R331ZFAKE{n:07}") for n in range(12)]
+    cloud.fail(QUOTA, REFUSED[what][0])
+
+    assert_small(push_watched(text, tmp_path), 69)
 
 
 def test_ten_thousand_devices(text, cloud, tmp_path):
