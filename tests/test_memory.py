@@ -34,6 +34,7 @@ from tests.hostile import (
     long_headers,
     many,
     new_keys,
+    numbered,
     once,
     own,
     packet,
@@ -221,23 +222,30 @@ def test_a_sink_s_answer(sink, what, text, tmp_path):
     assert peak <= MOST, f"{peak / MIB:.1f} MiB"
 
 
+UNLISTED = "does not list its groups"
 GROUPS = {
-    "1,500 groups": (groups(1_500), 69),
+    "1,500 groups": (groups(1_500), ""),
     "600,000 groups": (
         b'{"status":"success","data":' + many(b'{"labels":{}}', 8_000_000) + b"}",
-        69,
+        UNLISTED,
+    ),
+    "a group of 7 MiB": (
+        b'{"data":[{"labels":' + numbered(350_000, '"l{n}":"v{n}"') + b"}]}",
+        UNLISTED,
     ),
     "a million empty lists": (
-        b'{"status":"success","data":' + many(b"[]", 7 * MIB),
-        69,
+        b'{"status":"success","data":' + many(b"[]", 7 * MIB) + b"}",
+        "",
     ),
+    "seven million brackets": (b"[" * 7 * MIB, UNLISTED),
+    "a text of 7 MiB": (b'{"data":["' + b"\\a" * (7 * MIB // 2) + b'"]}', ""),
 }
 
 
 @pytest.mark.parametrize("what", GROUPS)
 def test_a_gateway_s_list_of_groups(what, text, cloud, tmp_path):
     """A gateway's list is looked through, however long, and makes no objects."""
-    body, status = GROUPS[what]
+    body, words = GROUPS[what]
     cloud.fail(QUOTA, faults.status(500))
     with RecordingServer() as server:
         server.fail("/api/v1/metrics", answers(200, body))
@@ -248,8 +256,9 @@ def test_a_gateway_s_list_of_groups(what, text, cloud, tmp_path):
         held = push_watched(environ, tmp_path)
 
     assert any("/api/v1/metrics" in each.path for each in server.received)
-    assert held.run.status == status, held.run.stderr
-    assert held.peak <= MOST
+    assert held.run.status == 69, held.run.stderr
+    assert (UNLISTED in held.run.stderr) == bool(words)
+    assert held.peak <= MOST, f"{held.peak / MIB:.1f} MiB"
 
 
 # -- the broker and the devices behind it ---------------------------------------------
@@ -356,4 +365,19 @@ def test_twelve_devices_over_mqtt(what, cloud, tmp_path):
         run, peak = push_watched(environ, tmp_path)
 
     assert run.status == 0, run.stderr
+    assert peak <= MOST, f"{peak / MIB:.1f} MiB"
+
+
+def test_forty_devices_beside_a_flood(cloud, tmp_path):
+    """Asked much, a broker may not answer all of it at once with a megabyte each."""
+    cloud.devices[:] = [SimulatedDevice(f"R331ZFAKE{n:07}") for n in range(40)]
+    script, _, _ = FLOODS["the same megabyte for ever"]
+    with ScriptedBroker(then=script) as broker:
+        use(cloud, broker)
+        environ = cloud.account_environ() | common(tmp_path) | {"RUN_DEADLINE": "6"}
+
+        run, peak = push_watched(environ, tmp_path)
+
+    assert run.status == 75, run.stderr
+    assert run.seconds < 6 + LATE
     assert peak <= MOST, f"{peak / MIB:.1f} MiB"
