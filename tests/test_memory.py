@@ -378,6 +378,7 @@ def test_forty_devices_beside_a_flood(cloud, tmp_path):
 
         run, peak = push_watched(environ, tmp_path)
 
-    assert run.status == 75, run.stderr
+    # One of them is heard, and not understood.
+    assert run.status == 1, run.stderr
     assert run.seconds < 6 + LATE
     assert peak <= MOST, f"{peak / MIB:.1f} MiB"
