@@ -322,7 +322,7 @@ FLOODS: dict[str, tuple[Script, int, str]] = {
     "frames of empty maps": (
         forever(
             lambda topic, n: packet(
-                own(topic), header(DISPLAY, b"\x9a\x3a\x00" * 80_000)
+                own(topic), header(DISPLAY, b"\x9a\x3a\x00" * 300_000)
             )
         ),
         0,
