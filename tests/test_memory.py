@@ -16,7 +16,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
 from ecoflow_push.simulator.server import RecordingServer
 from tests.conftest import DELTA
-from tests.frames import DISPLAY, header
+from tests.frames import DISPLAY, OCEAN, field, header
 from tests.hostile import (
     DATA,
     LARGEST,
@@ -322,7 +322,7 @@ FLOODS: dict[str, tuple[Script, int, str]] = {
     "frames of empty maps": (
         forever(
             lambda topic, n: packet(
-                own(topic), header(DISPLAY, b"\x9a\x3a\x00" * 300_000)
+                own(topic), header(DISPLAY, b"\x9a\x3a\x00" * 80_000)
             )
         ),
         0,
@@ -350,6 +350,21 @@ def test_a_flood_over_mqtt(what, cloud, tmp_path):
     assert words in run.stderr
     assert "Traceback" not in run.stderr
     assert run.seconds < 6 + LATE
+    assert peak <= MOST, f"{peak / MIB:.1f} MiB"
+
+
+def test_a_frame_of_many_units(cloud, tmp_path):
+    """A megabyte of reports, each of a unit of its own, is not read."""
+    units = b"".join(field(2, {1: n, 2: n}) for n in range(95_000))
+    script = once(lambda topic: packet(own(topic), header((254, 32), units)))
+    with ScriptedBroker(then=script) as broker:
+        use(cloud, broker)
+        environ = cloud.account_environ() | common(tmp_path)
+        environ |= {"RUN_DEADLINE": "6", "ECOFLOW_DEVICE_SN": OCEAN}
+
+        run, peak = push_watched(environ, tmp_path)
+
+    assert run.status == 75, run.stderr
     assert peak <= MOST, f"{peak / MIB:.1f} MiB"
 
 
