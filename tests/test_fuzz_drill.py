@@ -29,7 +29,7 @@ from ecoflow_push.config.env_file import over_files
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.devices.metrics import metrics
 from ecoflow_push.devices.normalized import normalized_samples
-from ecoflow_push.errors import EcoflowApiException, SettingsError
+from ecoflow_push.errors import EcoflowApiException, SettingsError, Unreachable
 from ecoflow_push.memory.files import NewerFile, read_json
 from ecoflow_push.metrics.labels import Labels
 from ecoflow_push.metrics.names import raw_samples
@@ -37,7 +37,7 @@ from ecoflow_push.metrics.own import RESERVED_NAMES
 from ecoflow_push.metrics.record import LabelSet, Record, record_of
 from ecoflow_push.metrics.registry import DeviceFacts, device_registry
 from ecoflow_push.net.deadline import Deadline
-from ecoflow_push.net.reply import Reply, Request
+from ecoflow_push.net.reply import Reply, Request, read_body
 from ecoflow_push.net.retry import Patience
 from ecoflow_push.net.sockets import WithoutHints
 from ecoflow_push.sinks.groups import groups_in
@@ -221,8 +221,8 @@ def raw_http(rng: random.Random, folder: Path) -> None:
     # What Transport takes for an answer that is none.
     try:
         response.begin()
-        response.read()
-    except (OSError, http.client.HTTPException, ValueError, LookupError):
+        read_body(response.read, [], 1 << 20)
+    except (Unreachable, OSError, http.client.HTTPException, ValueError, LookupError):
         pass
     finally:
         response.close()
