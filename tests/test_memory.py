@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
+from ecoflow_push.api.account import Account
 from ecoflow_push.api.envelope import (
     LETTER_BYTES,
     MOST_DEVICES,
     MOST_WEIGHT,
     weight_of,
 )
+from ecoflow_push.api.guard import Guard
+from ecoflow_push.api.mqtt import MqttApiClient
+from ecoflow_push.memory.state import State
+from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.simulator import faults
-from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
+from ecoflow_push.simulator.cloud import (
+    ACCOUNT_PASSWORD,
+    ACCOUNT_USER,
+    SimulatedCloud,
+    SimulatedDevice,
+)
 from ecoflow_push.simulator.server import RecordingServer
 from tests.conftest import DELTA
 from tests.frames import DISPLAY, OCEAN, field, header
@@ -42,7 +53,7 @@ from tests.hostile import (
 )
 from tests.mqtt import use
 from tests.receiver import Receiver
-from tests.scripted_broker import ScriptedBroker
+from tests.scripted_broker import Connection, ScriptedBroker
 from tests.support import LATE
 
 LIST = "device/list"
@@ -397,3 +408,29 @@ def test_forty_devices_beside_a_flood(cloud, tmp_path):
     assert run.status == 1, run.stderr
     assert run.seconds < 6 + LATE
     assert peak <= MOST, f"{peak / MIB:.1f} MiB"
+
+
+def test_what_was_handed_on_stays_as_it_is(cloud, tmp_path):
+    """A device that goes on speaking does not change the snapshot that is in use."""
+    serials = ["R331ZFAKE0000001", "R331ZFAKE0000002"]
+
+    def script(broker: ScriptedBroker, connection: Connection, topic: str) -> None:
+        if serials[0] in topic:
+            connection.sendall(reply(topic, b'{"pd.soc":87}'))
+            time.sleep(0.5)
+            connection.sendall(packet(own(topic), b'{"params":{"pd.soc":5,"a":1}}'))
+
+    state = State.open(str(tmp_path))
+    with ScriptedBroker(then=script) as broker:
+        use(cloud, broker)
+        account = Account(cloud.url, ACCOUNT_USER, ACCOUNT_PASSWORD, path=None)
+        client = MqttApiClient(account, Guard(state), instance="x", longest_visit=2.0)
+        readings = client.read(serials, Deadline(20))
+
+        first = next(readings)
+        list(readings)
+        client.close()
+    state.close()
+
+    assert first.snapshot
+    assert first.snapshot.quotas == {"pd.soc": 87}
