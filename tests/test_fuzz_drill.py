@@ -22,8 +22,7 @@ from typing import Any
 from prometheus_client import generate_latest
 
 from ecoflow_push.api.developer import DeveloperApi
-from ecoflow_push.api.models import DeviceInfo, Snapshot
-from ecoflow_push.api.room import Room
+from ecoflow_push.api.models import DeviceInfo, Room, Snapshot
 from ecoflow_push.api.visit import Visit
 from ecoflow_push.config.env_file import over_files
 from ecoflow_push.config.settings import Settings

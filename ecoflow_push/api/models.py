@@ -10,6 +10,9 @@ from typing import NamedTuple
 from ecoflow_push.config.kinds import is_serial
 from ecoflow_push.redact import redact
 
+# What all of them may hold together, in bytes, as weighed in envelope.weight_of.
+MOST_HELD = 32 << 20
+
 
 class DeviceInfo(NamedTuple):
     """One device of the account.
@@ -44,6 +47,15 @@ class Snapshot(NamedTuple):
     unread: Sequence[tuple[str, int]] = ()
     too_many: int = 0
     weight: int = 0
+
+
+class Room:
+    """The memory (bytes) that is left for values of devices that are still heard."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MOST_HELD
 
 
 def clean_text(value: object) -> str:

@@ -16,8 +16,7 @@ from ecoflow_push.api.base import EcoflowApiClient, Reading
 from ecoflow_push.api.broker import Broker
 from ecoflow_push.api.envelope import no_devices
 from ecoflow_push.api.guard import Guard
-from ecoflow_push.api.models import DeviceInfo
-from ecoflow_push.api.room import Room
+from ecoflow_push.api.models import DeviceInfo, Room
 from ecoflow_push.api.visit import ASK_AGAIN_SECONDS, Visit
 from ecoflow_push.config.kinds import Secret, Variable
 from ecoflow_push.errors import EcoflowApiException, Finding, KeysRefused

@@ -16,9 +16,15 @@ from ecoflow_push.api.envelope import (
     decode,
     weight_of,
 )
-from ecoflow_push.api.models import OTHER, DeviceInfo, Snapshot, online_flag, short_sn
+from ecoflow_push.api.models import (
+    OTHER,
+    DeviceInfo,
+    Room,
+    Snapshot,
+    online_flag,
+    short_sn,
+)
 from ecoflow_push.api.question import get_all_request
-from ecoflow_push.api.room import Kept, Room
 from ecoflow_push.devices.products import messages_by_serial
 from ecoflow_push.devices.questions import question_of
 from ecoflow_push.errors import (
@@ -29,6 +35,8 @@ from ecoflow_push.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ecoflow_push.api.frames import Frame
 
 log = logging.getLogger(__name__)
@@ -55,12 +63,50 @@ LISTEN_CURE = (
 # A device that begins to be watched first reports its reporting plan: that is no
 # telemetry (protocol/mqtt.md#pushes).
 PLAN_KEYS = frozenset(
-    f"pd.{name}"
-    for name in (
-        *("pdInfoFull", "pdInfoIncre", "pdRunIncre"),
-        *("bmsInfoFull", "bmsInfoIncre", "bmsRunIncre"),
-    )
+    f"pd.{part}{plan}"
+    for part in ("pd", "bms")
+    for plan in ("InfoFull", "InfoIncre", "RunIncre")
 )
+
+
+class Kept:
+    """The newest values of one device, and how many found no room."""
+
+    __slots__ = ("quotas", "room", "too_many", "weight")
+
+    def __init__(self, room: Room) -> None:
+        self.quotas: dict[str, object] = {}
+        self.room = room
+        #: What they take in memory at most, in bytes.
+        self.weight = self.too_many = 0
+
+    def add(self, found: Mapping[str, object], weight: int) -> None:
+        """Keep these values, which weigh so much, or count them."""
+        if not self._has_room(weight):
+            self._weigh()
+        if not self._has_room(weight):
+            self.too_many += len(found)
+            return
+        self.quotas.update(found)
+        self.weight += weight
+        self.room.left -= weight
+
+    def let_go(self) -> None:
+        """Forget the values: they were handed on."""
+        self.room.left += self.weight
+        self.quotas, self.weight = {}, 0
+
+    def _has_room(self, weight: int) -> bool:
+        return self.weight + weight <= MOST_WEIGHT and weight <= self.room.left
+
+    def _weigh(self) -> None:
+        """Find out what is held: what came again had been counted again."""
+        try:
+            held = min(weight_of(json.dumps(self.quotas).encode()), self.weight)
+        except RecursionError:
+            return
+        self.room.left += self.weight - held
+        self.weight = held
 
 
 class Visit:
@@ -147,11 +193,10 @@ class Visit:
         kept = self.kept
         if kept.quotas or self.complete or self._online:
             heard_at = self._heard_at or time.time()
+            unread = sorted(self._unread.items())
             snapshot = Snapshot(
-                *(device.sn, kept.quotas, heard_at, self._online),
-                unread=sorted(self._unread.items()),
-                too_many=kept.too_many,
-                weight=kept.weight,
+                *(device.sn, kept.quotas, heard_at, self._online, unread),
+                *(kept.too_many, kept.weight),
             )
             if self._online is not None:
                 device = device._replace(online=self._online)
@@ -170,8 +215,7 @@ class Visit:
         return Reading(device, source, error=EcoflowApiException(text, cure))
 
     def _take_json(self, payload: bytes, *, is_reply: bool) -> None:
-        weight = weight_of(payload)
-        if weight > MOST_WEIGHT:
+        if (weight := weight_of(payload)) > MOST_WEIGHT:
             self._note_unread(JSON)
             return
         # A name may be cut within a letter.
