@@ -61,7 +61,7 @@ QUOTA = "quota/all"
 DEADLINE = 8.0
 BOMB = bomb(256 * MIB)
 HEAVY = "far more than any device or list has"
-LONG = "answered with more than"
+LONG = "answered with more than 0.5 MiB"
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def read_body(
         chunks.append(chunk)
         size += len(chunk)
         if size > most_bytes:
-            text = f"answered with more than {most_bytes >> 20} MiB"
+            text = f"answered with more than {most_bytes / 2**20:g} MiB"
             cure = "look for another server or a proxy that answers instead"
             raise Unreachable(text, cure, lasting=True)
 
