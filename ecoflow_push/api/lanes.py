@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ONE_LANE_DEVICES = 8
 MOST_LANES = 4
 # Readings that wait for whoever takes them, those being made included.
-READ_AHEAD = 2 * MOST_LANES
+READ_AHEAD = MOST_LANES + 2
 # One hanging device of many may not use up what the others need.
 LARGEST_SHARE = 1 / 6
 
@@ -91,6 +91,8 @@ class Lanes:
                     self._room.release()
                     return
                 tell(reading)
+                # The next one is made without it.
+                del reading
         except Exception as exc:  # noqa: BLE001 - a bug, carried to who reads
             self._raised, self._is_over = exc, True
         finally:

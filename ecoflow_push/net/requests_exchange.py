@@ -73,7 +73,7 @@ class RequestsExchange:
                 proxies={self._scheme: self._proxy} if self._proxy else {},
             )
             with response:
-                body = self._read(response)
+                body = self._read(response, request.most_bytes)
         except requests.RequestException as exc:
             if any(isinstance(link, WasClosed) for link in links(exc)):
                 raise WasClosed from exc
@@ -89,13 +89,13 @@ class RequestsExchange:
         self._is_closed = True
         self._adapter.close()
 
-    def _read(self, response: requests.Response) -> bytes:
+    def _read(self, response: requests.Response, most_bytes: int) -> bytes:
         def read(size: int) -> bytes:
             return bytes(response.raw.read(size, decode_content=False))
 
         chunks: list[bytes] = []
         try:
-            read_body(read, chunks)
+            read_body(read, chunks, most_bytes)
         except (Unreachable, OSError, urllib3.exceptions.HTTPError) as exc:
             if self._needs_body:
                 raise

@@ -13,6 +13,8 @@ import time
 from typing import Any
 
 CONNECT_SECONDS = 8.0
+# Of a status line and its headers; http.client takes 100 lines of 64 KiB.
+MOST_HEAD = 128 * 1024
 
 
 class _Rearmed:
@@ -56,17 +58,50 @@ class _Rearmed:
         super().do_handshake(*args, **kwargs)  # type: ignore[misc]
 
 
+class _Lines:
+    """A response's first lines, which must not be too long together."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.left = MOST_HEAD
+
+    def readline(self, size: int) -> bytes:
+        line: bytes = self._file.readline(size)
+        self.left -= len(line)
+        if self.left < 0:
+            raise http.client.LineTooLong("headers")
+        return line
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class WithoutHints(http.client.HTTPResponse):
     """An answer, read past what is said before it: 103 Early Hints, say.
 
-    http.client itself knows that only of 100 Continue.
+    http.client itself knows that only of 100 Continue, and copies headers of any length
+    several times.
     """
 
     #: The status that was read last, also by who opens a tunnel and tells nobody.
     heard = 0
 
+    def begin(self) -> None:
+        """Read the status line and the headers."""
+        file = self.fp
+        lines: Any = _Lines(file)
+        self.fp = lines
+        try:
+            super().begin()
+        finally:
+            # It may have been closed.
+            if self.fp is lines:
+                self.fp = file
+
     def _read_status(self) -> tuple[str, int, str]:
+        lines: Any = self.fp
         while True:
+            lines.left = MOST_HEAD
             said: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if not 101 < said[1] < 200:
                 self.heard = said[1]

@@ -115,7 +115,10 @@ class Outcome:
         counts = ", ".join(
             f"{count} {state}" for state, count in sorted(self.counts().items())
         )
-        parts = [f"devices: {counts or 'none'}", f"{self._updates.samples} samples"]
+        samples = f"{self._updates.samples} samples"
+        if too_many := self._updates.skipped["too_many"]:
+            samples += f", {too_many} beyond the most of a device (docs/metrics.md)"
+        parts = [f"devices: {counts or 'none'}", samples]
         parts += [
             f"{name}: ok{sink.note}"
             for name, sink in sorted(self._deliveries.items())
