@@ -1,7 +1,9 @@
 """The redactor: every secret that the process has met, masked in all its spellings.
 
 Whoever reads a secret, from the environment or from a server, says so here at once.
-Nothing heavy is imported before there is something to mask.
+Of what was made to be random (a token, a key) any part is masked, too: servers quote
+them cut. A part of a password may be a word that our own lines need. Nothing heavy is
+imported before there is something to mask.
 """
 
 from __future__ import annotations
@@ -12,9 +14,18 @@ if TYPE_CHECKING:
 
 # Masking less would garble every line, and hide nothing that is worth it.
 SHORTEST_SECRET = 4
+# Of a token; a run of zeros tells nothing of one.
+SHORTEST_PART, FEWEST_KINDS = 8, 4
+# A part is looked for by a piece of it. Of a token each STRIDE-th piece is known, so
+# that every part has one.
+PIECE = 4
+STRIDE = SHORTEST_PART - PIECE + 1
 
 _forms: set[str] = set()
 _sorted: list[str] = []
+_tokens: set[str] = set()
+#: By each piece of a token: in which spellings it stands, and where.
+_pieces: dict[str, list[tuple[str, int]]] = {}
 
 
 def learn(*secrets: str) -> None:
@@ -27,11 +38,56 @@ def learn(*secrets: str) -> None:
         _sorted[:] = sorted(filter(None, _forms), key=len, reverse=True)
 
 
+def learn_tokens(*tokens: str) -> None:
+    """Mask these texts, and any part of them that tells something."""
+    learn(*tokens)
+    new = [each for each in tokens if len(each) >= SHORTEST_PART]
+    if not _tokens.issuperset(new):
+        forms: set[str] = set()
+        for token in new:
+            forms.update(_spellings(token), _within_base64(token))
+        _tokens.update(new)
+        for form in forms:
+            for place in range(0, len(form) - PIECE + 1, STRIDE):
+                piece = form[place : place + PIECE]
+                # Anew: another thread may be writing a line.
+                _pieces[piece] = [*_pieces.get(piece, ()), (form, place)]
+
+
 def redact(text: str) -> str:
     """Return `text` without any secret."""
     for form in _sorted:
         text = text.replace(form, "***")
-    return text
+    return _without_parts(text) if _pieces else text
+
+
+def _without_parts(text: str) -> str:
+    pieces = _pieces
+    starts = range(len(text) - PIECE + 1)
+    kept, kept_to, end = [], 0, 0
+    for at in [at for at in starts if text[at : at + PIECE] in pieces]:
+        if at < end:
+            continue
+        shared = [_shared(text, at, *each) for each in pieces[text[at : at + PIECE]]]
+        begin, end = max(shared, key=lambda span: span[1] - span[0])
+        part = text[begin:end]
+        if len(part) >= SHORTEST_PART and len(set(part)) >= FEWEST_KINDS:
+            kept.append(text[kept_to : max(begin, kept_to)])
+            kept_to = end
+        else:
+            end = at
+    return "***".join([*kept, text[kept_to:]])
+
+
+def _shared(text: str, at: int, form: str, place: int) -> tuple[int, int]:
+    """Return how far around `at` a text agrees with a form around `place`."""
+    begin, end = at, at + PIECE
+    until = place + PIECE
+    while begin and place and text[begin - 1] == form[place - 1]:
+        begin, place = begin - 1, place - 1
+    while end < len(text) and until < len(form) and text[end] == form[until]:
+        end, until = end + 1, until + 1
+    return begin, end
 
 
 def _spellings(secret: str) -> set[str]:
@@ -56,6 +112,18 @@ def _spellings(secret: str) -> set[str]:
         found.update(_escaped(secret), _in_percent(raw), _in_html(secret))
         found |= {repr(secret)[1:-1], repr(raw)[2:-1]}
     return found
+
+
+def _within_base64(secret: str) -> Iterator[str]:
+    """Yield it as it stands within something longer that is in base64."""
+    import base64
+
+    raw = secret.encode("utf-8", "surrogatepass")
+    for before, of_others in enumerate((0, 2, 3)):
+        text = base64.b64encode(b"\0" * before + raw).decode()
+        # What stands beside it is in the letters next to it.
+        inner = text[of_others : len(text) - (0, 3, 2)[(before + len(raw)) % 3]]
+        yield from (inner, inner.replace("+", "-").replace("/", "_"))
 
 
 def _escaped(secret: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from ecoflow_push.config.kinds import is_serial
 from ecoflow_push.memory.files import NewerFile, read_json, write_json
-from ecoflow_push.redact import learn
+from ecoflow_push.redact import learn_tokens
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Login(NamedTuple):
 
     def learnt(self) -> Login:
         """Return the same, which nothing prints from now on."""
-        learn(self.user_id, self.token)
+        learn_tokens(self.user_id, self.token)
         return self
 
     def is_usable(self) -> bool:
@@ -58,7 +58,7 @@ class Certification(NamedTuple):
 
     def learnt(self) -> Certification:
         """Return the same, which nothing prints from now on."""
-        learn(self.user_id, self.token, self.username, self.password)
+        learn_tokens(self.user_id, self.token, self.username, self.password)
         return self
 
     def is_usable(self) -> bool:
