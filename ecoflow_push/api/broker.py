@@ -12,6 +12,7 @@ from ecoflow_push.api.envelope import TIME_CURE
 from ecoflow_push.errors import ApiOutOfTime, EcoflowApiException, KeysRefused
 from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.net.explain import explain
+from ecoflow_push.net.sockets import looking_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -76,7 +77,8 @@ class Broker:
         client.connect_timeout = max(0.1, limit.left())
         self._listen(client)
         try:
-            client.connect(host, port, KEEPALIVE_SECONDS)
+            with looking_up(host, limit.left()):
+                client.connect(host, port, KEEPALIVE_SECONDS)
         except (OSError, ValueError, OverflowError, struct.error) as exc:
             cause = explain(exc)
             cure = cause.cure.format(url="ECOFLOW_API_HOST", ca="ECOFLOW_CA_FILE")

@@ -54,7 +54,8 @@ def explain(exc: BaseException) -> Cause:
             if isinstance(link, kind):
                 detail = getattr(link, "verify_message", "") or ""
                 text = f"{cause.text}: {detail}" if detail else cause.text
-                cure = cause.cure
+                number = getattr(link, "verify_code", 0)
+                cure = _CERTIFICATE_CURES.get(number, cause.cure)
                 if isinstance(exc, ProxyUnreachable):
                     text = f"the proxy {exc.address}: {text}"
                     cure = cure.replace("{url}", exc.variable)
@@ -77,6 +78,16 @@ def links(exc: BaseException) -> list[BaseException]:
     return chain
 
 
+# OpenSSL's X509_V_ERR_*: where another authority would change nothing.
+_CERTIFICATE_CURES = {
+    9: "set this machine's clock: the server's certificate is not valid yet",
+    10: (
+        "the server's certificate has expired: it must be renewed there; or set this"
+        " machine's clock, if that is ahead"
+    ),
+    62: "check the host in {url}: the server's certificate is for another name",
+    64: "check the host in {url}: the server's certificate is for another address",
+}
 _CAUSES: tuple[tuple[type[BaseException], Cause], ...] = (
     (
         ProxyRefused,
