@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import time
 from typing import NamedTuple, TypeVar
 
@@ -95,6 +96,8 @@ class LoginFile:
         self._is_loaded = True
         try:
             found = os.stat(self._path, follow_symlinks=False)
+            if not stat.S_ISREG(found.st_mode):
+                return
             if found.st_mode & 0o077 or found.st_uid != os.geteuid():
                 log.warning(
                     "%s is readable by others, so it is not used: chmod 600",
