@@ -29,6 +29,9 @@ except ImportError:
 if __name__.endswith("__main__"):
     # Before anything that takes time; the installed command imports this file so.
     leave_on_signals(sys.argv[1:])
+    from ecoflow_push.start.exit import tell_uncaught
+
+    sys.excepthook = lambda *what: tell_uncaught(os.environ, *what)
     from ecoflow_push.start.lock_probe import leave_if_held
 
     leave_if_held(sys.argv[1:], os.environ)

@@ -3,6 +3,7 @@
 EcoflowPushError
 ├── SettingsError               78  the settings do not describe a runnable job
 │   └── CredentialsConflictError    more than one source, and no ECOFLOW_SOURCE
+├── HostLimit (limits.py)       71  the host lacks threads, memory, descriptors, disk
 ├── InstallationError           78  a package is missing, or of a version not for us
 ├── LockedError                 75  another run holds the state folder
 ├── Unreachable                     a server did not answer properly, or at all;
@@ -46,6 +47,7 @@ class ExitStatus(IntEnum):
     USAGE = 64
     UNAVAILABLE = 69
     SOFTWARE = 70
+    OSERR = 71
     IOERR = 74
     TEMPFAIL = 75
     PROTOCOL = 76

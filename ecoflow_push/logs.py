@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import ClassVar
 
+from ecoflow_push.limits import limit_of
 from ecoflow_push.lines import line
 from ecoflow_push.redact import redact
 
@@ -36,6 +37,20 @@ class _Formatter(logging.Formatter):
         return said
 
 
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # not at run time
+    """Writes to stderr; what there is no memory to put well is put in short."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's
+        """Say it all the same where a limit is why it could not be said."""
+        exc = sys.exc_info()[1]
+        if not exc or not (limit := limit_of(exc)):
+            return
+        with contextlib.suppress(MemoryError, OSError):
+            said = redact(record.getMessage())
+            said = said if said.isprintable() else str(limit)
+            os.write(2, f"{record.levelname} {said}\n".encode("ascii", "replace"))
+
+
 class _Current:
     """What `configure` set last; the log of a process is one."""
 
@@ -50,7 +65,7 @@ def configure(level: str, style: str) -> None:
     """
     logging.raiseExceptions = False  # a closed stderr must not change a run
     _Current.formatter = _Formatter(as_json=style == "json")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(_Current.formatter)
     threading.excepthook = _tell_bug
     root = logging.getLogger()
@@ -61,6 +76,10 @@ def configure(level: str, style: str) -> None:
 
 def _tell_bug(args: threading.ExceptHookArgs) -> None:
     """Say what ended a thread that nobody waits for: Python would mask nothing."""
+    if args.exc_value and (limit := limit_of(args.exc_value)):
+        # Who waits for it in vain says so.
+        logging.getLogger(__name__).debug("a thread has ended: %s", limit)
+        return
     logging.getLogger(__name__).error(
         "a bug in ecoflow_push, please report it", exc_info=args.exc_value
     )

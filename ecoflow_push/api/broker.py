@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecoflow_push.api.envelope import TIME_CURE
 from ecoflow_push.errors import ApiOutOfTime, EcoflowApiException, KeysRefused
+from ecoflow_push.limits import limit_of
 from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.net.explain import explain
 from ecoflow_push.net.sockets import looking_up
@@ -80,6 +81,8 @@ class Broker:
             with looking_up(host, limit.left()):
                 client.connect(host, port, KEEPALIVE_SECONDS)
         except (OSError, ValueError, OverflowError, struct.error) as exc:
+            if lacking := limit_of(exc):
+                raise lacking from exc
             cause = explain(exc)
             cure = cause.cure.format(url="ECOFLOW_API_HOST", ca="ECOFLOW_CA_FILE")
             raise EcoflowApiException(f"{where}: {cause.text}", cure) from exc

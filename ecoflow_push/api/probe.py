@@ -16,6 +16,7 @@ from ecoflow_push.errors import (
     KeysRefused,
     NoDevices,
 )
+from ecoflow_push.limits import limit_of
 from ecoflow_push.net.deadline import Deadline, within
 from ecoflow_push.net.exchange import proxy_for
 from ecoflow_push.net.explain import explain
@@ -98,6 +99,8 @@ def _tried(
     except TimeoutError:
         done = False
     except (OSError, ValueError) as exc:
+        if limit := limit_of(exc):
+            raise limit from exc
         cause = explain(exc)
         cure = cause.cure.format(url="ECOFLOW_API_HOST", ca="ECOFLOW_CA_FILE")
         return EcoflowApiException(f"{host}: {cause.text}", cure)

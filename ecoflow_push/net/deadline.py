@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from ecoflow_push.limits import HostLimit, met_now
 
 
 class Deadline:
@@ -26,11 +29,23 @@ class Deadline:
         return Deadline(self.left() * part)
 
 
+def start(work: Callable[[], object]) -> threading.Thread:
+    """Return a thread that does `work`; raises HostLimit if there can be none."""
+    thread = threading.Thread(target=work, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as exc:
+        # A thread's stack is memory, too.
+        raise HostLimit(met_now() or errno.EAGAIN) from exc
+    return thread
+
+
 def within(deadline: Deadline, work: Callable[[], object]) -> bool:
     """Do `work` in a thread; return False if it had to be abandoned.
 
     The waiting thread can leave whatever the work hangs in (name resolution knows no
-    timeout) and hears signals at once. What `work` raises is raised here.
+    timeout) and hears signals at once. What `work` raises is raised here,
+    and HostLimit where there can be no thread.
     """
     raised: list[BaseException] = []
     done = threading.Event()
@@ -43,7 +58,7 @@ def within(deadline: Deadline, work: Callable[[], object]) -> bool:
         finally:
             done.set()
 
-    threading.Thread(target=task, daemon=True).start()
+    start(task)
     # A little longer than the work's own bounds, so that its words are the better ones.
     patience = Deadline(deadline.left() + 0.25)
     # In slices: of several signals at once, none may reach a thread that waits.
@@ -83,7 +98,7 @@ class Watchdog:
         self._over = threading.Event()
 
     def __enter__(self) -> None:
-        threading.Thread(target=self._watch, daemon=True).start()
+        start(self._watch)
 
     def __exit__(self, *exc_info: object) -> None:
         self._over.set()

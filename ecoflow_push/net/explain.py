@@ -6,6 +6,8 @@ import socket
 import ssl
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 
+from ecoflow_push.limits import links
+
 
 class ProxyRefused(OSError):
     """The proxy answered, and did not open the way."""
@@ -61,21 +63,6 @@ def explain(exc: BaseException) -> Cause:
                     cure = cure.replace("{url}", exc.variable)
                 return Cause(text, cure, lasting=cause.lasting, down=cause.down)
     return Cause("the connection failed")
-
-
-def links(exc: BaseException) -> list[BaseException]:
-    """Return an error and what it was made of, outermost first."""
-    chain: list[BaseException] = []
-    link: BaseException | None = exc
-    while link is not None and link not in chain:
-        chain.append(link)
-        inner = getattr(link, "reason", None)
-        inner = inner if isinstance(inner, BaseException) else None
-        inner = inner or next(
-            (a for a in link.args if isinstance(a, BaseException)), None
-        )
-        link = inner or link.__cause__ or link.__context__
-    return chain
 
 
 # OpenSSL's X509_V_ERR_*: where another authority would change nothing.

@@ -14,7 +14,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import NameResolutionError
 
 from ecoflow_push.errors import Unreachable
-from ecoflow_push.net.explain import ProxyRefused, ProxyUnreachable, WasClosed, links
+from ecoflow_push.limits import links
+from ecoflow_push.net.explain import ProxyRefused, ProxyUnreachable, WasClosed
 from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
 from ecoflow_push.net.sockets import (
     CONNECT_SECONDS,

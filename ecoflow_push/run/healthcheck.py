@@ -7,18 +7,22 @@ never fails a run; of an address that does not work the log has a line.
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from ecoflow_push.errors import ExitStatus, Unreachable
+from ecoflow_push.limits import limit_of
 from ecoflow_push.logs import recent
-from ecoflow_push.net.deadline import Deadline, within
+from ecoflow_push.net.deadline import Deadline, start, within
 from ecoflow_push.net.exchange import authorization, open_exchange
 from ecoflow_push.net.retry import Request, Transport
 
 if TYPE_CHECKING:
+    from threading import Thread
+
     from ecoflow_push.config.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -52,14 +56,13 @@ class Healthcheck:
         }
         self._proxies = proxies
         self._waits = waits
-        self._starting: threading.Thread | None = None
+        self._starting: Thread | None = None
 
     def start(self) -> None:
         """Say that the run began, without waiting for the answer."""
-        self._starting = threading.Thread(
-            target=self._ping, args=("/start", "", Deadline(MOST_SECONDS)), daemon=True
-        )
-        self._starting.start()
+        ping = partial(self._ping, "/start", "", Deadline(MOST_SECONDS))
+        with self._never_failing("/start"):
+            self._starting = start(ping)
 
     def end(self, status: ExitStatus, deadline: Deadline) -> None:
         """Say how the run ended; a failure with the log's last lines.
@@ -77,10 +80,21 @@ class Healthcheck:
                 self._starting.join(time_left.left() / 2)
             self._ping(way, text, time_left)
 
-        if self._waits:
-            within(time_left, ping)
-        else:
-            threading.Thread(target=ping, daemon=True).start()
+        with self._never_failing(way):
+            if self._waits:
+                within(time_left, ping)
+            else:
+                start(ping)
+
+    @contextmanager
+    def _never_failing(self, way: str) -> Iterator[None]:
+        """Let a limit of the host be the ping's loss, and not the run's."""
+        try:
+            yield
+        except Exception as exc:
+            if not (limit := limit_of(exc)):
+                raise
+            log.debug("healthcheck%s: %s", way, limit)
 
     def _ping(self, way: str, text: str, deadline: Deadline) -> None:
         url = self._url._replace(path=self._url.path.rstrip("/") + way).geturl()

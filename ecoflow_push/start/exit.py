@@ -10,6 +10,8 @@ import os
 # For the type checker alone; `typing` takes longer than all of this.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
     from typing import NoReturn
 
 # Whoever reads our output may have stopped; what was to be done is done by now.
@@ -49,3 +51,45 @@ def leave_hung() -> NoReturn:
 
     last_words("exit 75 TEMPFAIL: hung beyond RUN_DEADLINE")
     leave_at_once(ExitStatus.TEMPFAIL)
+
+
+def tell_uncaught(
+    environ: Mapping[str, str],
+    kind: type[BaseException],
+    exc: BaseException,
+    trace: TracebackType | None,
+) -> None:
+    """Be told of what nobody catches: imports, mostly, that meet a limit.
+
+    A limit of the host is 71 with one line, all else what it always was.
+    """
+    import sys
+
+    try:
+        from ecoflow_push.limits import limit_of
+
+        limit = limit_of(exc)
+    except (MemoryError, OSError):
+        # Not even that can be looked up any more.
+        leave_at_limit("the host lacks memory or open files", environ)
+    if limit:
+        leave_at_limit(str(limit), environ)
+    sys.__excepthook__(kind, exc, trace)
+
+
+def leave_at_limit(text: str, environ: Mapping[str, str]) -> NoReturn:
+    """End the process with 71 and one line, with as little as is left."""
+    said = f"ERROR exit 71 OSERR: {text}"
+    try:
+        import time
+
+        from ecoflow_push.lines import line
+
+        as_json = environ.get("LOG_FORMAT", "").strip().lower() == "json"
+        said = line("ERROR", said[6:], time.time(), as_json=as_json)
+    except (MemoryError, OSError):
+        pass
+    try:
+        os.write(2, said.encode() + b"\n")
+    finally:
+        leave_at_once(71)
