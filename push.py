@@ -25,6 +25,11 @@ except ImportError:
     WHOLE = "push.py needs the folder ecoflow_push beside it, and no PYTHONSAFEPATH"
     sys.stderr.write("ERROR exit 78 CONFIG: " + WHOLE + "\n")
     sys.exit(78)
+except (MemoryError, OSError):
+    # So early nobody can say which of them it is.
+    SPENT = "the host lacks memory or open files: allow more (ulimit -v, -n), or look"
+    sys.stderr.write("ERROR exit 71 OSERR: " + SPENT + " for a failing disk\n")
+    sys.exit(71)
 
 if __name__.endswith("__main__"):
     # Before anything that takes time; the installed command imports this file so.

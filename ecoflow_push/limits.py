@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 from ecoflow_push.errors import EcoflowPushError, ExitStatus
 
+# What failed, nobody knows why, and works a moment later.
+ONCE = -1
 # By the number of an OSError: what it means, and what to do. Other numbers are about
 # one address or one file, and whoever met them has a better word.
 LIMITS = {
@@ -34,6 +37,7 @@ LIMITS = {
     errno.EDQUOT: ("the disk quota is used up", "make room in it"),
     errno.EROFS: ("the disk cannot be written", "look why it is mounted read-only"),
     errno.EIO: ("the disk failed", "look for a failing disk"),
+    ONCE: ("a library could not be loaded once", "look for a failing disk"),
 }
 # Of address space: more than a library that is loaded, or a thread's stack.
 SPARE_BYTES = 16 * 1024 * 1024
@@ -59,8 +63,9 @@ def limit_of(exc: BaseException) -> HostLimit | None:
         # Others' numbers, of ssl's errors say, have meanings of their own.
         if type(link) is OSError and link.errno in LIMITS:
             return HostLimit(link.errno)
-    if any(map(_may_hide_one, chain)) and (number := met_now()):
-        return HostLimit(number)
+    if any(map(_may_hide_one, chain)):
+        number = met_now() or (ONCE if any(map(_is_mended, chain)) else 0)
+        return HostLimit(number) if number else None
     return None
 
 
@@ -90,6 +95,20 @@ def _may_hide_one(link: BaseException) -> bool:
     if type(link) in (LookupError, SystemError):
         return True
     return type(link).__module__ in ("ssl", "socket")
+
+
+def _is_mended(link: BaseException) -> bool:
+    """Return whether a library that could not be loaded can be now."""
+    if not isinstance(link, ImportError) or not (link.path and link.name):
+        return False
+    if link.name in sys.modules:
+        # It was loaded, and lacks what was wanted of it.
+        return False
+    try:
+        __import__(link.name)
+    except Exception:  # noqa: BLE001 - then it is something lasting
+        return False
+    return True
 
 
 def met_now() -> int:

@@ -43,7 +43,8 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # not at run t
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's
         """Say it all the same where a limit is why it could not be said."""
         exc = sys.exc_info()[1]
-        if not exc or not (limit := limit_of(exc)):
+        # What could not be written stays in the buffer, and goes out with the end.
+        if not exc or isinstance(exc, OSError) or not (limit := limit_of(exc)):
             return
         with contextlib.suppress(MemoryError, OSError):
             said = redact(record.getMessage())
