@@ -24,34 +24,36 @@ STRIDE = SHORTEST_PART - PIECE + 1
 _forms: set[str] = set()
 _sorted: list[str] = []
 _tokens: set[str] = set()
-#: By each piece of a token: in which spellings it stands, and where.
-_pieces: dict[str, list[tuple[str, int]]] = {}
+#: Their spellings, and pieces of these.
+_token_forms: set[str] = set()
+_pieces: set[str] = set()
 
 
 def learn(*secrets: str) -> None:
     """Mask these texts, in whatever spelling, in all that is said from now on."""
-    new = [each for each in secrets if len(each) >= SHORTEST_SECRET]
-    if not _forms.issuperset(new):
-        for secret in new:
-            _forms.update(_spellings(secret))
-        # Longest first: a secret may contain another one.
-        _sorted[:] = sorted(filter(None, _forms), key=len, reverse=True)
+    _learn(secrets, _forms)
 
 
 def learn_tokens(*tokens: str) -> None:
     """Mask these texts, and any part of them that tells something."""
-    learn(*tokens)
-    new = [each for each in tokens if len(each) >= SHORTEST_PART]
-    if not _tokens.issuperset(new):
-        forms: set[str] = set()
-        for token in new:
-            forms.update(_spellings(token), _within_base64(token))
-        _tokens.update(new)
-        for form in forms:
-            for place in range(0, len(form) - PIECE + 1, STRIDE):
-                piece = form[place : place + PIECE]
-                # Anew: another thread may be writing a line.
-                _pieces[piece] = [*_pieces.get(piece, ()), (form, place)]
+    _learn(tokens, _tokens)
+
+
+def _learn(secrets: tuple[str, ...], known: set[str]) -> None:
+    new = [s for s in secrets if len(s) >= SHORTEST_SECRET and s not in known]
+    for secret in new:
+        known.add(secret)
+        forms = _spellings(secret)
+        _forms.update(forms)
+        if known is _tokens:
+            forms.update(_within_base64(secret))
+            _token_forms.update(forms)
+            for form in forms:
+                places = range(0, len(form) - PIECE + 1, STRIDE)
+                _pieces.update([form[at : at + PIECE] for at in places])
+    if new:
+        # Longest first: a secret may contain another one.
+        _sorted[:] = sorted(filter(None, _forms), key=len, reverse=True)
 
 
 def redact(text: str) -> str:
@@ -68,8 +70,7 @@ def _without_parts(text: str) -> str:
     for at in [at for at in starts if text[at : at + PIECE] in pieces]:
         if at < end:
             continue
-        shared = [_shared(text, at, *each) for each in pieces[text[at : at + PIECE]]]
-        begin, end = max(shared, key=lambda span: span[1] - span[0])
+        begin, end = max(_shared(text, at), key=lambda span: span[1] - span[0])
         part = text[begin:end]
         if len(part) >= SHORTEST_PART and len(set(part)) >= FEWEST_KINDS:
             kept.append(text[kept_to : max(begin, kept_to)])
@@ -79,15 +80,20 @@ def _without_parts(text: str) -> str:
     return "***".join([*kept, text[kept_to:]])
 
 
-def _shared(text: str, at: int, form: str, place: int) -> tuple[int, int]:
-    """Return how far around `at` a text agrees with a form around `place`."""
-    begin, end = at, at + PIECE
-    until = place + PIECE
-    while begin and place and text[begin - 1] == form[place - 1]:
-        begin, place = begin - 1, place - 1
-    while end < len(text) and until < len(form) and text[end] == form[until]:
-        end, until = end + 1, until + 1
-    return begin, end
+def _shared(text: str, at: int) -> Iterator[tuple[int, int]]:
+    """Yield how far around the piece at `at` a text agrees with each spelling."""
+    piece = text[at : at + PIECE]
+    for form in list(_token_forms):
+        found = form.find(piece)
+        while found >= 0:
+            begin, end = at, at + PIECE
+            place, until = found, found + PIECE
+            while begin and place and text[begin - 1] == form[place - 1]:
+                begin, place = begin - 1, place - 1
+            while end < len(text) and until < len(form) and text[end] == form[until]:
+                end, until = end + 1, until + 1
+            yield begin, end
+            found = form.find(piece, found + 1)
 
 
 def _spellings(secret: str) -> set[str]:
@@ -119,7 +125,8 @@ def _within_base64(secret: str) -> Iterator[str]:
     import base64
 
     raw = secret.encode("utf-8", "surrogatepass")
-    for before, of_others in enumerate((0, 2, 3)):
+    # At the beginning it stands there as it does alone.
+    for before, of_others in ((1, 2), (2, 3)):
         text = base64.b64encode(b"\0" * before + raw).decode()
         # What stands beside it is in the letters next to it.
         inner = text[of_others : len(text) - (0, 3, 2)[(before + len(raw)) % 3]]
