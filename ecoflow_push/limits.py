@@ -1,19 +1,13 @@
 """The host's limits, told as what they are: no threads, memory, descriptors or disk.
 
-Imports stay light, and all that is needed stands here: where a limit is met, nothing
-more can be imported.
+Imported where one may have been met (`errors.limit_of`), which a good run never does.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import sys
 
-from ecoflow_push.errors import EcoflowPushError, ExitStatus
-
-# What failed, nobody knows why, and works a moment later.
-ONCE = -1
 # By the number of an OSError: what it means, and what to do. Other numbers are about
 # one address or one file, and whoever met them has a better word.
 LIMITS = {
@@ -37,35 +31,22 @@ LIMITS = {
     errno.EDQUOT: ("the disk quota is used up", "make room in it"),
     errno.EROFS: ("the disk cannot be written", "look why it is mounted read-only"),
     errno.EIO: ("the disk failed", "look for a failing disk"),
-    ONCE: ("a library could not be loaded once", "look for a failing disk"),
 }
 # Of address space: more than a library that is loaded, or a thread's stack.
 SPARE_BYTES = 16 * 1024 * 1024
 
 
-class HostLimit(EcoflowPushError):
-    """The host lacks what a run needs, which is no bug of ours."""
-
-    status = ExitStatus.OSERR
-
-    def __init__(self, number: int) -> None:
-        super().__init__(*LIMITS[number])
-
-
-def limit_of(exc: BaseException) -> HostLimit | None:
-    """Return the limit of the host that an error comes from, None if from none."""
+def words_of(exc: BaseException) -> tuple[str, str] | None:
+    """Return which limit an error comes from and the cure, None if from none."""
     chain = links(exc)
     for link in chain:
-        if isinstance(link, HostLimit):
-            return link
         if isinstance(link, MemoryError):
-            return HostLimit(errno.ENOMEM)
+            return LIMITS[errno.ENOMEM]
         # Others' numbers, of ssl's errors say, have meanings of their own.
         if type(link) is OSError and link.errno in LIMITS:
-            return HostLimit(link.errno)
-    if any(map(_may_hide_one, chain)):
-        number = met_now() or (ONCE if any(map(_is_mended, chain)) else 0)
-        return HostLimit(number) if number else None
+            return LIMITS[link.errno]
+    if any(map(_may_hide_one, chain)) and (number := met_now()):
+        return LIMITS[number]
     return None
 
 
@@ -97,20 +78,6 @@ def _may_hide_one(link: BaseException) -> bool:
     return type(link).__module__ in ("ssl", "socket")
 
 
-def _is_mended(link: BaseException) -> bool:
-    """Return whether a library that could not be loaded can be now."""
-    if not isinstance(link, ImportError) or not (link.path and link.name):
-        return False
-    if link.name in sys.modules:
-        # It was loaded, and lacks what was wanted of it.
-        return False
-    try:
-        __import__(link.name)
-    except Exception:  # noqa: BLE001 - then it is something lasting
-        return False
-    return True
-
-
 def met_now() -> int:
     """Return the number of a limit that is met at this moment, 0 for none."""
     try:
@@ -121,3 +88,8 @@ def met_now() -> int:
     except OSError as exc:
         return exc.errno if exc.errno in LIMITS else 0
     return 0
+
+
+def no_thread() -> tuple[str, str]:
+    """Return why a thread cannot be started: its stack is memory, too."""
+    return LIMITS[met_now() or errno.EAGAIN]

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import ClassVar
 
-from ecoflow_push.limits import limit_of
+from ecoflow_push.errors import HostLimit
 from ecoflow_push.lines import line
 from ecoflow_push.redact import redact
 
@@ -44,11 +44,11 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # not at run t
         """Say it all the same where a limit is why it could not be said."""
         exc = sys.exc_info()[1]
         # What could not be written stays in the buffer, and goes out with the end.
-        if not exc or isinstance(exc, OSError) or not (limit := limit_of(exc)):
+        if not isinstance(exc, (MemoryError, ImportError)):
             return
         with contextlib.suppress(MemoryError, OSError):
             said = redact(record.getMessage())
-            said = said if said.isprintable() else str(limit)
+            said = said if said.isprintable() else "out of memory"
             os.write(2, f"{record.levelname} {said}\n".encode("ascii", "replace"))
 
 
@@ -77,9 +77,9 @@ def configure(level: str, style: str) -> None:
 
 def _tell_bug(args: threading.ExceptHookArgs) -> None:
     """Say what ended a thread that nobody waits for: Python would mask nothing."""
-    if args.exc_value and (limit := limit_of(args.exc_value)):
+    if isinstance(args.exc_value, (MemoryError, HostLimit)):
         # Who waits for it in vain says so.
-        logging.getLogger(__name__).debug("a thread has ended: %s", limit)
+        logging.getLogger(__name__).debug("a thread has ended early")
         return
     logging.getLogger(__name__).error(
         "a bug in ecoflow_push, please report it", exc_info=args.exc_value

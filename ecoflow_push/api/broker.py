@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecoflow_push.api.envelope import TIME_CURE
 from ecoflow_push.errors import ApiOutOfTime, EcoflowApiException, KeysRefused
-from ecoflow_push.limits import limit_of
-from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.net.deadline import Deadline, limit_of
 from ecoflow_push.net.explain import explain
 from ecoflow_push.net.sockets import looking_up
 

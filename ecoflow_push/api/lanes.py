@@ -8,8 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ecoflow_push.api.base import Reading
-from ecoflow_push.errors import AskedToWait, EcoflowApiException, KeysRefused
-from ecoflow_push.limits import HostLimit
+from ecoflow_push.errors import (
+    AskedToWait,
+    EcoflowApiException,
+    HostLimit,
+    KeysRefused,
+)
 from ecoflow_push.net.deadline import start
 
 if TYPE_CHECKING:

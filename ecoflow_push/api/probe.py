@@ -16,8 +16,7 @@ from ecoflow_push.errors import (
     KeysRefused,
     NoDevices,
 )
-from ecoflow_push.limits import limit_of
-from ecoflow_push.net.deadline import Deadline, within
+from ecoflow_push.net.deadline import Deadline, limit_of, within
 from ecoflow_push.net.exchange import proxy_for
 from ecoflow_push.net.explain import explain
 from ecoflow_push.net.sockets import dial

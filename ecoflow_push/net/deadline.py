@@ -1,15 +1,17 @@
-"""One monotonic deadline per run, its shares, and the rings that hold it."""
+"""One monotonic deadline per run, its shares, and the rings that hold it.
+
+Threads are begun here, so it is also told here when the host has none, or less.
+"""
 
 from __future__ import annotations
 
-import errno
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ecoflow_push.limits import HostLimit, met_now
+from ecoflow_push.errors import HostLimit
 
 
 class Deadline:
@@ -29,14 +31,29 @@ class Deadline:
         return Deadline(self.left() * part)
 
 
+def limit_of(exc: BaseException) -> HostLimit | None:
+    """Return the limit of the host that an error comes from, None if from none."""
+    if isinstance(exc, HostLimit):
+        return exc
+    try:
+        from ecoflow_push.limits import words_of
+    except Exception as again:  # noqa: BLE001 - whatever keeps it from being imported
+        # Where a limit is met, perhaps nothing more can be imported.
+        text = getattr(again, "strerror", None) or "out of memory"
+        return HostLimit(text, "allow more: ulimit -v, ulimit -n")
+    words = words_of(exc)
+    return HostLimit(*words) if words else None
+
+
 def start(work: Callable[[], object]) -> threading.Thread:
     """Return a thread that does `work`; raises HostLimit if there can be none."""
     thread = threading.Thread(target=work, daemon=True)
     try:
         thread.start()
     except RuntimeError as exc:
-        # A thread's stack is memory, too.
-        raise HostLimit(met_now() or errno.EAGAIN) from exc
+        from ecoflow_push.limits import no_thread
+
+        raise HostLimit(*no_thread()) from exc
     return thread
 
 

@@ -6,8 +6,6 @@ import socket
 import ssl
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 
-from ecoflow_push.limits import links
-
 
 class ProxyRefused(OSError):
     """The proxy answered, and did not open the way."""
@@ -50,6 +48,9 @@ def explain(exc: BaseException) -> Cause:
 
     The libraries' own texts nest four layers deep and quote the URL.
     """
+    # Of a good run no part.
+    from ecoflow_push.limits import links
+
     chain = links(exc)
     for kind, cause in _CAUSES:
         for link in chain:

@@ -16,7 +16,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Protocol
 
 from ecoflow_push.errors import OutOfTime, Unreachable
-from ecoflow_push.limits import limit_of
+from ecoflow_push.net.deadline import limit_of
 from ecoflow_push.net.explain import WasClosed, explain
 from ecoflow_push.net.reply import Reply, Request
 

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import Fault, SettingsError
-from ecoflow_push.limits import limit_of
+from ecoflow_push.net.deadline import limit_of
 
 if TYPE_CHECKING:
     import ssl

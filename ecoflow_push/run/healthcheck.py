@@ -13,10 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-from ecoflow_push.errors import ExitStatus, Unreachable
-from ecoflow_push.limits import limit_of
+from ecoflow_push.errors import ExitStatus, HostLimit, Unreachable
 from ecoflow_push.logs import recent
-from ecoflow_push.net.deadline import Deadline, start, within
+from ecoflow_push.net.deadline import Deadline, limit_of, start, within
 from ecoflow_push.net.exchange import authorization, open_exchange
 from ecoflow_push.net.retry import Request, Transport
 
@@ -111,7 +110,7 @@ class Healthcheck:
             bad = 300 <= reply.status < 500
             level = logging.WARNING if bad else logging.DEBUG
             log.log(level, "healthcheck%s: HTTP %d", way, reply.status)
-        except Unreachable as exc:
+        except (Unreachable, HostLimit) as exc:
             log.debug("healthcheck%s: %s", way, exc)
         finally:
             transport.close()

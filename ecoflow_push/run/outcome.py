@@ -8,12 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ecoflow_push.api.models import short_sn
-from ecoflow_push.errors import (
-    EcoflowApiException,
-    EcoflowPushError,
-    ExitStatus,
-)
-from ecoflow_push.limits import limit_of
+from ecoflow_push.errors import EcoflowApiException, EcoflowPushError, ExitStatus
+from ecoflow_push.net.deadline import limit_of
 
 if TYPE_CHECKING:
     from ecoflow_push.api.base import Reading

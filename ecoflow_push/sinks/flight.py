@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ecoflow_push.errors import WriteError
-from ecoflow_push.limits import HostLimit
+from ecoflow_push.errors import HostLimit, WriteError
 from ecoflow_push.net.deadline import start
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ecoflow_push import logs
 from ecoflow_push.errors import EcoflowPushError, ExitStatus
-from ecoflow_push.limits import limit_of
+from ecoflow_push.net.deadline import limit_of
 
 log = logging.getLogger("ecoflow_push")
 

@@ -61,35 +61,34 @@ def tell_uncaught(
 ) -> None:
     """Be told of what nobody catches: imports, mostly, that meet a limit.
 
-    A limit of the host is 71 with one line, all else what it always was.
+    What the host (71) or the installation (78) lacks is one line, all else what it
+    always was.
     """
     import sys
 
     try:
-        from ecoflow_push.limits import limit_of
+        from ecoflow_push.net.deadline import limit_of
+        from ecoflow_push.start.installation import fault_of
 
-        limit = limit_of(exc)
-    except (MemoryError, OSError):
-        # Not even that can be looked up any more.
-        leave_at_limit("the host lacks memory or open files", environ)
-    if limit:
-        leave_at_limit(str(limit), environ)
-    sys.__excepthook__(kind, exc, trace)
-
-
-def leave_at_limit(text: str, environ: Mapping[str, str]) -> NoReturn:
-    """End the process with 71 and one line, with as little as is left."""
-    said = f"ERROR exit 71 OSERR: {text}"
+        fault = limit_of(exc) or (isinstance(exc, Exception) and fault_of(exc))
+        said = f"exit {fault.status:d} {fault.status.name}: {fault}" if fault else ""
+        status = int(fault.status) if fault else 0
+    except Exception:  # noqa: BLE001 - not even that can be looked up any more
+        text = "the host lacks memory or open files: allow more: ulimit -v, ulimit -n"
+        said, status = f"exit 71 OSERR: {text}", 71
+    if not said:
+        sys.__excepthook__(kind, exc, trace)
+        return
     try:
         import time
 
         from ecoflow_push.lines import line
 
         as_json = environ.get("LOG_FORMAT", "").strip().lower() == "json"
-        said = line("ERROR", said[6:], time.time(), as_json=as_json)
-    except (MemoryError, OSError):
-        pass
+        said = line("ERROR", said, time.time(), as_json=as_json)
+    except Exception:  # noqa: BLE001 - as above
+        said = f"ERROR {said}"
     try:
         os.write(2, said.encode() + b"\n")
     finally:
-        leave_at_once(71)
+        leave_at_once(status)
