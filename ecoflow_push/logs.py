@@ -37,21 +37,6 @@ class _Formatter(logging.Formatter):
         return said
 
 
-class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # not at run time
-    """Writes to stderr; what there is no memory to put well is put in short."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's
-        """Say it all the same where a limit is why it could not be said."""
-        exc = sys.exc_info()[1]
-        # What could not be written stays in the buffer, and goes out with the end.
-        if not isinstance(exc, (MemoryError, ImportError)):
-            return
-        with contextlib.suppress(MemoryError, OSError):
-            said = redact(record.getMessage())
-            said = said if said.isprintable() else "out of memory"
-            os.write(2, f"{record.levelname} {said}\n".encode("ascii", "replace"))
-
-
 class _Current:
     """What `configure` set last; the log of a process is one."""
 
@@ -66,13 +51,24 @@ def configure(level: str, style: str) -> None:
     """
     logging.raiseExceptions = False  # a closed stderr must not change a run
     _Current.formatter = _Formatter(as_json=style == "json")
-    handler = _Handler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.handleError = _say_in_short  # type: ignore[method-assign]
     handler.setFormatter(_Current.formatter)
     threading.excepthook = _tell_bug
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.ERROR)
     logging.getLogger("ecoflow_push").setLevel(level)
+
+
+def _say_in_short(record: logging.LogRecord) -> None:
+    """Write what there is no memory to put well, past the log."""
+    if not isinstance(sys.exc_info()[1], (MemoryError, ImportError)):
+        return
+    with contextlib.suppress(MemoryError, OSError):
+        said = redact(record.getMessage())
+        said = said if said.isprintable() else "out of memory"
+        os.write(2, f"{record.levelname} {said}\n".encode("ascii", "replace"))
 
 
 def _tell_bug(args: threading.ExceptHookArgs) -> None:

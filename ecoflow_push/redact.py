@@ -26,7 +26,7 @@ _sorted: list[str] = []
 _tokens: set[str] = set()
 #: Their spellings, and pieces of these.
 _token_forms: set[str] = set()
-_pieces: set[str] = set()
+_pieces: set[tuple[str, ...]] = set()
 
 
 def learn(*secrets: str) -> None:
@@ -49,8 +49,9 @@ def _learn(secrets: tuple[str, ...], known: set[str]) -> None:
             forms.update(_within_base64(secret))
             _token_forms.update(forms)
             for form in forms:
-                places = range(0, len(form) - PIECE + 1, STRIDE)
-                _pieces.update([form[at : at + PIECE] for at in places])
+                _pieces.update(
+                    zip(*[form[n::STRIDE] for n in range(PIECE)], strict=False)
+                )
     if new:
         # Longest first: a secret may contain another one.
         _sorted[:] = sorted(filter(None, _forms), key=len, reverse=True)
@@ -60,15 +61,18 @@ def redact(text: str) -> str:
     """Return `text` without any secret."""
     for form in _sorted:
         text = text.replace(form, "***")
-    return _without_parts(text) if _pieces else text
+    return text if _pieces.isdisjoint(_windows(text)) else _without_parts(text)
+
+
+def _windows(text: str) -> Iterator[tuple[str, ...]]:
+    """Yield each PIECE letters, as fast as it goes: every line is looked through."""
+    return zip(*[text[n:] for n in range(PIECE)], strict=False)
 
 
 def _without_parts(text: str) -> str:
-    pieces = _pieces
-    starts = range(len(text) - PIECE + 1)
     kept, kept_to, end = [], 0, 0
-    for at in [at for at in starts if text[at : at + PIECE] in pieces]:
-        if at < end:
+    for at, window in enumerate(_windows(text)):
+        if at < end or window not in _pieces:
             continue
         begin, end = max(_shared(text, at), key=lambda span: span[1] - span[0])
         part = text[begin:end]
