@@ -90,6 +90,6 @@ def met_now() -> int:
     return 0
 
 
-def no_thread() -> tuple[str, str]:
+def words_of_no_thread() -> tuple[str, str]:
     """Return why a thread cannot be started: its stack is memory, too."""
     return LIMITS[met_now() or errno.EAGAIN]

@@ -16,7 +16,7 @@ from ecoflow_push.memory.files import read_regular
 from ecoflow_push.memory.notes import Notes
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import RecordingServer
-from tests.support import PUSH, Run, push
+from tests.support import PUSH, Run, free_port, push
 
 #: Instead of a limit of one user's processes, which root has none of: a real user id
 #: that nobody else has, while the effective one still reads every file.
@@ -100,6 +100,21 @@ def test_few_threads(threads, everything, receiver):
     if most < 3:
         assert run.status == 71
         assert "no thread can be started: allow more: ulimit -u" in run.stderr
+
+
+def test_a_process_that_stays_needs_threads(environ):
+    """With --every, what cannot even begin is 71, and what can is tried again."""
+    is_root = os.geteuid() == 0
+    before = [*(AS_A_USER if is_root else ()), "prlimit", "--nproc=1:1"]
+    listening = environ | {"EXPORTER_PORT": str(free_port())}
+
+    run = limited(listening, before, "--every")
+    tried = limited(environ, ["timeout", "3", *before], "--every=1")
+
+    assert run.status == 71
+    assert "no thread can be started" in run.stderr
+    assert tried.stderr.count("exit 71 OSERR: no thread can be started") >= 2
+    assert "bug" not in run.stderr + tried.stderr
 
 
 @pytest.fixture(scope="module")

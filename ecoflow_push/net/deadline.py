@@ -51,10 +51,15 @@ def start(work: Callable[[], object]) -> threading.Thread:
     try:
         thread.start()
     except RuntimeError as exc:
-        from ecoflow_push.limits import no_thread
-
-        raise HostLimit(*no_thread()) from exc
+        raise no_thread() from exc
     return thread
+
+
+def no_thread() -> HostLimit:
+    """Return why a thread cannot be started, which is all that Python says of it."""
+    from ecoflow_push.limits import words_of_no_thread
+
+    return HostLimit(*words_of_no_thread())
 
 
 def within(deadline: Deadline, work: Callable[[], object]) -> bool:
