@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".tmp"
 DAMAGED = ".damaged"
+SPENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 MAX_FILE_BYTES = 32 * 1024 * 1024
 # The last member of an object: what the rest of it sums up to, by zlib's crc32. It
 # stands in no text of ours, where quotes are escaped.
@@ -31,10 +32,18 @@ def open_regular(path: str, flags: int, *, alone: bool = False) -> int:
     """Return a descriptor of a regular file; raises OSError for anything else.
 
     Opening a FIFO must not hang, nor may a symbolic link lead elsewhere. Whoever writes
-    in place asks for a file that is `alone`, without another name somewhere.
+    in place asks for a file that is `alone`, without another name somewhere. Raises
+    HostLimit where no file at all can be opened: that says nothing of this one.
     """
     flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    descriptor = os.open(path, flags, 0o600)
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as exc:
+        if exc.errno not in SPENT:
+            raise
+        from ecoflow_push.net.deadline import limit_of
+
+        raise limit_of(exc) or exc from exc
     found = os.fstat(descriptor)
     if stat.S_ISREG(found.st_mode) and not (alone and found.st_nlink > 1):
         return descriptor

@@ -16,6 +16,7 @@ from ecoflow_push.memory.files import open_regular
 
 HELD = "another run is still at work; this one leaves"
 NAME = "lock"
+OPEN = "can be written to by others"
 
 
 def state_folder(state_dir: str, *identity: str) -> str:
@@ -83,13 +84,16 @@ def is_held(folder: str) -> bool:
 def close_to_others(folder: str) -> str:
     """Make a folder private (0700) that others can write to.
 
-    Returns what is to be said of it, "" of one that was private; raises OSError.
+    Returns what is to be said of it, "" of one that was private.
     """
     found = os.stat(folder)
     if not found.st_mode & 0o022:
         return ""
     if found.st_uid == os.geteuid():
-        os.chmod(folder, 0o700)
+        try:
+            os.chmod(folder, 0o700)
+        except OSError:
+            return f"{OPEN}: make it private, chmod 700"
         if not os.stat(folder).st_mode & 0o022:
             return "could be written to by others, and is private (0700) from now on"
-    return "can be written to by others: let STATE_DIR name a folder of the job alone"
+    return f"{OPEN}: let STATE_DIR name a folder of the job alone"

@@ -7,6 +7,7 @@ what must not be forgotten although the state cannot be saved, or not yet.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import zlib
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 NAME = "notes"
 ROOM_BYTES = 512
+# What opening says of what is no file, a link, or a socket.
+FOREIGN = (errno.EINVAL, errno.ELOOP, errno.ENXIO)
 
 
 class Notes:
@@ -75,8 +78,10 @@ class Notes:
         if not os.path.lexists(self._path):
             return False
         try:
-            os.close(open_regular(self._path, os.O_WRONLY, alone=True))
-        except OSError:
+            os.close(open_regular(self._path, os.O_RDONLY, alone=True))
+        except OSError as exc:
+            if exc.errno not in FOREIGN:
+                raise
             os.unlink(self._path)
             return False
         return True
