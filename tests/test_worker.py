@@ -338,7 +338,8 @@ def test_a_textfile_must_be_a_file(environ, tmp_path):
     planted = tmp_path / ".out.prom.tmp"
     os.mkfifo(planted)
     run = push({**environ, "TEXTFILE_PATH": str(tmp_path / "out.prom")})
-    assert run.status == 74
+    assert run.status == 0
+    assert not planted.exists()
 
 
 def test_folders_are_private_under_any_umask(environ, tmp_path):

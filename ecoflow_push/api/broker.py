@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ecoflow_push.api.envelope import TIME_CURE
 from ecoflow_push.errors import ApiOutOfTime, EcoflowApiException, KeysRefused
-from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.net.deadline import Deadline, limit_of
 from ecoflow_push.net.explain import explain
+from ecoflow_push.net.sockets import looking_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -92,8 +93,11 @@ class Broker:
         client.connect_timeout = max(0.1, limit.left())
         self._listen(client)
         try:
-            client.connect(host, port, KEEPALIVE_SECONDS)
+            with looking_up(host, limit.left()):
+                client.connect(host, port, KEEPALIVE_SECONDS)
         except (OSError, ValueError, OverflowError, struct.error) as exc:
+            if lacking := limit_of(exc):
+                raise lacking from exc
             cause = explain(exc)
             cure = cause.cure.format(url="ECOFLOW_API_HOST", ca="ECOFLOW_CA_FILE")
             raise EcoflowApiException(f"{where}: {cause.text}", cure) from exc

@@ -22,6 +22,7 @@ from ecoflow_push.errors import (
     OutOfTime,
     Unreachable,
 )
+from ecoflow_push.redact import learn_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sized
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 # A key is bound to the region of its developer account (protocol/rest.md#hosts).
 REGIONAL_HOSTS = ("api.ecoflow.com", "api-e.ecoflow.com", "api-a.ecoflow.com")
+# The members of answers that are secrets (protocol/account.md#login).
+EARNED = ("token", "userId", "certificateAccount", "certificatePassword")
 # Our clock this far from theirs is worth naming beside a refused signature.
 CLOCK_SUSPECT_SECONDS = 300.0
 # "Server is too busy" names no time (protocol/rest.md#codes).
@@ -184,6 +187,8 @@ def ask(
             "check for a login portal or proxy in the way, and ECOFLOW_API_HOST",
         )
     if str(envelope["code"]) != "0":
+        # What it hands out beside a refusal may stand in the refusal's words.
+        _learn_earned(envelope)
         raise _of_code(envelope, reply, host, meanings)
     return envelope.get("data"), weight
 
@@ -270,6 +275,15 @@ def _of_code(
     }
     text = f"{host}: code {code}: {text.format(**facts)}"
     return kind(text, cure.format(**facts), code=code)
+
+
+def _learn_earned(found: object, depth: int = 4) -> None:
+    """Mask what opens something in an answer, whatever it is an answer to."""
+    if isinstance(found, dict) and depth:
+        for name, value in found.items():
+            if name in EARNED and isinstance(value, str | int):
+                learn_tokens(str(value))
+            _learn_earned(value, depth - 1)
 
 
 def _clock(reply: Reply) -> dict[str, str]:

@@ -8,7 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ecoflow_push.api.base import Reading
-from ecoflow_push.errors import AskedToWait, EcoflowApiException, KeysRefused
+from ecoflow_push.errors import (
+    AskedToWait,
+    EcoflowApiException,
+    HostLimit,
+    KeysRefused,
+)
+from ecoflow_push.net.deadline import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -64,11 +70,17 @@ class Lanes:
 
         # Readings, and None from each lane that has ended.
         done: SimpleQueue[Reading | None] = SimpleQueue()
-        for number in range(self._lanes):
-            task = partial(self._lane, number, done.put)
-            threading.Thread(target=task, daemon=True).start()
-        left = self._lanes
+        left = 0
         try:
+            for number in range(self._lanes):
+                try:
+                    start(partial(self._lane, number, done.put))
+                except HostLimit:
+                    # Those that are there do it all, only slower.
+                    if not number:
+                        raise
+                    break
+                left += 1
             while left:
                 reading = done.get()
                 if reading is None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 CONNECT_SECONDS = 8.0
@@ -117,21 +120,55 @@ class DeadlineSSLSocket(_Rearmed, ssl.SSLSocket):
     """A TLS socket that obeys."""
 
 
+#: By name, who looks it up.
+_looking: dict[str, threading.Lock] = {}
+
+
+@contextmanager
+def looking_up(host: str, seconds: float) -> Iterator[None]:
+    """Let one thread at a time look up a name; raises gaierror after `seconds`.
+
+    Name resolution knows no timeout. Whoever is left behind in it, in a process that
+    stays, must not be joined there by one more in each run.
+    """
+    lock = _looking.setdefault(host, threading.Lock())
+    if not lock.acquire(timeout=max(0.0, seconds)):
+        raise socket.gaierror(socket.EAI_AGAIN, "an earlier look-up has not ended")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def dial(host: str, port: int, seconds: float) -> DeadlineSocket:
     """Return a connected socket with what is left of `seconds` as its budget.
 
     Raises OSError.
     """
     until = time.monotonic() + seconds
-    # Against one dead address among several: the next one still gets its chance.
-    plain = socket.create_connection((host, port), min(seconds, CONNECT_SECONDS))
-    left = until - time.monotonic()
-    if left <= 0:
-        # Name resolution knows no timeout: by now others have given this up.
-        plain.close()
-        raise TimeoutError("the deadline passed")
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return obedient(plain, left)
+    with looking_up(host, seconds):
+        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    # By now others have given this up, if the look-up took too long.
+    error: OSError = TimeoutError("the deadline passed")
+    for family, kind, protocol, _, address in found:
+        left = until - time.monotonic()
+        if left <= 0:
+            break
+        sock = None
+        try:
+            sock = DeadlineSocket(family, kind, protocol)
+            # Against one dead address among several: the next one gets its chance.
+            sock.settimeout(min(left, CONNECT_SECONDS))
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as exc:
+            error = exc
+            if sock:
+                sock.close()
+            continue
+        sock.settimeout(until - time.monotonic())
+        return sock
+    raise error
 
 
 def obedient(plain: socket.socket, seconds: float | None) -> DeadlineSocket:

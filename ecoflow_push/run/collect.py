@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ecoflow_push.api.base import Reading
 from ecoflow_push.errors import ApiOutOfTime, EcoflowApiException
-from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.net.deadline import Deadline, start
 
 if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient
@@ -68,7 +68,7 @@ class _Ahead:
         self._raised: BaseException | None = None
         self._is_over = False
         self._is_left = False
-        threading.Thread(target=self._work, daemon=True).start()
+        start(self._work)
 
     def arrivals(self, patience: Deadline) -> Iterator[Reading]:
         """Yield the readings; raises what making them raised, or _Abandoned."""
