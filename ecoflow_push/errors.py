@@ -255,7 +255,7 @@ class WriteError(SinkError):
         retry_after: float = 0.0,
         accepted: int = 0,
     ) -> None:
-        super().__init__(text, cure, status=_MEANING[bad])
+        super().__init__(text, cure, status=_MEANING.get(bad, ExitStatus.PROTOCOL))
         self.bad = bad
         self.answered = answered
         self.is_down = is_down
@@ -268,12 +268,7 @@ class WriteError(SinkError):
         return self.bad in ("address", "credentials")
 
 
-_MEANING = {
-    "server": ExitStatus.IOERR,
-    "content": ExitStatus.PROTOCOL,
-    "address": ExitStatus.PROTOCOL,
-    "credentials": ExitStatus.NOPERM,
-}
+_MEANING = {"server": ExitStatus.IOERR, "credentials": ExitStatus.NOPERM}
 
 
 class Finding:

@@ -18,7 +18,6 @@ from ecoflow_push.api.envelope import (
     LOGIN,
     ask,
     check_count,
-    lacking,
 )
 from ecoflow_push.api.models import DeviceInfo, clean_text, listed_device
 from ecoflow_push.config.kinds import LOOPBACK
@@ -162,7 +161,11 @@ class Account:
         kept = self._kept
         is_young = 0 <= time.time() - kept.listed_at < LIST_SECONDS
         is_known = not is_young or not kept.names or sn in kept.names
-        return "" if is_known else lacking(kept.names)
+        if is_known:
+            return ""
+        from ecoflow_push.api.unlisted import lacking
+
+        return lacking(kept.names)
 
     def reach(self, deadline: Deadline) -> Iterator[Finding]:
         """Look at the name and the certificate of EcoFlow's host."""

@@ -10,7 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ecoflow_push.api.models import said, short_sn
+from ecoflow_push.api.models import said
 from ecoflow_push.errors import (
     ApiOutOfTime,
     AskedToWait,
@@ -25,7 +25,7 @@ from ecoflow_push.errors import (
 from ecoflow_push.redact import learn_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sized
+    from collections.abc import Callable, Mapping, Sized
 
     from ecoflow_push.net.deadline import Deadline
     from ecoflow_push.net.retry import Reply, Request, Transport
@@ -61,11 +61,6 @@ LETTER_BYTES = 8
 FOREIGN_CURE = "look for another server or a proxy that answers instead"
 KEYS_CURE = "check ECOFLOW_ACCESS_KEY and ECOFLOW_SECRET_KEY"
 WAIT_CURE = "wait, and let the job run less often"
-UNLISTED_CURE = "check ECOFLOW_DEVICE_SN or --device"
-# What the service says of a serial that it does not know.
-UNLISTED_CODES = ("1006", "1008")
-# Of the list's, to be compared with.
-MOST_SERIALS = 3
 TIME_CURE = "look for a firewall in the way, then raise RUN_DEADLINE"
 OFFLINE_CURE = "switch the device on, and look for its Wi-Fi in the app"
 
@@ -200,33 +195,6 @@ def no_devices() -> NoDevices:
         " devices, or the devices are only shared with it",
         "use the credentials of the account that the devices are bound to",
     )
-
-
-def unlisted(error: EcoflowApiException, listed: Iterable[str]) -> EcoflowApiException:
-    """Return `error`, of a device that the account's list lacks, with that word.
-
-    Only where the service spoke of the device: one may be readable that is not listed,
-    and what befell the request says nothing of its serial.
-    """
-    if not (error.code or isinstance(error, DeviceRefused)) or isinstance(
-        error, (KeysRefused, AskedToWait, DeviceOffline)
-    ):
-        return error
-    what, cure = lacking(listed), UNLISTED_CURE
-    if error.code in UNLISTED_CODES:
-        error.text = f"code {error.code}: {what}"
-        error.cure = f"{cure}; what is only shared, the app account can read"
-    else:
-        error.text = f"{error.text}, {what}"
-        error.cure = error.cure or cure
-    return error
-
-
-def lacking(listed: Iterable[str]) -> str:
-    """Return what is said of a device that the account's list of serials lacks."""
-    serials = list(map(short_sn, listed))
-    more = ["…"] if len(serials) > MOST_SERIALS else []
-    return f"not in this account's list ({', '.join(serials[:MOST_SERIALS] + more)})"
 
 
 def check_count(devices: Sized, host: str) -> None:

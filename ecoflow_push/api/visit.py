@@ -14,7 +14,6 @@ from ecoflow_push.api.envelope import (
     MOST_WEIGHT,
     OFFLINE_CURE,
     TIME_CURE,
-    UNLISTED_CURE,
     decode,
     weight_of,
 )
@@ -24,7 +23,6 @@ from ecoflow_push.api.models import (
     Room,
     Snapshot,
     online_flag,
-    short_sn,
 )
 from ecoflow_push.api.question import get_all_request
 from ecoflow_push.devices.products import messages_by_serial
@@ -219,6 +217,8 @@ class Visit:
         text = "no answer: asleep, offline, or not a device of this account"
         cure = "wake the device, and look for it in the app"
         if self._lacks:
+            from ecoflow_push.api.unlisted import UNLISTED_CURE
+
             text, cure = f"no answer, and {self._lacks}", UNLISTED_CURE
         return Reading(device, source, error=EcoflowApiException(text, cure))
 
@@ -292,17 +292,7 @@ class Visit:
 
     def _tell(self, frame: Frame) -> None:
         """Log, for whoever wants to report it, what is not understood."""
-        if not log.isEnabledFor(logging.DEBUG):
-            return
-        from ecoflow_push.api.report import unnamed
+        if log.isEnabledFor(logging.DEBUG):
+            from ecoflow_push.api.report import tell
 
-        sn = self.device.sn
-        for (func, cmd_id), pdata in frame.unread:
-            log.debug("%s: %d/%d %s", short_sn(sn), func, cmd_id, unnamed(pdata, sn))
-        if frame.unknown_fields or frame.damaged:
-            log.debug(
-                "%s: unknown fields %s, %d damaged",
-                short_sn(sn),
-                dict(frame.unknown_fields),
-                frame.damaged,
-            )
+            tell(log, frame, self.device.sn)
