@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from ecoflow_push.api.account import Account
 from ecoflow_push.api.envelope import (
@@ -61,7 +63,19 @@ QUOTA = "quota/all"
 DEADLINE = 8.0
 BOMB = bomb(256 * MIB)
 HEAVY = "far more than any device or list has"
+HEADERS, HEAP = "6 MB of headers", "a million empty lists"
 LONG = "answered with more than 0.5 MiB"
+
+
+def rows(table: Iterable[str], *short: str) -> list[ParameterSet]:
+    """Return the names of `table`; all but the `short` ones are left to the drill."""
+    late = pytest.mark.campaign
+    return [
+        pytest.param(each)
+        if each in short
+        else pytest.param(each, marks=late, id=f"drill {each}")
+        for each in table
+    ]
 
 
 @pytest.fixture
@@ -117,7 +131,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize(
+    "what",
+    rows(REFUSED, "a million empty lists", "a bomb", "a body without an end", HEADERS),
+)
 def test_a_device_s_answer(what, text, cloud, tmp_path):
     """An answer far beyond any device's is not read: 69, one line with the cure."""
     fault, words = REFUSED[what]
@@ -126,7 +143,7 @@ def test_a_device_s_answer(what, text, cloud, tmp_path):
     assert_small(push_watched(text, tmp_path), 69, words)
 
 
-@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("what", rows(REFUSED, "a bomb"))
 def test_a_list_s_answer(what, text, cloud, tmp_path):
     """The same in place of the device list."""
     fault, _ = REFUSED[what]
@@ -135,7 +152,7 @@ def test_a_list_s_answer(what, text, cloud, tmp_path):
     assert_small(push_watched(text, tmp_path), 69)
 
 
-@pytest.mark.parametrize("what", LARGEST)
+@pytest.mark.parametrize("what", rows(LARGEST, next(iter(LARGEST))))
 def test_twelve_devices_with_all_that_is_read(what, text, cloud, tmp_path):
     """Twelve devices that each say the most that is read are read, some at once."""
     cloud.devices[:] = [SimulatedDevice(f"R331ZFAKE{n:07}") for n in range(12)]
@@ -153,7 +170,7 @@ def test_twelve_devices_with_all_that_is_read(what, text, cloud, tmp_path):
     assert ("beyond the most of a device" in run.stderr) == many_values
 
 
-@pytest.mark.parametrize("what", ["a bomb", "a body without an end", "6 MB of headers"])
+@pytest.mark.parametrize("what", rows(["a body without an end", "a bomb", HEADERS]))
 def test_twelve_devices_that_are_refused(what, text, cloud, tmp_path):
     """Four at once that send without an end hold no more than one does."""
     cloud.devices[:] = [SimulatedDevice(f"R331ZFAKE{n:07}") for n in range(12)]
@@ -187,8 +204,10 @@ def test_ten_thousand_devices(text, cloud, tmp_path):
     assert held.peak <= MOST
 
 
-@pytest.mark.parametrize("what", ["a million empty lists", "400,000 keys"])
-@pytest.mark.parametrize("where", ["auth/login", "certification", "user/device"])
+@pytest.mark.parametrize("what", rows(["a million empty lists", "400,000 keys"], HEAP))
+@pytest.mark.parametrize(
+    "where", rows(["auth/login", "certification", "user/device"], "auth/login")
+)
 def test_the_app_account_s_answers(where, what, cloud, tmp_path):
     """An endless or overfull login, certification or list is one line, and 69."""
     cloud.fail(where, answers(200, envelope(DATA[what])))
@@ -213,7 +232,7 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("what", ANSWERS)
+@pytest.mark.parametrize("what", rows(ANSWERS, "an error without an end"))
 @pytest.mark.parametrize("sink", ["PUSHGATEWAY", "REMOTE_WRITE", "HEALTHCHECK"])
 def test_a_sink_s_answer(sink, what, text, tmp_path):
     """Whatever a sink answers with, it is told in one line, beside a sink that works.
@@ -253,7 +272,7 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("what", GROUPS)
+@pytest.mark.parametrize("what", rows(GROUPS, "a group of 7 MiB"))
 def test_a_gateway_s_list_of_groups(what, text, cloud, tmp_path):
     """A gateway's list is looked through, however long, and makes no objects."""
     body, words = GROUPS[what]
@@ -346,7 +365,10 @@ def under_quota(data: bytes) -> bytes:
     return b'{"a":' + data + b"}"
 
 
-@pytest.mark.parametrize("what", FLOODS)
+@pytest.mark.parametrize(
+    "what",
+    rows(FLOODS, "a claim of 256 MiB", "new keys for ever", "a million empty lists"),
+)
 def test_a_flood_over_mqtt(what, cloud, tmp_path):
     """Whatever comes over MQTT, for ever: the visit ends in time, and holds little."""
     script, status, words = FLOODS[what]
@@ -379,7 +401,7 @@ def test_a_frame_of_many_units(cloud, tmp_path):
     assert peak <= MOST, f"{peak / MIB:.1f} MiB"
 
 
-@pytest.mark.parametrize("what", LARGEST)
+@pytest.mark.parametrize("what", rows(LARGEST, next(iter(LARGEST))))
 def test_twelve_devices_over_mqtt(what, cloud, tmp_path):
     """Twelve devices with the most that is read answer at once, and are read."""
     cloud.devices[:] = [SimulatedDevice(f"R331ZFAKE{n:07}") for n in range(12)]
