@@ -138,7 +138,7 @@ class Outcome:
         )
         samples = f"{self._updates.samples} samples"
         if too_many := self._updates.skipped["too_many"]:
-            samples += f", {too_many} beyond the most of a device (docs/metrics.md)"
+            samples += f", {too_many} beyond the most of a device ({DOCS}/metrics.md)"
         parts = [f"devices: {counts or 'none'}", samples]
         parts += [
             f"{name}: ok{sink.note}"
