@@ -26,10 +26,18 @@ except ImportError:
     WHOLE = "push.py needs the folder ecoflow_push beside it, and no PYTHONSAFEPATH"
     sys.stderr.write("ERROR exit 78 CONFIG: " + WHOLE + "\n")
     sys.exit(78)
+except (MemoryError, OSError):
+    # So early nobody can say which of them it is.
+    SPENT = "the host lacks memory or open files: allow more (ulimit -v, -n), or look"
+    sys.stderr.write("ERROR exit 71 OSERR: " + SPENT + " for a failing disk\n")
+    sys.exit(71)
 
 if __name__.endswith("__main__"):
     # Before anything that takes time; the installed command imports this file so.
     leave_on_signals(sys.argv[1:])
+    from ecoflow_push.start.exit import tell_uncaught
+
+    sys.excepthook = lambda *what: tell_uncaught(os.environ, *what)
     from ecoflow_push.start.lock_probe import leave_if_held
 
     leave_if_held(sys.argv[1:], os.environ)

@@ -3,10 +3,11 @@
 EcoflowPushError
 ├── SettingsError               78  the settings do not describe a runnable job
 │   └── CredentialsConflictError    more than one source, and no ECOFLOW_SOURCE
+├── HostLimit                   71  the host lacks threads, memory, descriptors, disk
 ├── InstallationError           78  a package is missing, or of a version not for us
 ├── Unanswered                      --init has nobody to ask (64), or no more (130)
 ├── LockedError                 75  another run holds the state folder
-├── Unreachable, OutOfTime          no proper answer; each becomes one of those below
+├── Unreachable, OutOfTime          no proper answer; becomes one of those below
 ├── EcoflowApiException         69  EcoFlow gave no usable answer
 │   ├── NoDevices               69  EcoFlow lists no device for these credentials
 │   ├── KeysRefused             77  EcoFlow refused the credentials
@@ -14,14 +15,13 @@ EcoflowPushError
 │   ├── DeviceOffline            0  EcoFlow's own word that the device is offline
 │   ├── AskedToWait             75  EcoFlow asked for a pause longer than we have
 │   └── ApiOutOfTime            75  collecting used up its share of the deadline
-└── SinkError                   74  a sink does not have what was collected; its
-    │                               `status` says what that means for the run
-    └── WriteError                  one write failed: the server's fault (74), that of
-                                    content or address (76), or of credentials (77)
+└── SinkError                   74  a sink does not have what was collected; `status`
+    │                               is what that means for the run
+    └── WriteError                  by the fault of the server (74), the content or the
+                                    address (76), or the credentials (77)
 
-Each carries what is wrong and, where there is one, the cure, for a run's line and for
---check alike. Messages are for people: one line, no secret, no serial in full, no
-response body (a sink's own explanation excepted, cut and cleaned by its reader).
+Each carries what is wrong and perhaps the cure, for a run's line and --check alike: no
+secret, no serial in full, no response body (but a sink's own words, cut and cleaned).
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class ExitStatus(IntEnum):
     USAGE = 64
     UNAVAILABLE = 69
     SOFTWARE = 70
+    OSERR = 71
     IOERR = 74
     TEMPFAIL = 75
     PROTOCOL = 76
@@ -71,6 +72,12 @@ class EcoflowPushError(Exception):
 
     def __str__(self) -> str:
         return f"{self.text}: {self.cure}" if self.cure else self.text
+
+
+class HostLimit(EcoflowPushError):
+    """The host lacks threads, memory, open files or disk (limits.py)."""
+
+    status = ExitStatus.OSERR
 
 
 class Fault:
@@ -234,10 +241,8 @@ class WriteError(SinkError):
     was refused were taken all the same.
     """
 
-    #: It took all the time that it was given.
-    is_late = False
-    #: So many samples of the same record were taken in requests before this one.
-    written = 0
+    is_late = False  #: It took all the time that it was given.
+    written = 0  #: Samples of the same record taken in requests before this one.
 
     def __init__(
         self,
@@ -250,7 +255,7 @@ class WriteError(SinkError):
         retry_after: float = 0.0,
         accepted: int = 0,
     ) -> None:
-        super().__init__(text, cure, status=_MEANING[bad])
+        super().__init__(text, cure, status=_MEANING.get(bad, ExitStatus.PROTOCOL))
         self.bad = bad
         self.answered = answered
         self.is_down = is_down
@@ -263,12 +268,7 @@ class WriteError(SinkError):
         return self.bad in ("address", "credentials")
 
 
-_MEANING = {
-    "server": ExitStatus.IOERR,
-    "content": ExitStatus.PROTOCOL,
-    "address": ExitStatus.PROTOCOL,
-    "credentials": ExitStatus.NOPERM,
-}
+_MEANING = {"server": ExitStatus.IOERR, "credentials": ExitStatus.NOPERM}
 
 
 class Finding:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import ClassVar
 
+from ecoflow_push.errors import HostLimit
 from ecoflow_push.lines import line
 from ecoflow_push.redact import redact
 
@@ -51,6 +52,7 @@ def configure(level: str, style: str) -> None:
     logging.raiseExceptions = False  # a closed stderr must not change a run
     _Current.formatter = _Formatter(as_json=style == "json")
     handler = logging.StreamHandler(sys.stderr)
+    handler.handleError = _say_in_short  # type: ignore[method-assign]
     handler.setFormatter(_Current.formatter)
     threading.excepthook = _tell_bug
     root = logging.getLogger()
@@ -59,8 +61,22 @@ def configure(level: str, style: str) -> None:
     logging.getLogger("ecoflow_push").setLevel(level)
 
 
+def _say_in_short(record: logging.LogRecord) -> None:
+    """Write what there is no memory to put well, past the log."""
+    if not isinstance(sys.exc_info()[1], (MemoryError, ImportError)):
+        return
+    with contextlib.suppress(MemoryError, OSError):
+        said = redact(record.getMessage())
+        said = said if said.isprintable() else "out of memory"
+        os.write(2, f"{record.levelname} {said}\n".encode("ascii", "replace"))
+
+
 def _tell_bug(args: threading.ExceptHookArgs) -> None:
     """Say what ended a thread that nobody waits for: Python would mask nothing."""
+    if isinstance(args.exc_value, (MemoryError, HostLimit)):
+        # Who waits for it in vain says so.
+        logging.getLogger(__name__).debug("a thread has ended early")
+        return
     logging.getLogger(__name__).error(
         "a bug in ecoflow_push, please report it", exc_info=args.exc_value
     )

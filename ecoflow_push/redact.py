@@ -1,7 +1,9 @@
 """The redactor: every secret that the process has met, masked in all its spellings.
 
 Whoever reads a secret, from the environment or from a server, says so here at once.
-Nothing heavy is imported before there is something to mask.
+Of what was made to be random (a token, a key) any part is masked, too: servers quote
+them cut. A part of a password may be a word that our own lines need. Nothing heavy is
+imported before there is something to mask.
 """
 
 from __future__ import annotations
@@ -12,17 +14,45 @@ if TYPE_CHECKING:
 
 # Masking less would garble every line, and hide nothing that is worth it.
 SHORTEST_SECRET = 4
+# Of a token; a run of zeros tells nothing of one.
+SHORTEST_PART, FEWEST_KINDS = 8, 4
+# A part is looked for by a piece of it. Of a token each STRIDE-th piece is known, so
+# that every part has one.
+PIECE = 4
+STRIDE = SHORTEST_PART - PIECE + 1
 
 _forms: set[str] = set()
 _sorted: list[str] = []
+_tokens: set[str] = set()
+#: Their spellings, and pieces of these.
+_token_forms: set[str] = set()
+_pieces: set[tuple[str, ...]] = set()
 
 
 def learn(*secrets: str) -> None:
     """Mask these texts, in whatever spelling, in all that is said from now on."""
-    new = [each for each in secrets if len(each) >= SHORTEST_SECRET]
-    if not _forms.issuperset(new):
-        for secret in new:
-            _forms.update(_spellings(secret))
+    _learn(secrets, _forms)
+
+
+def learn_tokens(*tokens: str) -> None:
+    """Mask these texts, and any part of them that tells something."""
+    _learn(tokens, _tokens)
+
+
+def _learn(secrets: tuple[str, ...], known: set[str]) -> None:
+    new = [s for s in secrets if len(s) >= SHORTEST_SECRET and s not in known]
+    for secret in new:
+        known.add(secret)
+        forms = _spellings(secret)
+        _forms.update(forms)
+        if known is _tokens:
+            forms.update(_within_base64(secret))
+            _token_forms.update(forms)
+            for form in forms:
+                _pieces.update(
+                    zip(*[form[n::STRIDE] for n in range(PIECE)], strict=False)
+                )
+    if new:
         # Longest first: a secret may contain another one.
         _sorted[:] = sorted(filter(None, _forms), key=len, reverse=True)
 
@@ -31,7 +61,43 @@ def redact(text: str) -> str:
     """Return `text` without any secret."""
     for form in _sorted:
         text = text.replace(form, "***")
-    return text
+    return text if _pieces.isdisjoint(_windows(text)) else _without_parts(text)
+
+
+def _windows(text: str) -> Iterator[tuple[str, ...]]:
+    """Yield each PIECE letters, as fast as it goes: every line is looked through."""
+    return zip(*[text[n:] for n in range(PIECE)], strict=False)
+
+
+def _without_parts(text: str) -> str:
+    kept, kept_to, end = [], 0, 0
+    for at, window in enumerate(_windows(text)):
+        if at < end or window not in _pieces:
+            continue
+        begin, end = max(_shared(text, at), key=lambda span: span[1] - span[0])
+        part = text[begin:end]
+        if len(part) >= SHORTEST_PART and len(set(part)) >= FEWEST_KINDS:
+            kept.append(text[kept_to : max(begin, kept_to)])
+            kept_to = end
+        else:
+            end = at
+    return "***".join([*kept, text[kept_to:]])
+
+
+def _shared(text: str, at: int) -> Iterator[tuple[int, int]]:
+    """Yield how far around the piece at `at` a text agrees with each spelling."""
+    piece = text[at : at + PIECE]
+    for form in list(_token_forms):
+        found = form.find(piece)
+        while found >= 0:
+            begin, end = at, at + PIECE
+            place, until = found, found + PIECE
+            while begin and place and text[begin - 1] == form[place - 1]:
+                begin, place = begin - 1, place - 1
+            while end < len(text) and until < len(form) and text[end] == form[until]:
+                end, until = end + 1, until + 1
+            yield begin, end
+            found = form.find(piece, found + 1)
 
 
 def _spellings(secret: str) -> set[str]:
@@ -56,6 +122,19 @@ def _spellings(secret: str) -> set[str]:
         found.update(_escaped(secret), _in_percent(raw), _in_html(secret))
         found |= {repr(secret)[1:-1], repr(raw)[2:-1]}
     return found
+
+
+def _within_base64(secret: str) -> Iterator[str]:
+    """Yield it as it stands within something longer that is in base64."""
+    import base64
+
+    raw = secret.encode("utf-8", "surrogatepass")
+    # At the beginning it stands there as it does alone.
+    for before, of_others in ((1, 2), (2, 3)):
+        text = base64.b64encode(b"\0" * before + raw).decode()
+        # What stands beside it is in the letters next to it.
+        inner = text[of_others : len(text) - (0, 3, 2)[(before + len(raw)) % 3]]
+        yield from (inner, inner.replace("+", "-").replace("/", "_"))
 
 
 def _escaped(secret: str) -> Iterator[str]:

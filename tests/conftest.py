@@ -43,7 +43,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Let one skipped test stand for all that needs what is beside the project."""
+    """Leave campaigns to the drill; of all that needs what is absent skip only one.
+
+    That one skipped test stands for all that reads what is beside the project.
+    """
+    if not config.getoption("--drill"):
+        campaign = [item for item in items if item.get_closest_marker("campaign")]
+        config.hook.pytest_deselected(items=campaign)
+        items[:] = [item for item in items if item not in campaign]
     needy = [item for item in items if item.get_closest_marker("recorded")]
     if SHARED.is_dir() or not needy:
         return

@@ -160,8 +160,7 @@ def test_a_planted_link_is_not_followed(tmp_path):
     (tmp_path / ".state.json.tmp").symlink_to(victim)
     (tmp_path / "lock").symlink_to(victim)
 
-    with pytest.raises(OSError, match="symbolic links"):
-        replace_file(str(tmp_path / "state.json"), b"x", 0o600)
+    replace_file(str(tmp_path / "state.json"), b"x", 0o600)
 
     assert State.open(str(tmp_path)).trouble
     assert victim.read_text() == "precious"

@@ -33,7 +33,7 @@ from ecoflow_push.run.worker import Worker
 from ecoflow_push.sinks.base import Sink, TimestampedSink, Update
 from ecoflow_push.sinks.queue import Queue
 from ecoflow_push.sinks.textfile import TextfileSink
-from tests.support import parse
+from tests.support import eventually, parse
 
 LABELS = Labels("ecoflow", "test", "ecoflow", {})
 SERIALS = [f"R331ZFAKE{n:07}" for n in range(200)]
@@ -200,6 +200,36 @@ def test_a_device_is_let_go_before_the_next_ones_are_there(tmp_path):
     assert most <= AHEAD + 8
     gc.collect()
     assert not alive
+
+
+def test_of_heavy_maps_fewer_wait(tmp_path):
+    """Where maps are heavy, no more of them wait than a few megabytes' worth."""
+    made: list[str] = []
+    release = threading.Event()
+
+    def readings(named: Sequence[str]) -> Iterator[Reading]:
+        for sn in SERIALS[:20]:
+            made.append(sn)
+            snapshot = Snapshot(sn, {"odd": 1}, time.time(), weight=3 << 20)
+            yield Reading(DeviceInfo(sn), "rest", snapshot)
+
+    class Waits(TextfileSink):
+        def take(self, update: Update, deadline: Deadline) -> None:
+            release.wait(20)
+            super().take(update, deadline)
+
+    path = tmp_path / "out.prom"
+    job = worker([Source(readings)], tmp_path, Waits(str(path)))
+    thread = threading.Thread(target=job.run)
+    thread.start()
+
+    # One is being taken, two wait, and one is made.
+    assert eventually(lambda: len(made) == 4)
+    time.sleep(0.2)
+    assert len(made) == 4
+    release.set()
+    thread.join()
+    assert len(served(path)) == 20
 
 
 def test_every_sink_is_given_a_device_before_the_next_one(tmp_path):

@@ -12,7 +12,13 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ecoflow_push.api.envelope import LOGGED_IN, LOGIN, ask, lacking
+from ecoflow_push.api.envelope import (
+    LIST_WEIGHT,
+    LOGGED_IN,
+    LOGIN,
+    ask,
+    check_count,
+)
 from ecoflow_push.api.models import DeviceInfo, clean_text, listed_device
 from ecoflow_push.config.kinds import LOOPBACK
 from ecoflow_push.errors import AskedToWait, EcoflowApiException, KeysRefused
@@ -155,7 +161,11 @@ class Account:
         kept = self._kept
         is_young = 0 <= time.time() - kept.listed_at < LIST_SECONDS
         is_known = not is_young or not kept.names or sn in kept.names
-        return "" if is_known else lacking(kept.names)
+        if is_known:
+            return ""
+        from ecoflow_push.api.unlisted import lacking
+
+        return lacking(kept.names)
 
     def reach(self, deadline: Deadline) -> Iterator[Finding]:
         """Look at the name and the certificate of EcoFlow's host."""
@@ -188,7 +198,7 @@ class Account:
         # One try: a login that was perhaps heard is not repeated within a run.
         once = self._transport_of(Patience(1, 0.0), LOGIN_SECONDS)
         try:
-            data = ask(once, lambda: request, deadline, self.host, LOGIN)
+            data, _ = ask(once, lambda: request, deadline, self.host, LOGIN)
         except KeysRefused:
             self._kept.refused()
             raise
@@ -243,6 +253,7 @@ class Account:
             for sn, row in _by_serial(rows):
                 if device := listed_device(sn, row):
                     devices.setdefault(device.sn, device)
+        check_count(devices, self.host)
         self._kept.names = {
             device.sn: {"name": device.name, "product_name": device.product_name}
             for device in devices.values()
@@ -255,7 +266,11 @@ class Account:
             self._transport = self._transport_of(self._patience, LONGEST_TRY_SECONDS)
         headers = {"Authorization": f"Bearer {token}", "lang": "en_US"}
         request = Request("GET", self._api_url + path, headers)
-        return ask(self._transport, lambda: request, deadline, self.host, LOGGED_IN)
+        data, _ = ask(
+            *(self._transport, lambda: request, deadline, self.host, LOGGED_IN),
+            most_weight=LIST_WEIGHT,
+        )
+        return data
 
     def _transport_of(self, patience: Patience, longest_try: float) -> Transport:
         # One connection serves login, certification and list alike.

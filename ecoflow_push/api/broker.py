@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import struct
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ecoflow_push.api.envelope import TIME_CURE
 from ecoflow_push.errors import ApiOutOfTime, EcoflowApiException, KeysRefused
-from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.net.deadline import Deadline, limit_of
 from ecoflow_push.net.explain import explain
+from ecoflow_push.net.sockets import looking_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from paho.mqtt.client import Client
 
@@ -28,9 +31,15 @@ CONNECT_SECONDS = 10.0
 SUBSCRIBE_SECONDS = 5.0
 KEEPALIVE_SECONDS = 60
 QOS = 1
+# The largest message that is read, and its topic; brokers take 1 MiB and no more.
+MOST_PACKET = (1 << 20) + (1 << 16)
+# What one step takes in, and all of them until paho's cycles are looked for.
+STEP_BYTES = 1 << 17
+SWEEP_BYTES = 1 << 18
 # CONNACK: 4 bad user name or password, 5 not authorised; 134 and 135 as MQTT 5 and
 # paho's second callback interface call them (protocol/mqtt.md#connection).
 REFUSAL_CODES = frozenset((4, 5, 134, 135))
+FLOOD_CURE = "look for another broker or a proxy that answers instead"
 CLIENT_ID_CURE = "give each job a PUSH_INSTANCE of its own"
 
 
@@ -45,6 +54,11 @@ class Broker:
         self._messages: deque[tuple[str, bytes]] = deque()
         #: The broker's answers to subscriptions.
         self._granted: deque[tuple[int, ...]] = deque()
+        #: How many bytes this step may take in, how many came since the last sweep, and
+        #: what a refused packet claimed.
+        self._allowed = 0
+        self._received = 0
+        self._claimed = 0
 
     @property
     def is_connected(self) -> bool:
@@ -73,11 +87,17 @@ class Broker:
         client.username_pw_set(certification.username, certification.password)
         if certification.tls:
             client.tls_set_context(self._trust.context(obedient=False))
+        # paho bounds nothing that it receives, and has no door to do so.
+        receive = partial(self._receive, client._sock_recv)  # noqa: SLF001 - as above
+        client._sock_recv = receive  # type: ignore[method-assign]  # noqa: SLF001
         client.connect_timeout = max(0.1, limit.left())
         self._listen(client)
         try:
-            client.connect(host, port, KEEPALIVE_SECONDS)
+            with looking_up(host, limit.left()):
+                client.connect(host, port, KEEPALIVE_SECONDS)
         except (OSError, ValueError, OverflowError, struct.error) as exc:
+            if lacking := limit_of(exc):
+                raise lacking from exc
             cause = explain(exc)
             cure = cause.cure.format(url="ECOFLOW_API_HOST", ca="ECOFLOW_CA_FILE")
             raise EcoflowApiException(f"{where}: {cause.text}", cure) from exc
@@ -163,15 +183,43 @@ class Broker:
         """Let the network do one step, and take in what it brought."""
         client = self._connected()
         _quick_acknowledge(client)
+        self._allowed = STEP_BYTES
         try:
             status = client.loop(min(limit.left(), 1.0))
         except (ValueError, struct.error) as exc:
             # What paho raises for a packet that is none.
             raise EcoflowApiException("the broker sent a broken packet") from exc
+        if self._claimed:
+            text = f"the broker sent a packet of {self._claimed >> 20} MiB, not read"
+            raise EcoflowApiException(text, FLOOD_CURE)
+        # QoS 2 is not for who subscribes with 1: paho keeps it until it is released.
+        if client._in_messages:  # noqa: SLF001 - no door
+            text = "the broker sent a message with QoS 2, not asked for"
+            raise EcoflowApiException(text, FLOOD_CURE)
         while self._events:
             self._take(*self._events.popleft())
         if status != 0:
             raise EcoflowApiException("the connection was lost")
+
+    def _receive(self, receive: Callable[[int], bytes], size: int) -> bytes:
+        """Read for paho, which would keep a packet of any length that it claims.
+
+        And in one step as many packets as it has sent itself.
+        """
+        if size > MOST_PACKET:
+            self._claimed = size
+            raise ConnectionError
+        if self._allowed <= 0:
+            raise BlockingIOError
+        data = receive(size)
+        self._allowed -= len(data)
+        self._received += len(data)
+        if self._received > SWEEP_BYTES:
+            # Each message leaves a cycle with its topic's levels, and push.py looks for
+            # none: a run for which that would pay hears a few messages.
+            self._received = 0
+            gc.collect(0)
+        return data
 
     def _take(self, kind: str, what: Any) -> None:
         if kind == "message":

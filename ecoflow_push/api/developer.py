@@ -7,10 +7,18 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ecoflow_push.api.envelope import DEVELOPER, ask
+from ecoflow_push.api.envelope import (
+    DEVELOPER,
+    LETTER_BYTES,
+    LIST_WEIGHT,
+    MOST_WEIGHT,
+    ask,
+    check_count,
+)
 from ecoflow_push.api.models import DeviceInfo, Snapshot, listed_device
 from ecoflow_push.api.signing import signed_headers
 from ecoflow_push.errors import DeviceOffline, EcoflowApiException, KeysRefused
+from ecoflow_push.net.reply import MOST_BYTES
 from ecoflow_push.net.retry import Exchange, Patience, Request, Transport
 
 if TYPE_CHECKING:
@@ -69,7 +77,7 @@ class DeveloperApi:
         Raises EcoflowApiException or one of its kinds.
         """
         try:
-            data = self._get(DEVICE_LIST, {}, deadline)
+            data, _ = self._get(DEVICE_LIST, {}, deadline, LIST_WEIGHT)
         except DeviceOffline as exc:
             # Not an answer that a list can have.
             raise EcoflowApiException(exc.text, exc.cure, code=exc.code) from exc
@@ -82,6 +90,7 @@ class DeveloperApi:
             )
             if device:
                 devices.setdefault(device.sn, device)
+        check_count(devices, self._host)
         return list(devices.values())
 
     def quotas(self, sn: str, deadline: Deadline) -> Snapshot:
@@ -92,16 +101,23 @@ class DeveloperApi:
         or absent means "no telemetry here" (protocol/rest.md#envelope). Raises
         EcoflowApiException or one of its kinds.
         """
-        data = self._get(QUOTA_ALL, {"sn": sn}, deadline)
+        data, weight = self._get(QUOTA_ALL, {"sn": sn}, deadline)
         if data and not isinstance(data, dict):
             raise EcoflowApiException(f"{self._host}: the quotas are not a map")
-        return Snapshot(sn, data if isinstance(data, dict) else {}, time.time())
+        quotas = data if isinstance(data, dict) else {}
+        return Snapshot(sn, quotas, time.time(), weight=weight)
 
     def close(self) -> None:
         """Close the kept connections."""
         self._transport.close()
 
-    def _get(self, path: str, params: Mapping[str, str], deadline: Deadline) -> object:
+    def _get(
+        self,
+        path: str,
+        params: Mapping[str, str],
+        deadline: Deadline,
+        most_weight: int = MOST_WEIGHT,
+    ) -> tuple[object, int]:
         url = self._api_url + path
         if params:
             # Signed raw, sent encoded (protocol/rest.md#signature); one form for
@@ -121,13 +137,17 @@ class DeveloperApi:
                     nonce=f"{int.from_bytes(os.urandom(4)) % 1_000_000:06d}",
                     timestamp_ms=str(time.time_ns() // 1_000_000),
                 ),
+                most_bytes=min(MOST_BYTES, most_weight // LETTER_BYTES),
             )
 
         tries = 0
         while True:
             tries += 1
             try:
-                return ask(self._transport, build, deadline, self._host, DEVELOPER)
+                return ask(
+                    *(self._transport, build, deadline, self._host, DEVELOPER),
+                    most_weight=most_weight,
+                )
             except KeysRefused as exc:
                 wait = min(SIGNATURE_WAIT_SECONDS, self._longest_wait)
                 if (

@@ -10,7 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ecoflow_push.api.models import said, short_sn
+from ecoflow_push.api.models import said
 from ecoflow_push.errors import (
     ApiOutOfTime,
     AskedToWait,
@@ -22,10 +22,10 @@ from ecoflow_push.errors import (
     OutOfTime,
     Unreachable,
 )
-from ecoflow_push.net.reply import MOST_BYTES
+from ecoflow_push.redact import learn_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping, Sized
 
     from ecoflow_push.net.deadline import Deadline
     from ecoflow_push.net.retry import Reply, Request, Transport
@@ -39,18 +39,28 @@ if TYPE_CHECKING:
 
 # A key is bound to the region of its developer account (protocol/rest.md#hosts).
 REGIONAL_HOSTS = ("api.ecoflow.com", "api-e.ecoflow.com", "api-a.ecoflow.com")
+# The members of answers that are secrets (protocol/account.md#login).
+EARNED = ("token", "userId", "certificateAccount", "certificatePassword")
 # Our clock this far from theirs is worth naming beside a refused signature.
 CLOCK_SUSPECT_SECONDS = 300.0
 # "Server is too busy" names no time (protocol/rest.md#codes).
 BUSY_SECONDS = 120.0
 
+# What the values of one answer may hold in memory, in bytes (`weight_of`): of a device,
+# five times what the heaviest recorded one does; of a list, 10,000 devices and more.
+MOST_WEIGHT = 4 << 20
+LIST_WEIGHT = 32 << 20
+# More than one account's, and what a run can remember in little memory.
+MOST_DEVICES = 12_000
+# The dearest that a comma or an opening bracket stands for: a map with one key.
+VALUE_BYTES = 250
+# A letter, of a text in which one is beyond the basic plane: 4 of the text that is
+# read, 4 of what is found in it.
+LETTER_BYTES = 8
+
+FOREIGN_CURE = "look for another server or a proxy that answers instead"
 KEYS_CURE = "check ECOFLOW_ACCESS_KEY and ECOFLOW_SECRET_KEY"
 WAIT_CURE = "wait, and let the job run less often"
-UNLISTED_CURE = "check ECOFLOW_DEVICE_SN or --device"
-# What the service says of a serial that it does not know.
-UNLISTED_CODES = ("1006", "1008")
-# Of the list's, to be compared with.
-MOST_SERIALS = 3
 TIME_CURE = "look for a firewall in the way, then raise RUN_DEADLINE"
 OFFLINE_CURE = "switch the device on, and look for its Wi-Fi in the app"
 
@@ -140,11 +150,14 @@ def ask(
     deadline: Deadline,
     host: str,
     meanings: Meanings,
-) -> object:
-    """Send what `build` makes to `host`, and return the `data` of the answer.
+    *,
+    most_weight: int = MOST_WEIGHT,
+) -> tuple[object, int]:
+    """Send what `build` makes to `host`; return the answer's `data`, and its weight.
 
     Raises ApiOutOfTime, or what `meanings` say of the answer: EcoflowApiException or
-    one of its kinds, with a `code` if it stands in the table or the envelope.
+    one of its kinds, with a `code` if it stands in the table or the envelope. What
+    weighs more than `most_weight` (bytes) is not read.
     """
     try:
         reply = transport.send(build, deadline)
@@ -155,7 +168,13 @@ def ask(
         raise EcoflowApiException(f"{host}: {exc.text}", exc.cure) from exc
     if reply.status != 200:
         raise _of_status(reply, host, meanings)
-    envelope = decode(reply.content(MOST_BYTES))
+    content = reply.content(most_weight // LETTER_BYTES + 1)
+    weight = weight_of(content)
+    if weight > most_weight:
+        text = f"{host}: answered far more than any device or list has"
+        text = f"{text} ({values_in(content)} values)"
+        raise EcoflowApiException(text, FOREIGN_CURE)
+    envelope = decode(content)
     if not isinstance(envelope, dict) or "code" not in envelope:
         kind = said(reply.headers.get("Content-Type", "no type"), 60).partition(";")[0]
         raise EcoflowApiException(
@@ -163,8 +182,10 @@ def ask(
             "check for a login portal or proxy in the way, and ECOFLOW_API_HOST",
         )
     if str(envelope["code"]) != "0":
+        # What it hands out beside a refusal may stand in the refusal's words.
+        _learn_earned(envelope)
         raise _of_code(envelope, reply, host, meanings)
-    return envelope.get("data")
+    return envelope.get("data"), weight
 
 
 def no_devices() -> NoDevices:
@@ -176,31 +197,11 @@ def no_devices() -> NoDevices:
     )
 
 
-def unlisted(error: EcoflowApiException, listed: Iterable[str]) -> EcoflowApiException:
-    """Return `error`, of a device that the account's list lacks, with that word.
-
-    Only where the service spoke of the device: one may be readable that is not listed,
-    and what befell the request says nothing of its serial.
-    """
-    if not (error.code or isinstance(error, DeviceRefused)) or isinstance(
-        error, (KeysRefused, AskedToWait, DeviceOffline)
-    ):
-        return error
-    what, cure = lacking(listed), UNLISTED_CURE
-    if error.code in UNLISTED_CODES:
-        error.text = f"code {error.code}: {what}"
-        error.cure = f"{cure}; what is only shared, the app account can read"
-    else:
-        error.text = f"{error.text}, {what}"
-        error.cure = error.cure or cure
-    return error
-
-
-def lacking(listed: Iterable[str]) -> str:
-    """Return what is said of a device that the account's list of serials lacks."""
-    serials = list(map(short_sn, listed))
-    more = ["…"] if len(serials) > MOST_SERIALS else []
-    return f"not in this account's list ({', '.join(serials[:MOST_SERIALS] + more)})"
+def check_count(devices: Sized, host: str) -> None:
+    """Raise EcoflowApiException for a list that is longer than any account's."""
+    if len(devices) > MOST_DEVICES:
+        text = f"{host}: lists {len(devices)} devices, more than {MOST_DEVICES}"
+        raise EcoflowApiException(text, FOREIGN_CURE)
 
 
 def _of_status(reply: Reply, host: str, meanings: Meanings) -> EcoflowApiException:
@@ -244,6 +245,15 @@ def _of_code(
     return kind(text, cure.format(**facts), code=code)
 
 
+def _learn_earned(found: object, depth: int = 4) -> None:
+    """Mask what opens something in an answer, whatever it is an answer to."""
+    if isinstance(found, dict) and depth:
+        for name, value in found.items():
+            if name in EARNED and isinstance(value, str | int):
+                learn_tokens(str(value))
+            _learn_earned(value, depth - 1)
+
+
 def _clock(reply: Reply) -> dict[str, str]:
     """Return what a refused signature may owe to our clock, judged by their Date.
 
@@ -258,10 +268,24 @@ def _clock(reply: Reply) -> dict[str, str]:
     }
 
 
+def values_in(body: bytes) -> int:
+    """Return how many values a JSON text can have at most; texts count as JSON too."""
+    return body.count(b",") + body.count(b"{") + body.count(b"[")
+
+
+def weight_of(body: bytes) -> int:
+    """Return how many bytes the values of a JSON text can take in memory, at most.
+
+    A million empty lists are 3 MB of text and 70 of values: to be known beforehand.
+    """
+    return LETTER_BYTES * len(body) + VALUE_BYTES * values_in(body)
+
+
 def decode(body: bytes | str) -> object:
     """Return the JSON value of `body`, None where it has none; raises nothing.
 
-    A number that is none (NaN, 1e400, 5,000 digits) becomes one that is not finite.
+    How much that may be is for who calls to judge (`weight_of`). A number that is none
+    (NaN, 1e400, 5,000 digits) becomes one that is not finite.
     """
     # The second reading is for integers beyond Python's 4300 digits, as infinities.
     for parse_int in (None, float):

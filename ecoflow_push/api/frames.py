@@ -14,7 +14,7 @@ from ecoflow_push.devices.messages import messages_of_device
 from ecoflow_push.devices.questions import Pair
 
 # The largest recorded payload: 3 kB, 19 headers (protocol/binary.md#headers).
-MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 18
 MOST_HEADERS = 256
 # The address of the app, and so ours.
 _APP = 32

@@ -8,7 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ecoflow_push.api.base import Reading
-from ecoflow_push.errors import AskedToWait, EcoflowApiException, KeysRefused
+from ecoflow_push.errors import (
+    AskedToWait,
+    EcoflowApiException,
+    HostLimit,
+    KeysRefused,
+)
+from ecoflow_push.net.deadline import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
 ONE_LANE_DEVICES = 8
 MOST_LANES = 4
 # Readings that wait for whoever takes them, those being made included.
-READ_AHEAD = 2 * MOST_LANES
+READ_AHEAD = MOST_LANES + 2
 # One hanging device of many may not use up what the others need.
 LARGEST_SHARE = 1 / 6
 
@@ -64,11 +70,17 @@ class Lanes:
 
         # Readings, and None from each lane that has ended.
         done: SimpleQueue[Reading | None] = SimpleQueue()
-        for number in range(self._lanes):
-            task = partial(self._lane, number, done.put)
-            threading.Thread(target=task, daemon=True).start()
-        left = self._lanes
+        left = 0
         try:
+            for number in range(self._lanes):
+                try:
+                    start(partial(self._lane, number, done.put))
+                except HostLimit:
+                    # Those that are there do it all, only slower.
+                    if not number:
+                        raise
+                    break
+                left += 1
             while left:
                 reading = done.get()
                 if reading is None:
@@ -91,6 +103,8 @@ class Lanes:
                     self._room.release()
                     return
                 tell(reading)
+                # The next one is made without it.
+                del reading
         except Exception as exc:  # noqa: BLE001 - a bug, carried to who reads
             self._raised, self._is_over = exc, True
         finally:

@@ -10,6 +10,9 @@ from typing import NamedTuple
 from ecoflow_push.config.kinds import is_serial
 from ecoflow_push.redact import redact
 
+# What all of them may hold together, in bytes, as weighed in envelope.weight_of.
+MOST_HELD = 32 << 20
+
 
 class DeviceInfo(NamedTuple):
     """One device of the account.
@@ -33,7 +36,8 @@ class Snapshot(NamedTuple):
 
     Empty `quotas` are an answer too: EcoFlow has no telemetry of this device. `online`
     is the answer's own word, None where it has none. `unread` are the messages of which
-    nothing could be read, and how often each came (docs/metrics.md).
+    nothing could be read, and how often each came (docs/metrics.md). `too_many` values
+    were left out; what is there takes at most `weight` bytes of memory.
     """
 
     sn: str
@@ -41,6 +45,17 @@ class Snapshot(NamedTuple):
     collected_at: float
     online: bool | None = None
     unread: Sequence[tuple[str, int]] = ()
+    too_many: int = 0
+    weight: int = 0
+
+
+class Room:
+    """The memory (bytes) that is left for values of devices that are still heard."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MOST_HELD
 
 
 def clean_text(value: object) -> str:

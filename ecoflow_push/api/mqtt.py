@@ -16,7 +16,7 @@ from ecoflow_push.api.base import EcoflowApiClient, Reading
 from ecoflow_push.api.broker import Broker
 from ecoflow_push.api.envelope import no_devices
 from ecoflow_push.api.guard import Guard
-from ecoflow_push.api.models import DeviceInfo
+from ecoflow_push.api.models import DeviceInfo, Room
 from ecoflow_push.api.visit import ASK_AGAIN_SECONDS, Visit
 from ecoflow_push.config.kinds import Secret, Variable
 from ecoflow_push.errors import EcoflowApiException, Finding, KeysRefused
@@ -177,8 +177,11 @@ class MqttApiClient(EcoflowApiClient):
             if not self.wanted:
                 raise no_devices()
             self.listed = list(self.wanted) if is_listed else None
+        room = Room()
         visits = {
-            device.sn: Visit(device, self._user_id, self._account.lacks(device.sn))
+            device.sn: Visit(
+                device, self._user_id, room, self._account.lacks(device.sn)
+            )
             for device in self.wanted
             if device.online is not False
         }
@@ -236,10 +239,7 @@ class MqttApiClient(EcoflowApiClient):
         while True:
             taken_at = time.monotonic()
             waited = taken_at - asked_at
-            for sn, visit in list(waiting.items()):
-                if visit.is_over or self._patience(visit) <= waited:
-                    del waiting[sn]
-                    yield visit.reading(self.name, waited, is_late=False)
+            yield from self._over(waiting, by_topic, waited)
             # What whoever takes the readings does meanwhile is no device's silence.
             asked_at += time.monotonic() - taken_at
             if error or not waiting or deadline.left() <= 0:
@@ -260,6 +260,19 @@ class MqttApiClient(EcoflowApiClient):
             is_late = deadline.left() <= 0
             reading = visit.reading(self.name, waited, is_late=is_late)
             yield Reading(visit.device, self.name, error=error) if error else reading
+
+    def _over(
+        self, waiting: dict[str, Visit], by_topic: dict[str, Visit], waited: float
+    ) -> Iterator[Reading]:
+        """Yield the readings of visits that are over, and hear those no more."""
+        for sn, visit in list(waiting.items()):
+            if visit.is_over or self._patience(visit) <= waited:
+                del waiting[sn]
+                # Whoever has a reading is not to see it change.
+                for topic in visit.topics:
+                    by_topic.pop(topic, None)
+                yield visit.reading(self.name, waited, is_late=False)
+                visit.kept.let_go()
 
     def _patience(self, visit: Visit) -> float:
         return min(visit.patience, self._longest_visit)

@@ -16,7 +16,7 @@ from ecoflow_push.errors import (
     KeysRefused,
     NoDevices,
 )
-from ecoflow_push.net.deadline import Deadline, within
+from ecoflow_push.net.deadline import Deadline, limit_of, within
 from ecoflow_push.net.exchange import proxy_for
 from ecoflow_push.net.explain import explain
 from ecoflow_push.net.sockets import dial
@@ -98,6 +98,8 @@ def _tried(
     except TimeoutError:
         done = False
     except (OSError, ValueError) as exc:
+        if limit := limit_of(exc):
+            raise limit from exc
         cause = explain(exc)
         cure = cause.cure.format(url="ECOFLOW_API_HOST", ca="ECOFLOW_CA_FILE")
         return EcoflowApiException(f"{host}: {cause.text}", cure)

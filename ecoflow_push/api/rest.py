@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ecoflow_push.api.base import EcoflowApiClient, Reading
 from ecoflow_push.api.developer import DeveloperApi
-from ecoflow_push.api.envelope import REGIONAL_HOSTS, no_devices, unlisted
+from ecoflow_push.api.envelope import REGIONAL_HOSTS, no_devices
 from ecoflow_push.api.guard import Guard
 from ecoflow_push.api.lanes import MOST_LANES, Lanes
 from ecoflow_push.api.models import DeviceInfo
@@ -210,7 +210,11 @@ class RestApiClient(EcoflowApiClient):
             return Reading(device, self.name, self._api.quotas(device.sn, deadline))
         except EcoflowApiException as exc:
             is_listed = device.sn in self._by_sn
-            error = exc if is_listed else unlisted(exc, self._by_sn)
+            error = exc
+            if not is_listed:
+                from ecoflow_push.api.unlisted import unlisted
+
+                error = unlisted(exc, self._by_sn)
             return Reading(device, self.name, error=error)
 
     def _look_elsewhere(

@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING
 
 from ecoflow_push import DOCS
 from ecoflow_push.api.base import Reading
-from ecoflow_push.api.envelope import OFFLINE_CURE, TIME_CURE, UNLISTED_CURE, decode
-from ecoflow_push.api.models import OTHER, DeviceInfo, Snapshot, online_flag, short_sn
+from ecoflow_push.api.envelope import (
+    MOST_WEIGHT,
+    OFFLINE_CURE,
+    TIME_CURE,
+    decode,
+    weight_of,
+)
+from ecoflow_push.api.models import (
+    OTHER,
+    DeviceInfo,
+    Room,
+    Snapshot,
+    online_flag,
+)
 from ecoflow_push.api.question import get_all_request
 from ecoflow_push.devices.products import messages_by_serial
 from ecoflow_push.devices.questions import question_of
@@ -23,13 +35,16 @@ from ecoflow_push.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ecoflow_push.api.frames import Frame
 
 log = logging.getLogger(__name__)
 
 # Free text (protocol/mqtt.md#question).
 SENDER = "ecoflow_push"
-MOST_BYTES = 8 * 1024 * 1024
+# What a byte of a frame can become: a list's empty map has two.
+FRAME_WEIGHT = 40
 # Of whose messages nothing is known.
 UNKNOWN_GROUPS = ("", "not public")
 # What a visit may take, in seconds (protocol/mqtt.md#completeness): until the question
@@ -48,18 +63,58 @@ LISTEN_CURE = (
 # A device that begins to be watched first reports its reporting plan: that is no
 # telemetry (protocol/mqtt.md#pushes).
 PLAN_KEYS = frozenset(
-    f"pd.{name}"
-    for name in (
-        *("pdInfoFull", "pdInfoIncre", "pdRunIncre"),
-        *("bmsInfoFull", "bmsInfoIncre", "bmsRunIncre"),
-    )
+    f"pd.{part}{plan}"
+    for part in ("pd", "bms")
+    for plan in ("InfoFull", "InfoIncre", "RunIncre")
 )
+
+
+class Kept:
+    """The newest values of one device, and how many found no room."""
+
+    __slots__ = ("quotas", "room", "too_many", "weight")
+
+    def __init__(self, room: Room) -> None:
+        self.quotas: dict[str, object] = {}
+        self.room = room
+        #: What they take in memory at most, in bytes.
+        self.weight = self.too_many = 0
+
+    def add(self, found: Mapping[str, object], weight: int) -> None:
+        """Keep these values, which weigh so much, or count them."""
+        if not self._has_room(weight):
+            self._weigh()
+        if not self._has_room(weight):
+            self.too_many += len(found)
+            return
+        self.quotas.update(found)
+        self.weight += weight
+        self.room.left -= weight
+
+    def let_go(self) -> None:
+        """Forget the values: they were handed on."""
+        self.room.left += self.weight
+        self.quotas, self.weight = {}, 0
+
+    def _has_room(self, weight: int) -> bool:
+        return self.weight + weight <= MOST_WEIGHT and weight <= self.room.left
+
+    def _weigh(self) -> None:
+        """Find out what is held: what came again had been counted again."""
+        try:
+            held = min(weight_of(json.dumps(self.quotas).encode()), self.weight)
+        except RecursionError:
+            return
+        self.room.left += self.weight - held
+        self.weight = held
 
 
 class Visit:
     """One device: how it is asked, and what it has said so far."""
 
-    def __init__(self, device: DeviceInfo, user_id: str, lacks: str = "") -> None:
+    def __init__(
+        self, device: DeviceInfo, user_id: str, room: Room, lacks: str = ""
+    ) -> None:
         """Store what is needed; `lacks` says that the account's list lacks it."""
         self.device = device
         self._lacks = lacks
@@ -71,7 +126,7 @@ class Visit:
         self._ask_topic = f"{own}/get"
         #: Where it is heard: what it reports, and what it answers us.
         self.topics = (f"/app/device/property/{device.sn}", f"{own}/get_reply")
-        self._quotas: dict[str, object] = {}
+        self.kept = Kept(room)
         self._online: bool | None = None
         self._heard_at = 0.0
         #: Messages of which nothing could be read, and how often each came.
@@ -93,7 +148,7 @@ class Visit:
         """
         if self._question.listen:
             return self._question.listen
-        if self._unread and not self._quotas:
+        if self._unread and not self.kept.quotas:
             is_known = messages_by_serial(self.device.sn) not in UNKNOWN_GROUPS
             return ASK_AGAIN_SECONDS + (AWAKE_SECONDS if is_known else 0.0)
         return ASK_AGAIN_SECONDS + SILENCE_SECONDS
@@ -119,8 +174,6 @@ class Visit:
 
     def hear(self, topic: str, payload: bytes) -> None:
         """Take in a message of one of its topics."""
-        if len(payload) > MOST_BYTES:
-            return
         self._heard_at = time.time()
         is_reply = topic == self.topics[1]
         if payload.lstrip()[:1] == b"{":
@@ -141,10 +194,14 @@ class Visit:
         if self._online is False:
             error = DeviceOffline("the device is offline", OFFLINE_CURE)
             return Reading(device, source, error=error)
-        if self._quotas or self.complete or self._online:
+        kept = self.kept
+        if kept.quotas or self.complete or self._online:
             heard_at = self._heard_at or time.time()
             unread = sorted(self._unread.items())
-            snapshot = Snapshot(device.sn, self._quotas, heard_at, self._online, unread)
+            snapshot = Snapshot(
+                *(device.sn, kept.quotas, heard_at, self._online, unread),
+                *(kept.too_many, kept.weight),
+            )
             if self._online is not None:
                 device = device._replace(online=self._online)
             return Reading(device, source, snapshot)
@@ -160,10 +217,15 @@ class Visit:
         text = "no answer: asleep, offline, or not a device of this account"
         cure = "wake the device, and look for it in the app"
         if self._lacks:
+            from ecoflow_push.api.unlisted import UNLISTED_CURE
+
             text, cure = f"no answer, and {self._lacks}", UNLISTED_CURE
         return Reading(device, source, error=EcoflowApiException(text, cure))
 
     def _take_json(self, payload: bytes, *, is_reply: bool) -> None:
+        if (weight := weight_of(payload)) > MOST_WEIGHT:
+            self._note_unread(JSON)
+            return
         # A name may be cut within a letter.
         document = decode(payload.decode("utf-8", "replace"))
         if not isinstance(document, dict):
@@ -175,7 +237,7 @@ class Visit:
                 # Other makers' devices have words of their own.
                 self._note_unread(JSON)
             elif not part.keys() <= PLAN_KEYS:
-                self._quotas.update(part)
+                self.kept.add(part, weight)
                 self._is_heard()
             return
         if not isinstance(part, dict):
@@ -187,7 +249,7 @@ class Visit:
         quotas = part.get("quotaMap")
         # An empty map comes from a device that sleeps, or speaks binary.
         if isinstance(quotas, dict) and quotas and self._online is not False:
-            self._quotas.update(quotas)
+            self.kept.add(quotas, weight)
             self.complete = True
 
     def _take_frame(self, payload: bytes, *, is_reply: bool) -> None:
@@ -203,7 +265,7 @@ class Visit:
         for (func, cmd_id), _ in frame.unread:
             self._note_unread(f"{func}/{cmd_id}")
         if frame.has_data:
-            self._quotas.update(frame.quotas)
+            self.kept.add(frame.quotas, FRAME_WEIGHT * len(payload))
         # Of what it says by itself, the plan of its reports tells nothing.
         if not frame.has_data and (frame.quotas or not frame.said):
             return
@@ -230,17 +292,7 @@ class Visit:
 
     def _tell(self, frame: Frame) -> None:
         """Log, for whoever wants to report it, what is not understood."""
-        if not log.isEnabledFor(logging.DEBUG):
-            return
-        from ecoflow_push.api.report import unnamed
+        if log.isEnabledFor(logging.DEBUG):
+            from ecoflow_push.api.report import tell
 
-        sn = self.device.sn
-        for (func, cmd_id), pdata in frame.unread:
-            log.debug("%s: %d/%d %s", short_sn(sn), func, cmd_id, unnamed(pdata, sn))
-        if frame.unknown_fields or frame.damaged:
-            log.debug(
-                "%s: unknown fields %s, %d damaged",
-                short_sn(sn),
-                dict(frame.unknown_fields),
-                frame.damaged,
-            )
+            tell(log, frame, self.device.sn)

@@ -25,7 +25,7 @@ from ecoflow_push.config.kinds import (
     split_url,
 )
 from ecoflow_push.config.texts import Texts, is_quoted
-from ecoflow_push.redact import learn
+from ecoflow_push.redact import learn, learn_tokens
 
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class Reader(Texts):
             self.fault(name, "quotes around it", "leave them out of the file")
             return None
         if " " in text or not text.isascii():
-            what = "ASCII characters without spaces"
-            self.expected(name, what, text, is_ascii=True)
+            self.expected(name, "ASCII characters without spaces", text, is_ascii=True)
             return None
+        learn_tokens(text)
         return value
 
     def pair(self, first: str, second: str) -> bool:
@@ -156,8 +156,8 @@ class Reader(Texts):
             found[header] = value
             if header.lower() not in TENANT_HEADERS:
                 self.secrets.add(name)
-                # The whole, and what stands behind "Bearer", say.
-                learn(value, value.rpartition(" ")[2])
+                learn(value)
+                learn_tokens(value.rpartition(" ")[2])  # of what "Bearer" says
         return found
 
     def api_url(self, name: str, default: str) -> str:

@@ -6,7 +6,7 @@ and for little else.
 
 from __future__ import annotations
 
-from ecoflow_push.redact import learn
+from ecoflow_push.redact import learn, learn_tokens
 
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ RESERVED_HEADERS = (
 DEFAULT_API_HOST = "api.ecoflow.com"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SHORTEST_TOKEN = 8
+# No route of a receiver is called so that has letters and digits and is as long.
+SHORTEST_PATH_TOKEN = 10
 # They name whose data it is; they open nothing.
 TENANT_HEADERS = ("x-scope-orgid", "thanos-tenant")
 
@@ -157,7 +159,7 @@ def _check_labels(host: str) -> None:
 def learn_parts(url: SplitResult) -> None:
     """Mask what opens something in a URL: its password, the values of its query.
 
-    A user without a password is a token.
+    A user without a password is a token, and so is what no route is called.
     """
     from urllib.parse import unquote, unquote_plus
 
@@ -167,6 +169,15 @@ def learn_parts(url: SplitResult) -> None:
     for part in url.query.split("&"):
         value = part.partition("=")[2]
         learn(unquote(value), unquote_plus(value))
+    for name in url.path.split("/"):
+        if len(name) >= SHORTEST_PATH_TOKEN and _is_random(unquote(name)):
+            learn_tokens(name, unquote(name))
+
+
+def _is_random(name: str) -> bool:
+    """Return whether a part of a path is more likely a token than a route."""
+    kinds = {c.isdecimal() for c in name if c.isalnum()}
+    return len(kinds) == 2 or len(name) >= 2 * SHORTEST_PATH_TOKEN
 
 
 def learn_pair(user: str, password: str) -> None:

@@ -1,11 +1,15 @@
-"""Files that are there whole or not at all, and are not believed when they are read."""
+"""Files that are there whole or not at all, and are not believed when they are read.
+
+Under any name somebody may have put what is no file of ours: none of it may hang a run,
+lead it elsewhere, or be written to. Imports stay light, the look at the lock pays for
+them.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-import zlib
 
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".tmp"
 DAMAGED = ".damaged"
+SPENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 MAX_FILE_BYTES = 32 * 1024 * 1024
 # The last member of an object: what the rest of it sums up to, by zlib's crc32. It
 # stands in no text of ours, where quotes are escaped.
@@ -21,6 +26,38 @@ _SUM = b', "crc": '
 
 class NewerFile(Exception):
     """A file that a newer version of this program wrote: it must not be written."""
+
+
+def open_regular(path: str, flags: int, *, alone: bool = False) -> int:
+    """Return a descriptor of a regular file; raises OSError for anything else.
+
+    Opening a FIFO must not hang, nor may a symbolic link lead elsewhere. Whoever writes
+    in place asks for a file that is `alone`, without another name somewhere. Raises
+    HostLimit where no file at all can be opened: that says nothing of this one.
+    """
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as exc:
+        if exc.errno not in SPENT:
+            raise
+        from ecoflow_push.net.deadline import limit_of
+
+        raise limit_of(exc) or exc from exc
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and not (alone and found.st_nlink > 1):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file")
+
+
+def read_regular(path: str, most_bytes: int) -> bytes:
+    """Return what is in a regular file, of a longer one so much and a byte.
+
+    Raises OSError. Only as much memory is asked for as the file needs.
+    """
+    with open(open_regular(path, os.O_RDONLY), "rb") as file:
+        return file.read(min(os.fstat(file.fileno()).st_size, most_bytes) + 1)
 
 
 def replace_file(
@@ -32,19 +69,16 @@ def replace_file(
 ) -> None:
     """Write `path` whole or not at all; raises OSError, and leaves no litter then.
 
-    The temporary name is fixed: the run holds the lock, and a killed run's leftover is
-    overwritten by the next. With `synced` false a power cut may take the content; the
-    new name is durable only after `sync_folder`.
+    A killed run's leftover goes with the next one's. With `synced` false a power cut
+    may take the content; the new name is durable only after `sync_folder`.
     """
-    if os.path.lexists(path) and not os.path.isfile(path):
+    # A link goes, and what it points to stays; a device or a FIFO is there on purpose.
+    is_link = os.path.islink(path)
+    if not is_link and os.path.lexists(path) and not os.path.isfile(path):
         raise OSError(errno.EINVAL, "not a regular file")
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}{TEMPORARY}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    # Opening a FIFO that somebody left under this name must not hang.
-    flags |= os.O_NONBLOCK
+    temporary, descriptor = _new_beside(path, mode)
     try:
-        with open(os.open(temporary, flags, mode), "wb") as file:
+        with open(descriptor, "wb") as file:
             # Against the umask, which is the caller's and not this file's matter.
             os.fchmod(file.fileno(), mode)
             file.writelines((content,) if isinstance(content, bytes) else content)
@@ -56,6 +90,26 @@ def replace_file(
         # It is still there if anything failed, what makes the content included.
         if os.path.lexists(temporary):
             os.unlink(temporary)
+
+
+def _new_beside(path: str, mode: int) -> tuple[str, int]:
+    """Make a temporary file that nobody else has made; return its path too."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}{TEMPORARY}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return temporary, os.open(temporary, flags, mode)
+    except FileExistsError:
+        pass
+    try:
+        # A killed run's, or what somebody planted there.
+        os.unlink(temporary)
+        return temporary, os.open(temporary, flags, mode)
+    except OSError:
+        # Of somebody else, in a folder that is not ours alone.
+        own = f".{name}.{os.urandom(4).hex()}{TEMPORARY}"
+        temporary = os.path.join(folder, own)
+        return temporary, os.open(temporary, flags, mode)
 
 
 def sync_folder(path: str) -> None:
@@ -73,6 +127,7 @@ def write_json(path: str, version: int, fields: Mapping[str, object]) -> None:
     Raises OSError.
     """
     import json
+    import zlib
 
     text = json.dumps({"version": version, **fields}).encode()
     summed = b"%s%s%d}" % (text[:-1], _SUM, zlib.crc32(text))
@@ -90,7 +145,7 @@ def read_json(
     OSError for what cannot be read, or not be kept.
     """
     try:
-        content = _content(path)
+        content = read_regular(path, MAX_FILE_BYTES)
     except FileNotFoundError:
         return None
     found = _parsed(content)
@@ -114,18 +169,10 @@ def read_json(
     return found
 
 
-def _content(path: str) -> bytes:
-    # Opening a FIFO that somebody left under this name must not hang.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    with open(os.open(path, flags), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return file.read(MAX_FILE_BYTES + 1)
-
-
 def _parsed(content: bytes) -> dict[str, object] | None:
     """Return the object, None if it is none, or not what was written."""
     import json
+    import zlib
 
     try:
         found = json.loads(content)

@@ -18,7 +18,12 @@ import time
 from collections.abc import Iterable
 
 from ecoflow_push.memory.entry import MOST_BYTES, Entry, entry_named, framed, unframed
-from ecoflow_push.memory.files import TEMPORARY, replace_file, sync_folder
+from ecoflow_push.memory.files import (
+    TEMPORARY,
+    read_regular,
+    replace_file,
+    sync_folder,
+)
 
 BAD, LAST = "bad", "last"
 
@@ -72,11 +77,11 @@ class Folder:
         with os.scandir(os.path.join(self.path, inside)) as files:
             for file in files:
                 # The folder tells what a file is; nothing is asked of the file itself.
-                if not file.is_file(follow_symlinks=False):
-                    continue
+                is_file = file.is_file(follow_symlinks=False)
                 if file.name.endswith(TEMPORARY):
-                    self._unlink(file.path)
-                elif entry := entry_named(file.name):
+                    if not file.is_dir(follow_symlinks=False):
+                        self._unlink(file.path)
+                elif is_file and (entry := entry_named(file.name)):
                     found.append(entry)
         return sorted(found, key=by_name)
 
@@ -115,7 +120,7 @@ class Folder:
         """Return the record of an entry; raises ValueError for damage, OSError."""
         if entry.content is not None:
             return unframed(entry.content)
-        content = self._read(self._of(entry))
+        content = read_regular(self._of(entry), MOST_BYTES)
         entry.size = len(content)
         return unframed(content)
 
@@ -158,7 +163,8 @@ class Folder:
         if not self.is_made:
             return None
         try:
-            return unframed(self._read(os.path.join(self.path, LAST, device)))
+            last = os.path.join(self.path, LAST, device)
+            return unframed(read_regular(last, MOST_BYTES))
         except (OSError, ValueError):
             return None
 
@@ -215,11 +221,6 @@ class Folder:
 
     def _of(self, entry: Entry) -> str:
         return os.path.join(self.path, entry.name)
-
-    def _read(self, path: str) -> bytes:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        with open(os.open(path, flags), "rb") as file:
-            return file.read(MOST_BYTES)
 
     def _unlink(self, path: str) -> None:
         try:

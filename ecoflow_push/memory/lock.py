@@ -12,9 +12,11 @@ import hashlib
 import os
 
 from ecoflow_push.errors import LockedError
+from ecoflow_push.memory.files import open_regular
 
 HELD = "another run is still at work; this one leaves"
 NAME = "lock"
+OPEN = "can be written to by others"
 
 
 def state_folder(state_dir: str, *identity: str) -> str:
@@ -39,27 +41,33 @@ def hold(folder: str) -> int:
     finally:
         os.umask(umask)
     path = os.path.join(folder, NAME)
-    flags = os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
     except OSError:
         # A read-only file system still locks.
-        descriptor = os.open(path, os.O_RDONLY | flags)
+        descriptor = open_regular(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
-        os.close(descriptor)
+        release(descriptor)
         if isinstance(exc, BlockingIOError):
             raise LockedError(HELD) from exc
         raise
     return descriptor
 
 
+def release(descriptor: int) -> None:
+    """Free a lock; a close that fails has closed all the same."""
+    try:
+        os.close(descriptor)
+    except OSError:
+        return
+
+
 def is_held(folder: str) -> bool:
     """Return whether another run holds the lock of `folder`; makes nothing."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        descriptor = os.open(os.path.join(folder, NAME), flags)
+        descriptor = open_regular(os.path.join(folder, NAME), os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -69,5 +77,23 @@ def is_held(folder: str) -> bool:
     except OSError:
         return False
     finally:
-        os.close(descriptor)
+        release(descriptor)
     return False
+
+
+def close_to_others(folder: str) -> str:
+    """Make a folder private (0700) that others can write to.
+
+    Returns what is to be said of it, "" of one that was private.
+    """
+    found = os.stat(folder)
+    if not found.st_mode & 0o022:
+        return ""
+    if found.st_uid == os.geteuid():
+        try:
+            os.chmod(folder, 0o700)
+        except OSError:
+            return f"{OPEN}: make it private, chmod 700"
+        if not os.stat(folder).st_mode & 0o022:
+            return "could be written to by others, and is private (0700) from now on"
+    return f"{OPEN}: let STATE_DIR name a folder of the job alone"

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import time
 from typing import NamedTuple, TypeVar
 
 from ecoflow_push.config.kinds import is_serial
 from ecoflow_push.memory.files import NewerFile, read_json, write_json
-from ecoflow_push.redact import learn
+from ecoflow_push.redact import learn_tokens
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Login(NamedTuple):
 
     def learnt(self) -> Login:
         """Return the same, which nothing prints from now on."""
-        learn(self.user_id, self.token)
+        learn_tokens(self.user_id, self.token)
         return self
 
     def is_usable(self) -> bool:
@@ -58,7 +59,7 @@ class Certification(NamedTuple):
 
     def learnt(self) -> Certification:
         """Return the same, which nothing prints from now on."""
-        learn(self.user_id, self.token, self.username, self.password)
+        learn_tokens(self.user_id, self.token, self.username, self.password)
         return self
 
     def is_usable(self) -> bool:
@@ -95,6 +96,8 @@ class LoginFile:
         self._is_loaded = True
         try:
             found = os.stat(self._path, follow_symlinks=False)
+            if not stat.S_ISREG(found.st_mode):
+                return
             if found.st_mode & 0o077 or found.st_uid != os.geteuid():
                 log.warning(
                     "%s is readable by others, so it is not used: chmod 600",

@@ -7,9 +7,11 @@ what must not be forgotten although the state cannot be saved, or not yet.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import zlib
 
+from ecoflow_push.memory.files import open_regular, read_regular
 from ecoflow_push.memory.records import counts_of, number_of
 
 TYPE_CHECKING = False  # typing's would import typing
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 NAME = "notes"
 ROOM_BYTES = 512
+# What opening says of what is no file, a link, or a socket.
+FOREIGN = (errno.EINVAL, errno.ELOOP, errno.ENXIO)
 
 
 class Notes:
@@ -36,11 +40,10 @@ class Notes:
         import json
 
         with contextlib.suppress(OSError, ValueError, TypeError):
-            if not os.path.lexists(self._path):
+            if not self._is_there():
                 self._write(b"\n" * ROOM_BYTES, os.O_CREAT | os.O_EXCL)
                 return
-            with open(os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-                text = file.read(ROOM_BYTES).partition(b"\n")[0]
+            text = read_regular(self._path, ROOM_BYTES).partition(b"\n")[0]
             crc, _, text = text.partition(b" ")
             if int(crc or b"0", 16) == zlib.crc32(text):
                 dropped, name, *numbers = json.loads(text)
@@ -70,6 +73,19 @@ class Notes:
         self.dropped = {reason: n for reason, n in dropped.items() if n}
         self._save()
 
+    def _is_there(self) -> bool:
+        """Return whether there is a file of ours; anything else goes."""
+        if not os.path.lexists(self._path):
+            return False
+        try:
+            os.close(open_regular(self._path, os.O_RDONLY, alone=True))
+        except OSError as exc:
+            if exc.errno not in FOREIGN:
+                raise
+            os.unlink(self._path)
+            return False
+        return True
+
     def _save(self) -> None:
         import json
 
@@ -79,8 +95,8 @@ class Notes:
             self._write(b"%08x %b\n" % (zlib.crc32(text), text), 0)
 
     def _write(self, content: bytes, flags: int) -> None:
-        flags |= os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(self._path, flags, 0o600)
+        # In place: what has another name somewhere is not ours alone.
+        descriptor = open_regular(self._path, flags | os.O_WRONLY, alone=True)
         try:
             os.pwrite(descriptor, content, 0)
             os.fdatasync(descriptor)

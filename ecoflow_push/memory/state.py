@@ -7,7 +7,9 @@ program is left alone.
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 
 from ecoflow_push.memory import lock
 from ecoflow_push.memory.files import NewerFile, read_json, write_json
@@ -21,11 +23,14 @@ from ecoflow_push.memory.records import (
     text_of,
 )
 
+log = logging.getLogger(__name__)
+
 FILE_VERSION = 1
 # Three refusals of the keys in a row: from then on at most one attempt in 5 minutes.
 MOST_REFUSALS = 3
 MOST_ENDPOINTS = 8
 REFUSED_WAIT_SECONDS = 300.0
+TELL_SECONDS = 86_400.0
 FOLDER_CURE = "let STATE_DIR name a folder that the job can write to"
 NEWER_CURE = "update this program, or let STATE_DIR name another folder"
 HOLDS = "the totals, and the names and times of devices,"
@@ -56,6 +61,7 @@ class State:
         self._refusals = 0
         self._refused_at: float | None = None
         self._refused_keys = ""
+        self._open_told_at: float | None = None
         self._is_full = False
         self._folder = ""
         self._lock = -1
@@ -75,6 +81,7 @@ class State:
             return state
         try:
             state._load(looks=looks)
+            state._tell_if_open()
         except NewerFile:
             reason = "it was written by a newer version of this program"
             state._fail("cannot use the state folder", reason, NEWER_CURE)
@@ -91,7 +98,7 @@ class State:
     def close(self) -> None:
         """Release the lock."""
         if self._lock >= 0:
-            os.close(self._lock)
+            lock.release(self._lock)
             self._lock = -1
 
     def save(self) -> None:
@@ -112,6 +119,7 @@ class State:
             "refusals": self._refusals,
             "refused_at": self._refused_at,
             "refused_keys": self._refused_keys,
+            "open_told_at": self._open_told_at,
         }
         try:
             write_json(self._path, FILE_VERSION, fields)
@@ -119,6 +127,15 @@ class State:
             # Worth another try when something was removed meanwhile.
             self._is_full = True
             self._fail("cannot write the state folder", exc.strerror)
+
+    def _tell_if_open(self) -> None:
+        """Say once a day if others can write to the folder, and mend that."""
+        if not (said := lock.close_to_others(self._folder)):
+            return
+        now, told_at = time.time(), self._open_told_at
+        if told_at is None or not 0 <= now - told_at < TELL_SECONDS:
+            self._open_told_at = now
+            log.warning("the state folder %s %s", self._folder, said)
 
     def _fail(self, what: str, reason: str | None, cure: str = FOLDER_CURE) -> None:
         self.reason, self.cure = reason or "unknown", cure
@@ -187,6 +204,7 @@ class State:
         self._refusals = int(number_of(data.get("refusals")) or 0)
         self._refused_at = number_of(data.get("refused_at"))
         self._refused_keys = text_of(data.get("refused_keys"))
+        self._open_told_at = number_of(data.get("open_told_at"))
 
 
 def _wait(since: float | None, now: float, seconds: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from ecoflow_push.memory.files import replace_file
+from ecoflow_push.memory.files import read_regular, replace_file
 from ecoflow_push.memory.records import TELL_SECONDS
 
 MOST_BYTES = 256
@@ -49,9 +49,8 @@ class Told:
 
     def _read(self) -> tuple[float | None, str]:
         with contextlib.suppress(OSError, ValueError):
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-            with open(os.open(self._path, flags), "rb") as file:
-                what, told_at, state = file.read(MOST_BYTES).decode().split()
+            content = read_regular(self._path, MOST_BYTES)
+            what, told_at, state = content.decode().split()
             if what == self._what:
                 return float(told_at), state
         return None, ""

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 
-from ecoflow_push.memory.files import replace_file, sync_folder
+from ecoflow_push.memory.files import read_regular, replace_file, sync_folder
 
 NAME = ".ecoflow-push-check"
 #: What is said of a folder that is as it should be.
@@ -36,9 +36,8 @@ def try_folder(folder: str, *, makes: bool = True) -> OSError | None:
         try:
             replace_file(path, CONTENT, 0o600)
             sync_folder(folder)
-            with open(path, "rb") as file:
-                if file.read() != CONTENT:
-                    return OSError(errno.EIO, "what was written reads otherwise")
+            if read_regular(path, len(CONTENT)) != CONTENT:
+                return OSError(errno.EIO, "what was written reads otherwise")
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

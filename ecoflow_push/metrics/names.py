@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from itertools import islice
+from itertools import accumulate, islice, takewhile
 from typing import NamedTuple
 
 # Why a value of a quota map became no sample; the label `reason` of the metric.
@@ -31,9 +31,13 @@ SKIP_REASONS = (
 # The deepest recorded payload has 5 levels, the widest 2,700 values, the longest key 70
 # letters. What is far beyond comes from no device, and must not cost much.
 MOST_LEVELS = 32
-MOST_SAMPLES = 10_000
+MOST_SAMPLES = 6_000
+# Of all the names of a device together: each stands three times in a text. A place in
+# a list is dearer, as labels of its own.
+MOST_LETTERS = 250_000
+PLACE_LETTERS = 80
 MOST_LEAVES = 100_000
-LONGEST_KEY = 512
+LONGEST_KEY = 200
 
 
 # Whose spelling: EcoFlow's keys as `inflection.underscore` writes them, or as
@@ -107,12 +111,23 @@ def raw_samples(
             skipped["collision"] += 1
             winners[name, indices] = min(rival, candidate)
     places = sorted(winners)
-    skipped["too_many"] += sum(1 for _ in leaves) + len(places[MOST_SAMPLES:])
+    most = _most(places)
+    skipped["too_many"] += sum(1 for _ in leaves) + len(places[most:])
     samples = [
         RawSample(f"{prefix}_{name}", indices, winners[name, indices][2])
-        for name, indices in places[:MOST_SAMPLES]
+        for name, indices in places[:most]
     ]
     return samples, +skipped
+
+
+def _most(places: list[tuple[str, tuple[int, ...]]]) -> int:
+    """Return how many of these places may be said, the first of them."""
+    if len(places) <= MOST_LETTERS // LONGEST_KEY:
+        return len(places)
+    letters = accumulate(
+        len(name) + PLACE_LETTERS * len(indices) for name, indices in places
+    )
+    return min(MOST_SAMPLES, sum(1 for _ in takewhile(MOST_LETTERS.__ge__, letters)))
 
 
 def _reason(key: str, value: object, name: str, reserved: frozenset[str]) -> str:

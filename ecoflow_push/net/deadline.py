@@ -1,4 +1,7 @@
-"""One monotonic deadline per run, its shares, and the rings that hold it."""
+"""One monotonic deadline per run, its shares, and the rings that hold it.
+
+Threads are begun here, so it is also told here when the host has none, or less.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from ecoflow_push.errors import HostLimit
 
 
 class Deadline:
@@ -26,11 +31,43 @@ class Deadline:
         return Deadline(self.left() * part)
 
 
+def limit_of(exc: BaseException) -> HostLimit | None:
+    """Return the limit of the host that an error comes from, None if from none."""
+    if isinstance(exc, HostLimit):
+        return exc
+    try:
+        from ecoflow_push.limits import words_of
+    except Exception as again:  # noqa: BLE001 - whatever keeps it from being imported
+        # Where a limit is met, perhaps nothing more can be imported.
+        text = getattr(again, "strerror", None) or "out of memory"
+        return HostLimit(text, "allow more: ulimit -v, ulimit -n")
+    words = words_of(exc)
+    return HostLimit(*words) if words else None
+
+
+def start(work: Callable[[], object]) -> threading.Thread:
+    """Return a thread that does `work`; raises HostLimit if there can be none."""
+    thread = threading.Thread(target=work, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as exc:
+        raise no_thread() from exc
+    return thread
+
+
+def no_thread() -> HostLimit:
+    """Return why a thread cannot be started, which is all that Python says of it."""
+    from ecoflow_push.limits import words_of_no_thread
+
+    return HostLimit(*words_of_no_thread())
+
+
 def within(deadline: Deadline, work: Callable[[], object]) -> bool:
     """Do `work` in a thread; return False if it had to be abandoned.
 
     The waiting thread can leave whatever the work hangs in (name resolution knows no
-    timeout) and hears signals at once. What `work` raises is raised here.
+    timeout) and hears signals at once. What `work` raises is raised here,
+    and HostLimit where there can be no thread.
     """
     raised: list[BaseException] = []
     done = threading.Event()
@@ -43,7 +80,7 @@ def within(deadline: Deadline, work: Callable[[], object]) -> bool:
         finally:
             done.set()
 
-    threading.Thread(target=task, daemon=True).start()
+    start(task)
     # A little longer than the work's own bounds, so that its words are the better ones.
     patience = Deadline(deadline.left() + 0.25)
     # In slices: of several signals at once, none may reach a thread that waits.
@@ -83,7 +120,7 @@ class Watchdog:
         self._over = threading.Event()
 
     def __enter__(self) -> None:
-        threading.Thread(target=self._watch, daemon=True).start()
+        start(self._watch)
 
     def __exit__(self, *exc_info: object) -> None:
         self._over.set()

@@ -62,6 +62,9 @@ def explain(exc: BaseException) -> Cause:
 
     The libraries' own texts nest four layers deep and quote the URL.
     """
+    # Of a good run no part.
+    from ecoflow_push.limits import links
+
     chain = links(exc)
     for link in chain:
         if isinstance(link, ProxyRefused):
@@ -71,7 +74,8 @@ def explain(exc: BaseException) -> Cause:
             if isinstance(link, kind):
                 detail = (getattr(link, "verify_message", "") or "").rstrip(".")
                 text = f"{cause.text}: {detail}" if detail else cause.text
-                cure = _of_clock(link) or cause.cure
+                other = _OTHER_NAMES.get(getattr(link, "verify_code", 0), "")
+                cure = _of_clock(link) or other or cause.cure
                 if isinstance(exc, ProxyUnreachable):
                     text = f"the proxy {exc.address}: {text}"
                     cure = cure.replace("{url}", exc.variable)
@@ -102,21 +106,12 @@ def of_proxy(status: int, address: str, variable: str) -> Cause:
     return Cause(text, cure, lasting=status < 500, down=True)
 
 
-def links(exc: BaseException) -> list[BaseException]:
-    """Return an error and what it was made of, outermost first."""
-    chain: list[BaseException] = []
-    link: BaseException | None = exc
-    while link is not None and link not in chain:
-        chain.append(link)
-        inner = getattr(link, "reason", None)
-        inner = inner if isinstance(inner, BaseException) else None
-        inner = inner or next(
-            (a for a in link.args if isinstance(a, BaseException)), None
-        )
-        link = inner or link.__cause__ or link.__context__
-    return chain
-
-
+# OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH: another authority
+# would change nothing.
+_OTHER_NAMES = {
+    62: "check the host in {url}: the server's certificate is for another name",
+    64: "check the host in {url}: the server's certificate is for another address",
+}
 # What speaks TLS hangs up on what does not.
 _OTHER_SCHEME = "check the port in {url}, and whether it wants https"
 _NOT_REACHED = (

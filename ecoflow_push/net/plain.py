@@ -67,7 +67,7 @@ class PlainExchange:
                 raise
             # A response that ends its connection is the one that holds the socket.
             with response:
-                body = self._read(connection, response)
+                body = self._read(connection, response, request.most_bytes)
             undo.pop_all()
         self._idle.append(connection)
         return Reply(response.status, response.headers, body)
@@ -87,11 +87,14 @@ class PlainExchange:
             return connection
 
     def _read(
-        self, connection: _Connection, response: http.client.HTTPResponse
+        self,
+        connection: _Connection,
+        response: http.client.HTTPResponse,
+        most_bytes: int,
     ) -> bytes:
         chunks: list[bytes] = []
         try:
-            read_body(response.read, chunks)
+            read_body(response.read, chunks, most_bytes)
             if response.length:
                 # Read in pieces, a body that ends early raises nothing by itself.
                 raise http.client.IncompleteRead(b"", response.length)

@@ -11,13 +11,16 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import NameResolutionError
 
 from ecoflow_push.errors import Unreachable
-from ecoflow_push.net.explain import ProxyRefused, ProxyUnreachable, WasClosed, links
+from ecoflow_push.limits import links
+from ecoflow_push.net.explain import ProxyRefused, ProxyUnreachable, WasClosed
 from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
 from ecoflow_push.net.sockets import (
     CONNECT_SECONDS,
     WithoutHints,
+    looking_up,
     obedient,
 )
 from ecoflow_push.net.trust import Trust
@@ -73,7 +76,7 @@ class RequestsExchange:
                 proxies={self._scheme: self._proxy} if self._proxy else {},
             )
             with response:
-                body = self._read(response)
+                body = self._read(response, request.most_bytes)
         except requests.RequestException as exc:
             if any(isinstance(link, WasClosed) for link in links(exc)):
                 raise WasClosed from exc
@@ -89,13 +92,13 @@ class RequestsExchange:
         self._is_closed = True
         self._adapter.close()
 
-    def _read(self, response: requests.Response) -> bytes:
+    def _read(self, response: requests.Response, most_bytes: int) -> bytes:
         def read(size: int) -> bytes:
             return bytes(response.raw.read(size, decode_content=False))
 
         chunks: list[bytes] = []
         try:
-            read_body(read, chunks)
+            read_body(read, chunks, most_bytes)
         except (Unreachable, OSError, urllib3.exceptions.HTTPError) as exc:
             if self._needs_body:
                 raise
@@ -130,6 +133,7 @@ class _DeadlineConnection:
     response_class: type[HTTPResponse] = WithoutHints
     timeout: Any
     sock: Any
+    _dns_host: str
     #: The socket that was there before the request, None for a new one.
     _kept: Any = None
 
@@ -153,7 +157,11 @@ class _DeadlineConnection:
             raise
 
     def _new_conn(self) -> socket.socket:
-        plain: socket.socket = super()._new_conn()  # type: ignore[misc]
+        try:
+            with looking_up(self._dns_host, self.timeout):
+                plain: socket.socket = super()._new_conn()  # type: ignore[misc]
+        except socket.gaierror as exc:
+            raise NameResolutionError(self._dns_host, self, exc) from exc  # type: ignore[arg-type]
         return obedient(plain, self.timeout)
 
 

@@ -16,6 +16,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Protocol
 
 from ecoflow_push.errors import OutOfTime, Unreachable
+from ecoflow_push.net.deadline import limit_of
 from ecoflow_push.net.explain import WasClosed, explain
 from ecoflow_push.net.reply import Reply, Request
 
@@ -161,6 +162,8 @@ class Transport:
         try:
             return self._exchange(request, budget)
         except (OSError, HTTPException) as exc:
+            if limit := limit_of(exc):
+                raise limit from exc
             cause = explain(exc)
             cure = cause.cure.format(url=self._url, ca=self._ca)
             if deadline.left() <= 0:
@@ -169,6 +172,8 @@ class Transport:
                 cause.text, cure, lasting=cause.lasting, down=cause.down
             ) from exc
         except (ValueError, LookupError) as exc:
+            if limit := limit_of(exc):
+                raise limit from exc
             # http.client lets through what a hostile status or header line breaks.
             raise Unreachable("answered in broken HTTP") from exc
 

@@ -9,10 +9,15 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 CONNECT_SECONDS = 8.0
+# Of a status line and its headers; http.client takes 100 lines of 64 KiB.
+MOST_HEAD = 128 * 1024
 
 
 class _Rearmed:
@@ -56,17 +61,50 @@ class _Rearmed:
         super().do_handshake(*args, **kwargs)  # type: ignore[misc]
 
 
+class _Lines:
+    """A response's first lines, which must not be too long together."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.left = MOST_HEAD
+
+    def readline(self, size: int) -> bytes:
+        line: bytes = self._file.readline(size)
+        self.left -= len(line)
+        if self.left < 0:
+            raise http.client.LineTooLong("headers")
+        return line
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class WithoutHints(http.client.HTTPResponse):
     """An answer, read past what is said before it: 103 Early Hints, say.
 
-    http.client itself knows that only of 100 Continue.
+    http.client itself knows that only of 100 Continue, and copies headers of any length
+    several times.
     """
 
     #: The status that was read last, also by who opens a tunnel and tells nobody.
     heard = 0
 
+    def begin(self) -> None:
+        """Read the status line and the headers."""
+        file = self.fp
+        lines: Any = _Lines(file)
+        self.fp = lines
+        try:
+            super().begin()
+        finally:
+            # It may have been closed.
+            if self.fp is lines:
+                self.fp = file
+
     def _read_status(self) -> tuple[str, int, str]:
+        lines: Any = self.fp
         while True:
+            lines.left = MOST_HEAD
             said: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if not 101 < said[1] < 200:
                 self.heard = said[1]
@@ -82,21 +120,55 @@ class DeadlineSSLSocket(_Rearmed, ssl.SSLSocket):
     """A TLS socket that obeys."""
 
 
+#: By name, who looks it up.
+_looking: dict[str, threading.Lock] = {}
+
+
+@contextmanager
+def looking_up(host: str, seconds: float) -> Iterator[None]:
+    """Let one thread at a time look up a name; raises gaierror after `seconds`.
+
+    Name resolution knows no timeout. Whoever is left behind in it, in a process that
+    stays, must not be joined there by one more in each run.
+    """
+    lock = _looking.setdefault(host, threading.Lock())
+    if not lock.acquire(timeout=max(0.0, seconds)):
+        raise socket.gaierror(socket.EAI_AGAIN, "an earlier look-up has not ended")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def dial(host: str, port: int, seconds: float) -> DeadlineSocket:
     """Return a connected socket with what is left of `seconds` as its budget.
 
     Raises OSError.
     """
     until = time.monotonic() + seconds
-    # Against one dead address among several: the next one still gets its chance.
-    plain = socket.create_connection((host, port), min(seconds, CONNECT_SECONDS))
-    left = until - time.monotonic()
-    if left <= 0:
-        # Name resolution knows no timeout: by now others have given this up.
-        plain.close()
-        raise TimeoutError("the deadline passed")
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return obedient(plain, left)
+    with looking_up(host, seconds):
+        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    # By now others have given this up, if the look-up took too long.
+    error: OSError = TimeoutError("the deadline passed")
+    for family, kind, protocol, _, address in found:
+        left = until - time.monotonic()
+        if left <= 0:
+            break
+        sock = None
+        try:
+            sock = DeadlineSocket(family, kind, protocol)
+            # Against one dead address among several: the next one gets its chance.
+            sock.settimeout(min(left, CONNECT_SECONDS))
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as exc:
+            error = exc
+            if sock:
+                sock.close()
+            continue
+        sock.settimeout(until - time.monotonic())
+        return sock
+    raise error
 
 
 def obedient(plain: socket.socket, seconds: float | None) -> DeadlineSocket:

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import Fault, SettingsError
+from ecoflow_push.net.deadline import limit_of
 
 if TYPE_CHECKING:
     import ssl
@@ -62,7 +63,7 @@ class Trust:
             else:
                 _trust_system(context)
         except (OSError, ssl.SSLError) as exc:
-            raise SettingsError([self._ca_fault()]) from exc
+            raise limit_of(exc) or SettingsError([self._ca_fault()]) from exc
         if self.cert_file:
             try:
                 # An encrypted key must fail, not ask for its passphrase at a terminal.
@@ -70,7 +71,7 @@ class Trust:
             except (OSError, ssl.SSLError, ValueError) as exc:
                 text = "not a certificate with its unencrypted key"
                 fault = Fault(f"{self.prefix}_CERT_FILE", text)
-                raise SettingsError([fault]) from exc
+                raise limit_of(exc) or SettingsError([fault]) from exc
         return context
 
     def _ca_fault(self) -> Fault:

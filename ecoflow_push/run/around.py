@@ -6,10 +6,10 @@ from ssl import SSLCertVerificationError
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import Finding, Unreachable
+from ecoflow_push.limits import links
 from ecoflow_push.memory.state import FOLDER_CURE
 from ecoflow_push.memory.trial import TRIED, cure_of, try_folder
 from ecoflow_push.net.deadline import Deadline, within
-from ecoflow_push.net.explain import links
 from ecoflow_push.run.effective import effective
 from ecoflow_push.run.healthcheck import MOST_SECONDS, create_healthcheck
 from ecoflow_push.run.say import noted

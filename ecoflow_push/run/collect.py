@@ -1,7 +1,8 @@
 """The first half of the road: readings, one device at a time, as they come.
 
 Reading happens in a thread of its own, so that whoever judges and stores can leave
-whatever it hangs in. It is never far ahead: at most AHEAD snapshots wait.
+whatever it hangs in. It is never far ahead: at most AHEAD snapshots wait, and of heavy
+ones fewer.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING
 
 from ecoflow_push.api.base import Reading
 from ecoflow_push.errors import ApiOutOfTime, EcoflowApiException
-from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.net.deadline import Deadline, start
 
 if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient
     from ecoflow_push.api.models import DeviceInfo
 
 AHEAD = 16
+# What those that wait may take in memory, in bytes; one may always wait.
+AHEAD_WEIGHT = 8 << 20
 
 
 def collect(
@@ -52,7 +55,7 @@ class _Abandoned(Exception):
 
 
 class _Ahead:
-    """Readings made in a thread, at most AHEAD before they are asked for.
+    """Readings made in a thread, few before they are asked for.
 
     `queue` would do; importing it costs more than all of this.
     """
@@ -60,11 +63,12 @@ class _Ahead:
     def __init__(self, readings: Iterator[Reading]) -> None:
         self._readings = readings
         self._waiting: deque[Reading] = deque()
+        self._weight = 0
         self._changed = threading.Condition()
         self._raised: BaseException | None = None
         self._is_over = False
         self._is_left = False
-        threading.Thread(target=self._work, daemon=True).start()
+        start(self._work)
 
     def arrivals(self, patience: Deadline) -> Iterator[Reading]:
         """Yield the readings; raises what making them raised, or _Abandoned."""
@@ -90,24 +94,38 @@ class _Ahead:
                 # waits.
                 self._changed.wait(min(0.5, patience.left()))
             self._changed.notify_all()
-            return self._waiting.popleft()
+            reading = self._waiting.popleft()
+            self._weight -= _weight(reading)
+            return reading
 
     def _work(self) -> None:
         try:
             for reading in self._readings:
                 with self._changed:
-                    while len(self._waiting) >= AHEAD and not self._is_left:
+                    while not (self._has_room(reading) or self._is_left):
                         self._changed.wait()
                     if self._is_left:
                         return
                     self._waiting.append(reading)
+                    self._weight += _weight(reading)
                     self._changed.notify_all()
+                # The next one is made without it.
+                del reading
         except BaseException as exc:  # noqa: BLE001 - carried to who waits
             self._raised = exc
         finally:
             with self._changed:
                 self._is_over = True
                 self._changed.notify_all()
+
+    def _has_room(self, reading: Reading) -> bool:
+        waiting = len(self._waiting)
+        is_light = self._weight + _weight(reading) <= AHEAD_WEIGHT
+        return not waiting or (waiting < AHEAD and is_light)
+
+
+def _weight(reading: Reading) -> int:
+    return reading.snapshot.weight if reading.snapshot else 0
 
 
 def _read(

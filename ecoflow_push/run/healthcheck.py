@@ -7,23 +7,27 @@ never fails a run; of an address that does not work the log has a line a day.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-from ecoflow_push.errors import ExitStatus, Unreachable
+from ecoflow_push.errors import ExitStatus, HostLimit, Unreachable
 from ecoflow_push.logs import recent
 from ecoflow_push.memory.lock import fingerprint
 from ecoflow_push.memory.told import Told
-from ecoflow_push.net.deadline import Deadline, within
+from ecoflow_push.net.deadline import Deadline, limit_of, start, within
 from ecoflow_push.net.exchange import authorization, open_exchange
-from ecoflow_push.net.retry import Reply, Request, Transport
+from ecoflow_push.net.retry import Request, Transport
 
 if TYPE_CHECKING:
+    from threading import Thread
+
     from ecoflow_push.config.settings import Settings
     from ecoflow_push.net.retry import Reply
+
+    Fault = Unreachable | HostLimit
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +69,16 @@ class Healthcheck:
         }
         self._proxies = proxies
         self._waits = waits
-        self._starting: threading.Thread | None = None
+        self._starting: Thread | None = None
         self._told = folder and Told(folder, NAME, fingerprint(url)[:12])
 
     def start(self) -> None:
         """Say that the run began, without waiting for the answer."""
-        self._starting = threading.Thread(
-            target=self._send, args=("/start", "", Deadline(MOST_SECONDS)), daemon=True
-        )
-        self._starting.start()
+        ping = partial(self._send, "/start", "", Deadline(MOST_SECONDS))
+        try:
+            self._starting = start(ping)
+        except HostLimit as limit:
+            log.debug("healthcheck/start: %s", limit)
 
     def end(self, status: ExitStatus, deadline: Deadline) -> None:
         """Say how the run ended; a failure with the log's last lines.
@@ -91,11 +96,16 @@ class Healthcheck:
                 self._starting.join(time_left.left() / 2)
             self._tell(self._send(way, text, time_left))
 
-        if self._waits:
-            if not within(time_left, ping):
+        try:
+            if not self._waits:
+                start(ping)
+            elif not within(time_left, ping):
                 self._tell(Unreachable("no answer in time", TIME_CURE))
-        else:
-            threading.Thread(target=ping, daemon=True).start()
+        except Exception as exc:
+            # The ping's loss, and not the run's.
+            if not (limit := limit_of(exc)):
+                raise
+            self._tell(limit)
 
     def ask(self, way: str, text: str, deadline: Deadline) -> Reply:
         """Send one ping, and return the answer; raises Unreachable."""
@@ -113,17 +123,17 @@ class Healthcheck:
         finally:
             transport.close()
 
-    def _send(self, way: str, text: str, deadline: Deadline) -> Unreachable | None:
+    def _send(self, way: str, text: str, deadline: Deadline) -> Fault | None:
         """Return why the service was not told, None if it was."""
-        fault: Unreachable | None
+        fault: Fault | None
         try:
             fault = _fault(self.ask(way, text, deadline))
-        except Unreachable as exc:
+        except (Unreachable, HostLimit) as exc:
             fault = exc
         log.debug("healthcheck%s: %s", way, fault or "told")
         return fault
 
-    def _tell(self, fault: Unreachable | None) -> None:
+    def _tell(self, fault: Fault | None) -> None:
         """Log what is news of the service: that it cannot be told, or can be again."""
         if not self._told:
             return

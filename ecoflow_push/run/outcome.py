@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ecoflow_push import DOCS
 from ecoflow_push.api.models import short_sn
-from ecoflow_push.errors import (
-    EcoflowApiException,
-    EcoflowPushError,
-    ExitStatus,
-    InstallationError,
-)
+from ecoflow_push.errors import EcoflowApiException, EcoflowPushError, ExitStatus
+from ecoflow_push.net.deadline import limit_of
 
 if TYPE_CHECKING:
     from ecoflow_push.api.base import Reading
     from ecoflow_push.run.updates import Updates
-    from ecoflow_push.sinks.base import Delivery
+    from ecoflow_push.sinks.base import Delivery, Sink
+
+log = logging.getLogger(__name__)
 
 # The first of these that applies is the run's status (docs/exit-statuses.md).
 PRECEDENCE = (
     ExitStatus.CONFIG,
     ExitStatus.NOPERM,
     ExitStatus.SOFTWARE,
+    ExitStatus.OSERR,
     ExitStatus.IOERR,
     ExitStatus.PROTOCOL,
     ExitStatus.UNAVAILABLE,
@@ -75,15 +75,34 @@ class Outcome:
     def is_bug(self, exc: Exception) -> bool:
         """Note what nobody foresaw, and return whether it is a bug (70).
 
-        Else it is the installation that lacks something (78).
+        Else it is the host (71) or the installation (78) that lacks something, or an
+        error that says itself what it means.
         """
-        from ecoflow_push.start.installation import fault_of
+        fault = limit_of(exc) or (exc if isinstance(exc, EcoflowPushError) else None)
+        if fault is None:
+            from ecoflow_push.start.installation import fault_of
 
-        fault = fault_of(exc)
+            fault = fault_of(exc)
         if fault:
             self._updates.faults[str(fault)] = fault
-        self.bug = fault is None
-        return self.bug
+            return False
+        self.bug = True
+        return True
+
+    def survives(self, work: Callable[[], object], *sinks: Sink) -> bool:
+        """Do a step of the run; what it raises is noted, not raised.
+
+        Returns False then; of these sinks nobody knows what they have.
+        """
+        try:
+            work()
+        except Exception as exc:  # a bug, with one redacted traceback, or none of ours
+            if self.is_bug(exc):
+                log.exception("a bug in ecoflow_push, please report it")
+            for sink in sinks:
+                sink.delivery.is_broken = True
+            return False
+        return True
 
     def counts(self) -> Counter[str]:
         """Return how many devices are in each state."""
@@ -92,21 +111,23 @@ class Outcome:
     def status(self) -> ExitStatus:
         """Return the exit status as far as it is known now."""
         found = {self._collect_status(), self._sink_status()}
-        faults = self._updates.faults.values()
-        if any(isinstance(fault, InstallationError) for fault in faults):
-            found.add(ExitStatus.CONFIG)
-        elif self.bug or faults:
-            found.add(ExitStatus.SOFTWARE)
+        found |= {fault.status for fault in self._updates.faults.values()}
+        found |= {ExitStatus.SOFTWARE} if self.bug else set()
         return _worst(found)
 
     def failed_stages(self) -> set[str]:
         """Return the stages of STAGES in which anything failed."""
+        faults = self._updates.faults
         found = {
             "connect": self.error is not None,
             "collect": self.counts()["failed"] > 0
             or (self.error is None and self._collect_status() != ExitStatus.OK),
-            "push": any(s.errors or s.run_errors for s in self._deliveries.values()),
-            "bug": self.bug or bool(self._updates.faults),
+            "push": any(
+                s.errors or s.run_errors or s.is_broken
+                for s in self._deliveries.values()
+            ),
+            "bug": self.bug
+            or any(f.status == ExitStatus.SOFTWARE for f in faults.values()),
         }
         return {stage for stage, has_failed in found.items() if has_failed}
 
@@ -115,11 +136,14 @@ class Outcome:
         counts = ", ".join(
             f"{count} {state}" for state, count in sorted(self.counts().items())
         )
-        parts = [f"devices: {counts or 'none'}", f"{self._updates.samples} samples"]
+        samples = f"{self._updates.samples} samples"
+        if too_many := self._updates.skipped["too_many"]:
+            samples += f", {too_many} beyond the most of a device ({DOCS}/metrics.md)"
+        parts = [f"devices: {counts or 'none'}", samples]
         parts += [
             f"{name}: ok{sink.note}"
             for name, sink in sorted(self._deliveries.items())
-            if not (sink.errors or sink.run_errors)
+            if not (sink.errors or sink.run_errors or sink.is_broken)
         ]
         return "; ".join([*parts, *self._problems()])
 

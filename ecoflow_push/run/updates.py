@@ -147,6 +147,8 @@ class Updates:
         samples, skipped = self.wording.raw(quotas, self._labels.prefix)
         self.samples += len(samples)
         self.skipped += skipped
+        if reading.snapshot.too_many:
+            self.skipped["too_many"] += reading.snapshot.too_many
         normalized: list[NormalizedSample] = []
         left_out: Counter[str] = Counter()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from ecoflow_push import __version__
 from ecoflow_push.api import create_client
 from ecoflow_push.api.base import Reading
 from ecoflow_push.api.models import DeviceInfo
-from ecoflow_push.errors import EcoflowApiException, EcoflowPushError, ExitStatus
+from ecoflow_push.errors import EcoflowApiException, ExitStatus
 from ecoflow_push.metrics.labels import create_labels
 from ecoflow_push.metrics.run_series import run_registry
 from ecoflow_push.net.deadline import Deadline, within
@@ -80,19 +81,14 @@ class Worker:
         if self._healthcheck:
             self._healthcheck.start()
         try:
-            try:
-                self.collect(self._give)
+            if outcome.survives(partial(self.collect, self._give), *self._sinks):
                 began = time.monotonic()
                 self._deliver()
                 self._durations["push"] = time.monotonic() - began
-            except EcoflowPushError as exc:
-                self.updates.faults[str(exc)] = exc
-            except Exception as exc:  # the run's series still say so
-                if outcome.is_bug(exc):
-                    log.exception("a bug in ecoflow_push, please report it")
-                for sink in self._sinks:
-                    self._settle(sink)
-            self._deliver_run()
+            for sink in self._sinks:
+                self._settle(sink)
+            # Whatever happened: the run's series say so.
+            outcome.survives(self._deliver_run, *self._sinks)
             if outcome.status() == ExitStatus.OK:
                 self._state.last_success_at = time.time()
             self._state.runs, self._state.failures = self._totals()
@@ -157,26 +153,30 @@ class Worker:
 
     def _deliver(self) -> None:
         share = self._deadline.share(DEVICES_PUSH_SHARE)
-        for sink in self._sinks:
-            sink.prepare(share)
+        survives = self.outcome.survives
+        ready = {s for s in self._sinks if survives(partial(s.prepare, share), s)}
         for place, sink in enumerate(self._sinks):
             part = share.share(1 / (len(self._sinks) - place))
-            try:
-                if not within(part, partial(sink.deliver, part)):
-                    sink.abandon()
-            finally:
-                self._settle(sink)
+            if sink in ready:
+                survives(partial(self._send, sink, sink.deliver, part), sink)
+            self._settle(sink)
             for other in self._sinks[place + 1 :]:
                 other.hear(sink.clock_offset())
         for sn in self._ending:
-            if all(sink.has_ended(sn) for sink in self._sinks):
+            if all(s.has_ended(sn) and not s.delivery.is_broken for s in self._sinks):
                 self._state.devices.pop(sn, None)
+
+    def _send(
+        self, sink: Sink, work: Callable[[Deadline], object], deadline: Deadline
+    ) -> None:
+        if not within(deadline, partial(work, deadline)):
+            sink.abandon()
 
     def _settle(self, sink: Sink) -> None:
         """Whatever happened: what was collected is stored, what is lost is counted."""
         if sink not in self._settled:
             self._settled.append(sink)
-            sink.settle(self._deadline)
+            self.outcome.survives(partial(sink.settle, self._deadline), sink)
 
     def _deliver_run(self) -> None:
         told, registry = None, None
@@ -187,8 +187,8 @@ class Worker:
             status = self.outcome.status()
             if registry is None or status != told:
                 told, registry = status, self.registry()
-            if not within(part, partial(sink.deliver_run, registry, part)):
-                sink.abandon()
+            work = partial(sink.deliver_run, registry)
+            self.outcome.survives(partial(self._send, sink, work, part), sink)
 
     # -- saying ---------------------------------------------------------------------
 
@@ -236,11 +236,12 @@ class Worker:
 
     def leave(self) -> None:
         """Close all connections."""
-        for source in self._sources:
-            source.close()
-        for sink in self._sinks:
-            if not sink.stays:
-                sink.close()
+        leaving: list[EcoflowApiClient | Sink] = [*self._sources]
+        leaving += [sink for sink in self._sinks if not sink.stays]
+        for each in leaving:
+            # A close that fails has closed all the same.
+            with contextlib.suppress(OSError):
+                each.close()
 
     def _totals(self) -> tuple[int, dict[str, int]]:
         """Return runs and failures, this run counted as far as it is known now."""

@@ -112,6 +112,8 @@ class Delivery:
         self.errors: list[SinkError] = []
         #: What kept the run's own series away; no snapshot is lost with them.
         self.run_errors: list[SinkError] = []
+        #: A bug of ours, or a limit of the host, kept it from being asked or heard.
+        self.is_broken = False
         #: What is worth a word beside "ok".
         self.note = ""
 

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from ecoflow_push.config.kinds import Variable
 from ecoflow_push.errors import Fault, Finding, SettingsError
 from ecoflow_push.metrics.own import LASTING
+from ecoflow_push.net.deadline import limit_of, no_thread
 from ecoflow_push.sinks.base import Sink, Update
 
 if TYPE_CHECKING:
@@ -103,7 +104,12 @@ class ExporterSink(Sink, Collector):
         registry.register(self)
         try:
             self._server, _ = start_http_server(port, registry=registry)
+        except RuntimeError as exc:
+            # It begins a thread, and that is all that it says of one it cannot have.
+            raise no_thread() from exc
         except OSError as exc:
+            if limit := limit_of(exc):
+                raise limit from exc
             text = f"port {port} cannot be used: {exc.strerror}"
             raise SettingsError([Fault("EXPORTER_PORT", text)]) from exc
         # Whoever connects and hangs up, or says nothing, is no news.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
+from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ecoflow_push.errors import WriteError
+from ecoflow_push.errors import HostLimit, WriteError
+from ecoflow_push.net.deadline import start
 
 if TYPE_CHECKING:
     from ecoflow_push.memory.state import State
@@ -89,14 +92,15 @@ class Flight:
             else:
                 landed[place] = Landed(None, sink.was_repeated, False)
 
-        others = [
-            threading.Thread(target=write, args=(place,), daemon=True)
-            for place in range(1, len(requests))
-        ]
-        for thread in others:
-            thread.start()
-        write(0)
-        for thread in others:
+        threads, places = [], deque(range(len(requests)))
+        with contextlib.suppress(HostLimit):
+            while len(places) > 1:
+                threads.append(start(partial(write, places[-1])))
+                places.pop()
+        # The first, and those for which there is no thread.
+        for place in places:
+            write(place)
+        for thread in threads:
             thread.join()
         if raised:
             raise raised[0]

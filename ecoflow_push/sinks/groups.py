@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import generate_latest
 
 from ecoflow_push.config.kinds import is_made_of
 from ecoflow_push.errors import WriteError
-from ecoflow_push.net.reply import MOST_BYTES
 from ecoflow_push.net.retry import Reply, Request
 from ecoflow_push.sinks.server import Connection
 
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
     from ecoflow_push.net.deadline import Deadline
 
+# It lists its groups with all that they hold: 60 kB of a device.
+MOST_BYTES = 8 << 20
+# What an outline of JSON is made of: texts, and what opens and closes.
+# Nothing is tried again in it, or it would remember each letter.
+MARKS = rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]'
+# {"data":[{"labels":{
+GROUP_LEVEL = 4
+MOST_GROUPS = 20_000
+LONGEST_GROUP = 16_384
+DEEPEST = 32
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -72,11 +82,11 @@ class Gateway:
     def has_group(self, group: Mapping[str, str], deadline: Deadline) -> bool:
         """Return whether the gateway holds the group. Raises as `push` does."""
         if self._groups is None:
-            reply = self._send(Request("GET", "/api/v1/metrics", {}), deadline)
+            request = Request("GET", "/api/v1/metrics", {}, most_bytes=MOST_BYTES)
+            reply = self._send(request, deadline)
             try:
-                found = json.loads(reply.content(MOST_BYTES))["data"]
-                self._groups = [dict(each["labels"]) for each in found]
-            except (ValueError, LookupError, TypeError, RecursionError) as exc:
+                self._groups = list(groups_in(reply.content(MOST_BYTES)))
+            except (ValueError, RecursionError) as exc:
                 text = f"{self._connection.what}: does not list its groups"
                 cure = "check that GET reaches the same gateway as PUT"
                 raise WriteError(text, cure) from exc
@@ -105,6 +115,46 @@ class Gateway:
         if reply.is_page():
             raise connection.page("answered with")
         return reply
+
+
+def groups_in(body: bytes) -> Iterator[dict[str, str]]:
+    """Yield the labels of each group in a gateway's list; raises ValueError.
+
+    Nothing else becomes an object: the list holds all metrics of all groups, and as
+    objects they would be many times as large.
+    """
+    path: list[bytes] = []
+    before, begin, count = b"", 0, 0
+    is_list = False
+    for mark in re.finditer(MARKS, body, re.DOTALL):
+        found = mark[0]
+        if found in (b"{", b"["):
+            path.append(before)
+            if len(path) > DEEPEST:
+                raise ValueError("deeper than any list of groups")
+            is_list |= len(path) == 2 and before == b'"data"'
+            if len(path) == GROUP_LEVEL and path[1] == b'"data"':
+                begin = mark.start() if before == b'"labels"' else 0
+        elif found in (b"}", b"]"):
+            if begin and len(path) == GROUP_LEVEL:
+                count += 1
+                yield _labels(body[begin : mark.end()], count)
+                begin = 0
+            if not path:
+                raise ValueError("not JSON")
+            path.pop()
+        before = found
+    if path or not is_list:
+        raise ValueError("no list of groups")
+
+
+def _labels(text: bytes, count: int) -> dict[str, str]:
+    if count > MOST_GROUPS or len(text) > LONGEST_GROUP:
+        raise ValueError("more than any gateway has")
+    labels = json.loads(text)
+    if not all(isinstance(value, str) for value in labels.values()):
+        raise ValueError("no labels")
+    return dict(labels)
 
 
 def path_of(group: Mapping[str, str]) -> str:

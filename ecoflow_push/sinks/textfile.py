@@ -26,12 +26,14 @@ VARIABLES = (
         "TEXTFILE_PATH",
         "write the exposition there, whole or not at all, mode 0644, for"
         " node_exporter's textfile collector, which reads no other name than one in"
-        " `.prom`; its age is its freshness",
+        " `.prom`; its age is its freshness. A symbolic link is refused: whoever may"
+        " put one there would choose what is overwritten",
         is_path=True,
     ),
 )
 CURE = "check that the job can write into the folder of TEXTFILE_PATH"
 KEPT_CURE = "remove the file of TEXTFILE_PATH, or run as its owner"
+LINK_CURE = "let TEXTFILE_PATH name the file that it points to"
 NAME_CURE = "node_exporter reads no other file"
 
 
@@ -93,6 +95,9 @@ class TextfileSink(Sink):
         from ecoflow_push.memory.trial import cure_of, try_folder
         from ecoflow_push.sinks.trial import taken, wrong
 
+        if os.path.islink(self._path):
+            yield wrong(self.name, self._linked())
+            return
         if os.path.lexists(self._path) and not os.path.isfile(self._path):
             error = SinkError("textfile: not a regular file", "check TEXTFILE_PATH")
             yield wrong(self.name, error)
@@ -121,9 +126,14 @@ class TextfileSink(Sink):
 
     def _written(self) -> SinkError | None:
         """Write the file, whole or not at all, and return why that failed."""
+        if os.path.islink(self._path):
+            return self._linked()
         try:
             replace_file(self._path, self._exposition.pieces(), 0o644)
         except OSError as exc:
             text = f"textfile: cannot write {self._path}: {exc.strerror}"
             return SinkError(text, CURE)
         return None
+
+    def _linked(self) -> SinkError:
+        return SinkError(f"textfile: {self._path} is a symbolic link", LINK_CURE)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ecoflow_push import logs
 from ecoflow_push.errors import EcoflowPushError, ExitStatus
+from ecoflow_push.net.deadline import limit_of
 
 log = logging.getLogger("ecoflow_push")
 
@@ -17,10 +18,9 @@ def attempt(work: Callable[[], int]) -> int:
         return work()
     except EcoflowPushError as exc:
         return _tell(exc)
-    except MemoryError:
-        log.error("exit 75 TEMPFAIL: out of memory")  # noqa: TRY400 - not our bug
-        return ExitStatus.TEMPFAIL
     except Exception as exc:  # a bug becomes status 70, with one redacted traceback
+        if limit := limit_of(exc):
+            return _tell(limit)
         from ecoflow_push.start.installation import fault_of
 
         if fault := fault_of(exc):

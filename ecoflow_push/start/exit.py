@@ -10,6 +10,8 @@ import os
 # For the type checker alone; `typing` takes longer than all of this.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
     from typing import NoReturn
 
 # Whoever reads our output may have stopped; what was to be done is done by now.
@@ -49,3 +51,44 @@ def leave_hung() -> NoReturn:
 
     last_words("exit 75 TEMPFAIL: hung beyond RUN_DEADLINE")
     leave_at_once(ExitStatus.TEMPFAIL)
+
+
+def tell_uncaught(
+    environ: Mapping[str, str],
+    kind: type[BaseException],
+    exc: BaseException,
+    trace: TracebackType | None,
+) -> None:
+    """Be told of what nobody catches: imports, mostly, that meet a limit.
+
+    What the host (71) or the installation (78) lacks is one line, all else what it
+    always was.
+    """
+    import sys
+
+    try:
+        from ecoflow_push.net.deadline import limit_of
+        from ecoflow_push.start.installation import fault_of
+
+        fault = limit_of(exc) or (isinstance(exc, Exception) and fault_of(exc))
+        said = f"exit {fault.status:d} {fault.status.name}: {fault}" if fault else ""
+        status = int(fault.status) if fault else 0
+    except Exception:  # noqa: BLE001 - not even that can be looked up any more
+        text = "the host lacks memory or open files: allow more: ulimit -v, ulimit -n"
+        said, status = f"exit 71 OSERR: {text}", 71
+    if not said:
+        sys.__excepthook__(kind, exc, trace)
+        return
+    try:
+        import time
+
+        from ecoflow_push.lines import line
+
+        as_json = environ.get("LOG_FORMAT", "").strip().lower() == "json"
+        said = line("ERROR", said, time.time(), as_json=as_json)
+    except Exception:  # noqa: BLE001 - as above
+        said = f"ERROR {said}"
+    try:
+        os.write(2, said.encode() + b"\n")
+    finally:
+        leave_at_once(status)

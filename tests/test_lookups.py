@@ -1,0 +1,166 @@
+"""A resolver that does not answer, and certificates that no authority can mend."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ecoflow_push.errors import Unreachable
+from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.net.plain import PlainExchange
+from ecoflow_push.net.requests_exchange import RequestsExchange
+from ecoflow_push.net.retry import Request, Transport
+from ecoflow_push.net.sockets import looking_up
+from ecoflow_push.net.trust import Trust
+from ecoflow_push.simulator.cloud import SimulatedBroker
+from ecoflow_push.simulator.server import RecordingServer
+from tests.broker import BROKER_PASSWORD, BROKER_USER
+from tests.support import PUSH, push
+
+DAY = dt.timedelta(days=1)
+NOW = dt.datetime.now(dt.UTC)
+DEAD = "127.0.0.77"
+SECONDS = 12
+
+
+def sent(exchange, url: str, seconds: float = 0.3):
+    sender = Transport(
+        exchange, attempts=1, longest_wait=0, variables=("THE_URL", "THE_CA_FILE")
+    )
+    try:
+        return sender.send(lambda: Request("GET", f"{url}/", {}), Deadline(seconds))
+    finally:
+        sender.close()
+
+
+@pytest.mark.parametrize("exchange", [PlainExchange, RequestsExchange])
+def test_nobody_joins_a_look_up_that_hangs(exchange):
+    """While one thread hangs in a name, others give it up in time, and say so."""
+    hangs, is_over = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with looking_up("localhost", 1):
+            hangs.set()
+            is_over.wait(60)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    assert hangs.wait(60)
+    with RecordingServer() as server:
+        url = server.url.replace("127.0.0.1", "localhost")
+        try:
+            with pytest.raises(Unreachable, match="could not be resolved") as raised:
+                sent(exchange(url), url)
+            assert "DNS" in raised.value.cure
+            # Of another name nobody is kept.
+            assert sent(exchange(server.url), server.url, 10).status == 200
+        finally:
+            is_over.set()
+            thread.join()
+
+        assert sent(exchange(url), url, 10).status == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may set another resolver")
+def test_a_dead_resolver_gathers_no_threads(tmp_path):
+    """In a process that stays, a resolver that is silent costs a thread per name."""
+    (tmp_path / "resolv.conf").write_text(f"nameserver {DEAD}\n")
+    command = f"mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && exec "
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((DEAD, 53))
+        process = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", f"{command} {sys.executable} {PUSH} --every"],
+            env={
+                "PATH": os.defpath,
+                "STATE_DIR": str(tmp_path / "state"),
+                "ECOFLOW_ACCESS_KEY": "a-key-of-some-length",
+                "ECOFLOW_SECRET_KEY": "another-of-some-length",
+                "PUSHGATEWAY_URL": "http://gateway.nowhere.test:9091",
+                "REMOTE_WRITE_URL": "http://receiver.nowhere.test/api/v1/write",
+                "HEALTHCHECK_URL": "http://watcher.nowhere.test/ping",
+                "RUN_DEADLINE": "1",
+                "COLLECTING_INTERVAL": "1",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        status = Path(f"/proc/{process.pid}/status")
+        most, until = 0, time.monotonic() + SECONDS
+        while process.poll() is None and time.monotonic() < until:
+            threads = re.search(r"Threads:\s+(\d+)", status.read_text())
+            most = max(most, int(threads[1]) if threads else 0)
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+
+    assert said.count("exit 75 TEMPFAIL") >= 4, said
+    # Four names, what a run has of its own, and pings that wait 5 s for their name.
+    assert 4 <= most <= 16
+
+
+CERTIFICATES = {
+    "expired": ({"not_after": NOW - DAY}, "localhost", "has expired: it must be"),
+    "not yet valid": (
+        {"not_before": NOW + DAY, "not_after": NOW + 2 * DAY},
+        "localhost",
+        "set this machine's clock",
+    ),
+    "another name": ({}, "other.example", "check the host in THE_URL"),
+}
+
+
+@pytest.mark.parametrize("exchange", [PlainExchange, RequestsExchange])
+@pytest.mark.parametrize("kind", CERTIFICATES)
+def test_what_no_authority_can_mend(kind, exchange, authority, ca_file):
+    """Of a certificate that is itself wrong, the cure is no CA file."""
+    dates, name, cure = CERTIFICATES[kind]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name, **dates).configure_cert(context)
+    with (
+        RecordingServer(tls=context) as server,
+        pytest.raises(Unreachable, match="certificate was refused") as raised,
+    ):
+        sent(exchange(server.url, trust=Trust(ca_file)), server.url, 10)
+
+    assert cure in raised.value.cure
+    assert "CA_FILE" not in raised.value.cure
+
+
+def test_an_unknown_authority_is_one_to_be_set(server_tls):
+    """Of a certificate whose authority is not known, the cure is still the CA file."""
+    with (
+        RecordingServer(tls=server_tls) as server,
+        pytest.raises(Unreachable) as raised,
+    ):
+        sent(PlainExchange(server.url), server.url, 10)
+
+    assert "THE_CA_FILE" in raised.value.cure
+
+
+def test_a_broker_whose_certificate_has_expired(account, cloud, authority):
+    """Over MQTT the same is said, by a run and by --check."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", not_after=NOW - DAY).configure_cert(context)
+    with RecordingServer(tls=context) as expired:
+        port = expired.server_address[1]
+        cloud.broker = SimulatedBroker("localhost", port, BROKER_USER, BROKER_PASSWORD)
+
+        runs = [push(account), push(account, "--check")]
+
+    for run in runs:
+        assert run.status == 69
+        assert "the server's certificate has expired: it must be renewed" in (
+            run.stderr + run.stdout
+        )
+        assert "CA_FILE" not in run.stderr + run.stdout
