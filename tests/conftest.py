@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from ecoflow_push.simulator.devices import SimulatedDevices
 from ecoflow_push.simulator.server import RecordingServer
 from tests.broker import BROKER_PASSWORD, BROKER_USER, Mosquitto, mosquitto
 from tests.compliance import Bench
+from tests.drill import CAMPAIGNS, Drill, drill_of
 from tests.receiver import Receiver
 from tests.support import NO_SERVERS, SHARED, Gateway, gateway
 
@@ -36,21 +37,24 @@ OFFLINE = SimulatedDevice(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--drill", action="store_true", help="drills in full numbers")
+    parser.addoption("--drill", action="store_true", help="campaigns in full numbers")
+    parser.addoption(
+        "--campaign", action="append", choices=CAMPAIGNS, help="nothing but this one"
+    )
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave campaigns to the drill; of all that needs what is absent skip only one.
+    """Leave late rows to the drill; of all that needs what is absent skip only one.
 
     That one skipped test stands for all that reads what is beside the project.
     """
     if not config.getoption("--drill"):
-        campaign = [item for item in items if item.get_closest_marker("campaign")]
-        config.hook.pytest_deselected(items=campaign)
-        items[:] = [item for item in items if item not in campaign]
+        _keep(config, items, lambda item: not item.get_closest_marker("late"))
+    if names := config.getoption("--campaign"):
+        _keep(config, items, lambda item: campaign_of(item) in names)
     needy = [item for item in items if item.get_closest_marker("recorded")]
     if SHARED.is_dir() or not needy:
         return
@@ -58,6 +62,24 @@ def pytest_collection_modifyitems(
     needy[0].add_marker(pytest.mark.skip(reason))
     config.hook.pytest_deselected(items=needy[1:])
     items[:] = [item for item in items if item not in needy[1:]]
+
+
+def _keep(
+    config: pytest.Config,
+    items: list[pytest.Item],
+    is_kept: Callable[[pytest.Item], bool],
+) -> None:
+    others = [item for item in items if not is_kept(item)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if is_kept(item)]
+
+
+def campaign_of(item: pytest.Item) -> str:
+    """Return the name of the campaign that a test is part of, "" for none."""
+    marker = item.get_closest_marker("drill")
+    name = str(marker.args[0]) if marker else ""
+    assert name in ("", *CAMPAIGNS), f"tests/drill.py knows no campaign {name}"
+    return name
 
 
 @pytest.hookimpl(wrapper=True)
@@ -72,9 +94,10 @@ def pytest_runtest_makereport() -> Generator[
 
 
 @pytest.fixture
-def drill(request: pytest.FixtureRequest) -> bool:
-    """Whether a drill is to run in full numbers."""
-    return bool(request.config.getoption("--drill"))
+def drill(request: pytest.FixtureRequest) -> Drill:
+    """How the campaign is to run that the test is marked with."""
+    is_full = bool(request.config.getoption("--drill"))
+    return drill_of(campaign_of(request.node), is_full=is_full)
 
 
 @pytest.fixture

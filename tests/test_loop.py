@@ -184,12 +184,13 @@ def test_a_signal_before_the_first_run_ends_it_with_0(environ):
         assert process.wait(timeout=60) == 0
 
 
+@pytest.mark.drill("kills")
 def test_a_drill_of_stops(environ, cloud, tmp_path, drill):
     """Stopped at any moment, the schedule ends with 0, long before the beat."""
-    chance = random.Random(9)
+    chance = random.Random(drill.seed)
     slowest = 0.0
     log = tmp_path / "log"
-    for _ in range(100 if drill else 4):
+    for _ in range(drill.size(4, 100)):
         with staying(environ, "600", log=log) as process:
             until(lambda: lines(log, "a run every"))
             time.sleep(chance.uniform(0, 1.2))
@@ -197,7 +198,7 @@ def test_a_drill_of_stops(environ, cloud, tmp_path, drill):
             process.send_signal(chance.choice([signal.SIGTERM, signal.SIGINT]))
             assert process.wait(timeout=60) == 0
             slowest = max(slowest, time.monotonic() - began)
-    print(f"seed 9, slowest stop {slowest * 1000:.0f} ms")
+    print(f"slowest stop {slowest * 1000:.0f} ms")
 
 
 def resident_kib(pid: int) -> int:
@@ -209,10 +210,11 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+@pytest.mark.drill("soak")
 def test_a_drill_of_beats(environ, cloud, pushgateway, tmp_path, drill):
     """Faults at random end no schedule, shift no beat, and leak nothing."""
-    count = 300 if drill else 6
-    chance = random.Random(4)
+    count = drill.size(6, 300)
+    chance = random.Random(drill.seed)
     log = tmp_path / "log"
     held: list[tuple[int, int]] = []
     kinds = {

@@ -58,6 +58,8 @@ from tests.receiver import Receiver
 from tests.scripted_broker import Connection, ScriptedBroker
 from tests.support import LATE
 
+pytestmark = pytest.mark.drill("memory")
+
 LIST = "device/list"
 QUOTA = "quota/all"
 DEADLINE = 8.0
@@ -69,11 +71,9 @@ LONG = "answered with more than 0.5 MiB"
 
 def rows(table: Iterable[str], *short: str) -> list[ParameterSet]:
     """Return the names of `table`; all but the `short` ones are left to the drill."""
-    late = pytest.mark.campaign
+    late = pytest.mark.late
     return [
-        pytest.param(each)
-        if each in short
-        else pytest.param(each, marks=late, id=f"drill {each}")
+        pytest.param(each) if each in short else pytest.param(each, marks=late, id=each)
         for each in table
     ]
 

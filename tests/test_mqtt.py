@@ -344,9 +344,10 @@ def test_a_taken_over_session(account, fleet, cloud, broker, ca_file):
     assert "another session with this client id" in said
 
 
+@pytest.mark.drill("soak")
 def test_drill_many_visits(account, fleet, cloud, broker, pushgateway, drill):
     """However many runs visit: one login, one client id, one topic, right values."""
-    runs = 100 if drill else 4
+    runs = drill.size(4, 100)
     cloud.devices[:] = [DELTA, BINARY, ASLEEP]
     account["ECOFLOW_DEVICE_SN"] = f"{DELTA.sn},{DELTA_3},{ASLEEP.sn}"
     visits, answers = [], []

@@ -176,11 +176,14 @@ def held(database: Database, enough: int) -> Points:
     return eventually(look, 3) or look()
 
 
+@pytest.mark.drill("outages")
 @pytest.mark.parametrize("start", [prometheus, victoria_metrics])
 def test_drill_outages(start, tmp_path, drill):
     """After any outages every snapshot is in the server, once and in order."""
-    for seed in range(3) if drill else [0]:
-        outages(seed, start, tmp_path / str(seed), runs=200 if drill else 25)
+    runs = 200 if drill.is_full else 25
+    for number in range(drill.size(1, 3)):
+        seed = drill.seed + number
+        outages(seed, start, tmp_path / str(seed), runs=runs)
 
 
 def outages(seed: int, start: Starter, folder: Path, runs: int) -> None:
@@ -233,11 +236,14 @@ def one(chance: random.Random, job: Drill) -> int:
     return job.run(*chance.choices(KINDS, k=len(SERIALS)))
 
 
+@pytest.mark.drill("kills")
 def test_drill_kills(tmp_path, drill):
     """Killed at any instant, a job loses nothing that was stored; no litter stays."""
     # No more of one job: its minutes would come up with today.
-    for seed in range(10) if drill else [3]:
-        kill(seed, tmp_path / str(seed), 500 if drill else 25)
+    kills = 500 if drill.is_full else 25
+    for number in range(drill.size(1, 10)):
+        seed = drill.seed + number
+        kill(seed, tmp_path / str(seed), kills)
 
 
 def kill(seed: int, folder: Path, kills: int) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Self
 
+import pytest
+
 from ecoflow_push.memory.state import State
 from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.simulator import faults
@@ -84,16 +86,17 @@ def come_back(
             shutil.copy(old, new)
 
 
+@pytest.mark.drill("power")
 def test_drill_power_cuts(tmp_path, drill):
     """What comes back is no loss, nothing fails, and all is there once and in order."""
-    wanted, seed, cuts = (5000, 5, 0) if drill else (60, 1, 0)
-    chance = random.Random(seed)
+    wanted, cuts = drill.size(60, 5000), 0
+    chance = random.Random(drill.seed)
     while cuts < wanted:
         folder = tmp_path / f"history-{cuts}"
         with Receiver() as receiver:
             cuts += history(chance, folder, receiver, wanted - cuts)
         shutil.rmtree(folder)
-    print(f"seed {seed}: {cuts} cuts")
+    print(f"{cuts} cuts")
 
 
 def history(chance: random.Random, folder: Path, receiver: Receiver, most: int) -> int:

@@ -52,12 +52,13 @@ def pushed_of(kit: Kit, *updates: Update, seconds: float) -> tuple[Sink, list[st
     return sink, paths
 
 
+@pytest.mark.drill("gateways")
 def test_drill_each_group_has_its_turn(pushed, drill):
     """Those held longest ago are pushed first, and the error says how many were.
 
     In full numbers, 60 devices at a gateway that takes 0.6 s for each, and 20 s.
     """
-    count, pause, seconds = (60, 0.6, 20.0) if drill else (12, 0.12, 1.2)
+    count, pause, seconds = (60, 0.6, 20.0) if drill.is_full else (12, 0.12, 1.2)
     pushed.server.fail("/", slow(pause))
     serials = [f"{n:016d}" for n in range(count)]
     reached: set[str] = set()
@@ -233,16 +234,17 @@ def test_a_type_conflict_is_told_to_its_end(tmp_path):
 # -- in full numbers ------------------------------------------------------------------
 
 
+@pytest.mark.drill("gateways")
 def test_drill_a_gateway_that_takes_its_time(written, receiver, drill):
     """An answer after 18 s, in full numbers, is waited for, and nothing is sent twice.
 
     So it is with remote-write's.
     """
-    seconds = 18.0 if drill else 0.8
+    seconds = 18.0 if drill.is_full else 0.8
     with RecordingServer() as server:
         server.fail("/device/", slow(seconds))
         receiver.fail("", slow(seconds))
-        deadline = "75" if drill else "20"
+        deadline = "75" if drill.is_full else "20"
 
         run = push({**written, "PUSHGATEWAY_URL": server.url, "RUN_DEADLINE": deadline})
 

@@ -125,6 +125,7 @@ def test_litter_goes_and_foreign_files_stay_out_of_the_way(folder, tmp_path):
     assert set(foreign) < set(files(folder))
 
 
+@pytest.mark.drill("spool")
 def test_a_drill_of_every_damage(folder):
     """Whatever byte of a file is flipped or cut off, no wrong record comes out."""
     store(opened(folder), entry(0))

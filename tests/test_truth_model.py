@@ -58,12 +58,13 @@ class Model:
                     self.over = True
 
 
+@pytest.mark.drill("truth")
 @pytest.mark.parametrize("stale_after", ["0", "100000"])
 @pytest.mark.parametrize("seed", range(2))
 def test_drill_random_histories(seed, stale_after, environ, cloud, pushgateway, drill):
     """Whatever fails in whatever order, the gateway holds what the documents say."""
-    steps = 1500 if drill else 100
-    seed += 1000 * drill
+    steps = drill.size(100, 1500)
+    seed += drill.seed
     print(f"seed {seed}, STALE_AFTER {stale_after}, {steps} runs")
     chance = random.Random(seed)
     models = {sn: Model() for sn in SERIALS}

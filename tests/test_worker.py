@@ -375,14 +375,14 @@ def test_hostile_keys_cost_little(environ, cloud, pushgateway):
     assert pushgateway.run()["ecoflow_push_skipped_values too_long"] == 3
 
 
+@pytest.mark.drill("kills")
 def test_drill_signals_at_any_instant(environ, cloud, drill):
     """A signal at any instant of ours ends a run, with one line at most."""
     import random
     import signal
 
-    seed = 7
-    chance = random.Random(seed)
-    rounds = 150 if drill else 8
+    chance = random.Random(drill.seed)
+    rounds = drill.size(8, 150)
     slow = 0.0
     for _ in range(rounds):
         number = chance.choice([signal.SIGTERM, signal.SIGINT])
@@ -400,18 +400,18 @@ def test_drill_signals_at_any_instant(environ, cloud, drill):
         # A run that has told its end may still be told to stop.
         lines = [line for line in said.splitlines() if " exit 0 OK " not in line]
         assert len(lines) <= 1, said
-    print(f"{rounds} signals, seed {seed}: the slowest end took {slow * 1000:.0f} ms")
+    print(f"{rounds} signals: the slowest end took {slow * 1000:.0f} ms")
     assert push(environ).status == 0
 
 
+@pytest.mark.drill("kills")
 def test_drill_kills_at_any_instant(environ, cloud, pushgateway, tmp_path, drill):
     """A run killed at any instant leaves no lock, no litter and no broken state."""
     import json
     import random
 
-    seed = 11
-    chance = random.Random(seed)
-    rounds = 200 if drill else 8
+    chance = random.Random(drill.seed)
+    rounds = drill.size(8, 200)
     environ["TEXTFILE_PATH"] = str(tmp_path / "out.prom")
     for _ in range(rounds):
         process = subprocess.Popen(
@@ -429,12 +429,13 @@ def test_drill_kills_at_any_instant(environ, cloud, pushgateway, tmp_path, drill
     assert files == {"lock", "state.json", "out.prom"}
     (state,) = tmp_path.rglob("state.json")
     assert DELTA.sn in json.loads(state.read_text())["devices"]
-    print(f"{rounds} kills, seed {seed}: the next run worked, and left no litter")
+    print(f"{rounds} kills: the next run worked, and left no litter")
 
 
+@pytest.mark.drill("kills")
 def test_drill_fifty_starts_at_once(environ, cloud, drill):
     """Of many runs started at once exactly one works; the others end with 75."""
-    starts, rounds = (50, 5) if drill else (10, 1)
+    starts, rounds = (50, 5) if drill.is_full else (10, 1)
     for _ in range(rounds):
         cloud.received.clear()
         cloud.fail("device/list", faults.hang(), times=1)

@@ -1,7 +1,6 @@
 """Cases by the thousand at the borders: none of them raises, invents or breaks a thing.
 
-FUZZ_CASES is how many (20,000 by default, a million in the drill), FUZZ_SEED the seed,
-which is printed. A case is made by its number alone: `FUZZ_ONLY=4711` runs that one.
+A case is made by the seed and its number alone: `FUZZ_ONLY=4711` runs that one.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client import generate_latest
 
 from ecoflow_push.api.developer import DeveloperApi
@@ -304,19 +304,18 @@ KINDS: list[Callable[[random.Random, Path], None]] = [
 ]
 
 
+@pytest.mark.drill("fuzz")
 def test_drill_fuzz(tmp_path, drill):
     """No case raises what is not documented, and no value comes from nowhere."""
-    cases = int(os.environ.get("FUZZ_CASES", DRILL_CASES if drill else CASES))
-    seed = os.environ.get("FUZZ_SEED") or str(time.time_ns() % 10**6)
+    cases = drill.size(CASES, DRILL_CASES)
     only = os.environ.get("FUZZ_ONLY")
     JUDGED.clear()
-    print(f"FUZZ_SEED={seed}, {cases} cases")
     for number in [int(only)] if only else range(cases):
         kind = KINDS[number % len(KINDS)]
         try:
-            kind(random.Random(f"{seed} {number}"), tmp_path)
+            kind(random.Random(f"{drill.seed} {number}"), tmp_path)
         except Exception as exc:
-            again = f"FUZZ_SEED={seed} FUZZ_ONLY={number}"
+            again = f"DRILL_SEED={drill.seed} FUZZ_ONLY={number}"
             raise AssertionError(f"{kind.__name__}: again by {again}") from exc
     print(dict(JUDGED))
     assert only or JUDGED["snapshots"] > cases / 20
