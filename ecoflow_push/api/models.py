@@ -31,7 +31,7 @@ class DeviceInfo(NamedTuple):
 OTHER = "other"
 
 
-class Snapshot(NamedTuple):
+class Snapshot:
     """All quotas of one device at one moment; `collected_at` in Unix seconds.
 
     Empty `quotas` are an answer too: EcoFlow has no telemetry of this device. `online`
@@ -40,13 +40,30 @@ class Snapshot(NamedTuple):
     were left out; what is there takes at most `weight` bytes of memory.
     """
 
-    sn: str
-    quotas: Mapping[str, object]
-    collected_at: float
-    online: bool | None = None
-    unread: Sequence[tuple[str, int]] = ()
-    too_many: int = 0
-    weight: int = 0
+    __slots__ = (
+        *("sn", "quotas", "collected_at", "online"),
+        *("unread", "too_many", "weight"),
+    )
+
+    # No NamedTuple: making the class is dear.
+    def __init__(
+        self,
+        sn: str,
+        quotas: Mapping[str, object],
+        collected_at: float,
+        *,
+        online: bool | None = None,
+        unread: Sequence[tuple[str, int]] = (),
+        too_many: int = 0,
+        weight: int = 0,
+    ) -> None:
+        self.sn = sn
+        self.quotas = quotas
+        self.collected_at = collected_at
+        self.online = online
+        self.unread = unread
+        self.too_many = too_many
+        self.weight = weight
 
 
 class Room:

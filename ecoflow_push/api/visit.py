@@ -199,8 +199,11 @@ class Visit:
             heard_at = self._heard_at or time.time()
             unread = sorted(self._unread.items())
             snapshot = Snapshot(
-                *(device.sn, kept.quotas, heard_at, self._online, unread),
-                *(kept.too_many, kept.weight),
+                *(device.sn, kept.quotas, heard_at),
+                online=self._online,
+                unread=unread,
+                too_many=kept.too_many,
+                weight=kept.weight,
             )
             if self._online is not None:
                 device = device._replace(online=self._online)

@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from http.client import HTTPMessage, IncompleteRead
-from typing import NamedTuple
 
 from ecoflow_push import __version__
 from ecoflow_push.errors import Unreachable
@@ -38,14 +37,25 @@ HTML_BEGINS = (
 )
 
 
-class Request(NamedTuple):
+class Request:
     """One request, built anew for each try; its answer has at most `most_bytes`."""
 
-    method: str
-    url: str
-    headers: Mapping[str, str]
-    body: bytes | None = None
-    most_bytes: int = MOST_BYTES
+    __slots__ = ("body", "headers", "method", "most_bytes", "url")
+
+    # No NamedTuple, here and below: making the class is dear.
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.headers = headers
+        self.body = body
+        self.most_bytes = most_bytes
 
 
 class Reply:
@@ -53,7 +63,6 @@ class Reply:
 
     __slots__ = ("body", "headers", "status")
 
-    # No NamedTuple: making the class is dear.
     def __init__(
         self, status: int, headers: Mapping[str, str] | HTTPMessage, body: bytes
     ) -> None:

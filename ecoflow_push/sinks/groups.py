@@ -104,9 +104,10 @@ class Gateway:
         self, request: Request, deadline: Deadline, tries: int | None = None
     ) -> Reply:
         connection = self._connection
-        whole = request._replace(
-            url=connection.url + request.url,
-            headers={**connection.headers, **request.headers},
+        whole = Request(
+            *(request.method, connection.url + request.url),
+            *({**connection.headers, **request.headers}, request.body),
+            most_bytes=request.most_bytes,
         )
         reply = connection.send(lambda: whole, deadline, tries)
         if reply.status not in (200, 202, 204):
