@@ -163,4 +163,4 @@ def test_a_broker_whose_certificate_has_expired(account, cloud, authority):
         assert "if that is right, the server's certificate is too old" in (
             run.stderr + run.stdout
         )
-        assert " ECOFLOW_CA_FILE to " not in run.stderr + run.stdout
+        assert "set ECOFLOW_CA_FILE" not in run.stderr + run.stdout
