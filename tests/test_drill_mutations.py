@@ -51,8 +51,10 @@ def test_a_mutation_is_seen(name, tmp_path):
     file.write_text(file.read_text().replace(row["old"], row["new"]))
 
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "--tb=line"]
-        + [*row.get("options", ()), *row["seen_by"]],
+        [
+            *(sys.executable, "-m", "pytest", "-qx", "--tb=line"),
+            *("-p", "no:cacheprovider", *row.get("options", ()), *row["seen_by"]),
+        ],
         cwd=copy,
         env={**os.environ, **row.get("environ", {})},
         capture_output=True,
