@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ecoflow_push.devices.metrics import metrics
 from tests.fetch_servers import environ, find
+from tests.forker import BARE, IMPOSSIBLE, OTHERS, Hardship, forker, is_enough
 
 ROOT = Path(__file__).resolve().parent.parent
 PUSH = ROOT / "push.py"
@@ -67,10 +68,45 @@ class Run(NamedTuple):
 
 
 def push(environ: Mapping[str, str], *args: str, timeout: float = 120) -> Run:
-    """Run push.py as cron would, with this environment and no other."""
+    """Run push.py as cron would, with this environment and no other.
+
+    The interpreter is one that has all of others' imported (tests/forker.py), or a
+    new one where that makes a difference.
+    """
+    environ = {**BARE, **environ}
+    if not is_enough(environ):
+        return start(environ, *args, timeout=timeout)
+    return forked(PUSH, args, environ, timeout=timeout)
+
+
+def forked(
+    file: Path,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    modules: Sequence[str] = OTHERS,
+    hardships: Sequence[Hardship] = (),
+    timeout: float = 120,
+) -> Run:
+    """Run a program in a process that has imported these modules.
+
+    The test is skipped where the hardships cannot be brought about.
+    """
+    with forker(modules) as process:
+        status, *said = process.run(
+            *(str(file), argv, environ), hardships=hardships, timeout=timeout
+        )
+    out, err = (each.decode(errors="surrogateescape") for each in said)
+    if hardships and status == IMPOSSIBLE:
+        pytest.skip(err)
+    return Run(status, out, err)
+
+
+def start(environ: Mapping[str, str], *args: str, timeout: float = 120) -> Run:
+    """Run push.py as `push` does, in a new interpreter."""
     done = subprocess.run(
         [sys.executable, PUSH, *args],
-        env={"PATH": os.defpath, "HOME": "/nonexistent", **environ},
+        env={**BARE, **environ},
         cwd="/",
         capture_output=True,
         text=True,

@@ -515,7 +515,7 @@ def test_the_app_account(environ, world, authority, ca_file):
 
 def test_nobody_to_read_it(environ):
     """With stdout closed the check ends in 74, with one line and no traceback."""
-    code = f"import sys; sys.stdout.close()\n{DRIVER}"
+    code = f"import sys; sys.stdout.close()\n{DRIVER.read_text()}"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), **environ},

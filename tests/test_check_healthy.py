@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -26,15 +26,8 @@ from tests.planted import (
     untrusted_gateway,
     with_broker,
 )
-from tests.support import Gateway, push
+from tests.support import push
 from tests.test_layers import imported_by
-
-
-@pytest.fixture
-def pushgateway(standing_gateway: Gateway) -> Iterator[Gateway]:
-    """The Pushgateway that all tests here share, empty."""
-    yield standing_gateway
-    standing_gateway.wipe()
 
 
 def receiver(world: World, version: str = "1") -> Changes:
