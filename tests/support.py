@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -214,12 +215,16 @@ def values(series: Series) -> Series:
     return {k: v for k, v in series.items() if not OWN_NAMES.fullmatch(k[0])}
 
 
+# To find them each is started.
+_servers = cache(find)
+
+
 def real_server(program: str, suite: str = "") -> Path:
     """Return where a real server is; without it the test is skipped, but never in CI.
 
     tests/conftest.py makes one line of all that are skipped so.
     """
-    if binary := find(suite).get(program):
+    if binary := _servers(suite).get(program):
         return binary
     # A suite that ran without its servers would prove little.
     assert not os.environ.get("CI"), f"{program} is missing"
