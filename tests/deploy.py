@@ -50,6 +50,8 @@ def said_by(*command: str | Path) -> tuple[int, str]:
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        # Those made with Go may take the memory rather than tidy up.
+        env={**os.environ, "GOGC": "400"},
         text=True,
         timeout=60,
         check=False,
