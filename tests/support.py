@@ -76,7 +76,7 @@ def push(environ: Mapping[str, str], *args: str, timeout: float = 120) -> Run:
     """
     environ = {**BARE, **environ}
     if not is_enough(environ):
-        return start(environ, *args, timeout=timeout)
+        return push_anew(environ, *args, timeout=timeout)
     return forked(PUSH, args, environ, timeout=timeout)
 
 
@@ -103,7 +103,7 @@ def forked(
     return Run(status, out, err)
 
 
-def start(environ: Mapping[str, str], *args: str, timeout: float = 120) -> Run:
+def push_anew(environ: Mapping[str, str], *args: str, timeout: float = 120) -> Run:
     """Run push.py as `push` does, in a new interpreter."""
     done = subprocess.run(
         [sys.executable, PUSH, *args],

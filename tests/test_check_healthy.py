@@ -26,7 +26,7 @@ from tests.planted import (
     untrusted_gateway,
     with_broker,
 )
-from tests.support import push
+from tests.support import push, push_anew
 from tests.test_layers import imported_by
 
 
@@ -125,7 +125,7 @@ def test_a_setup_that_is_well_gets_0(setup, environ, world):
     assert run.status == 0, run.stdout
     assert not re.findall("^(?:wrong|warning) .*", run.stdout, re.MULTILINE)
     assert run.stdout.endswith("\na run would exit 0 OK\n")
-    assert push(environ).status == 0
+    assert push_anew(environ).status == 0
 
 
 def test_files_of_settings_and_the_option_itself(environ, world):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.forker import BARE, forker, is_enough
-from tests.support import Run, forked, push, start
+from tests.support import Run, forked, push, push_anew
 
 # What a program finds around it as it begins.
 PROBE = """
@@ -147,7 +147,7 @@ def test_a_run_is_the_same(run, environ):
     """A run says what it says in a new interpreter, and ends with that status."""
     given, argv = RUNS[run]
     said = []
-    for each in (push, start):
+    for each in (push, push_anew):
         status, out, err = each({**environ, **given}, *argv)
         said.append((status, UNEQUAL.sub("", out), UNEQUAL.sub("", err)))
 
