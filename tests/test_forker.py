@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -69,10 +70,10 @@ def program(tmp_path: Path):
 pytestmark = pytest.mark.skipif(not is_enough(BARE), reason="nothing is forked here")
 
 
-def anew(file: Path, *argv: str) -> Run:
+def anew(file: Path, *argv: str, environ: Mapping[str, str] = BARE) -> Run:
     done = subprocess.run(
         [sys.executable, file, *argv],
-        env=BARE,
+        env=environ,
         cwd="/",
         capture_output=True,
         text=True,
@@ -83,9 +84,9 @@ def anew(file: Path, *argv: str) -> Run:
 
 def test_a_program_finds_what_it_would_find(program):
     """Arguments, environment, streams, signals, limits and modules are the same."""
-    file = program(PROBE)
+    file, argv, environ = program(PROBE), ("a", "ü"), {"PATH": "/bin", "X": "ü"}
 
-    there, here = forked(file, ("a", "ü"), BARE), anew(file, "a", "ü")
+    there, here = forked(file, argv, environ), anew(file, *argv, environ=environ)
 
     assert there.stderr == here.stderr == ""
     assert json.loads(there.stdout) == json.loads(here.stdout)
