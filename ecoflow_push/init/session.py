@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from urllib.parse import urlsplit
 
-from ecoflow_push import logs
+from ecoflow_push import leaving, logs
 from ecoflow_push.config.env_file import over_files
 from ecoflow_push.errors import ExitStatus, Fault, SettingsError, SinkError
 from ecoflow_push.init import after, files
@@ -47,7 +47,7 @@ def start(paths: Sequence[str], environ: Mapping[str, str]) -> ExitStatus:
     """
     logs.configure("WARNING", environ.get("LOG_FORMAT", "").strip().lower())
     with Terminal() as terminal:
-        with terminal.undisturbed():
+        with leaving.undisturbed("a folder in TMPDIR"):
             state_dir = _make_folder()
             terminal.undo.append(partial(shutil.rmtree, state_dir, ignore_errors=True))
         home = environ.get("HOME") or os.path.expanduser("~")
@@ -150,7 +150,7 @@ class Session:
                 secrets = []
                 continue
             try:
-                with self._terminal.undisturbed():
+                with leaving.undisturbed("a part of the settings"):
                     files.write(contents)
             except OSError as exc:
                 text = f"cannot be written ({exc.strerror})"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 TEMPORARY = ".tmp"
+# Longer names (bytes) are those of text files alone: no system wants shorter ones.
+LONG_NAME = 100
 DAMAGED = ".damaged"
 MAX_FILE_BYTES = 32 * 1024 * 1024
 # The last member of an object: what the rest of it sums up to, by zlib's crc32. It
@@ -38,8 +40,7 @@ def replace_file(
     """
     if os.path.lexists(path) and not os.path.isfile(path):
         raise OSError(errno.EINVAL, "not a regular file")
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}{TEMPORARY}")
+    temporary = _beside(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     # Opening a FIFO that somebody left under this name must not hang.
     flags |= os.O_NONBLOCK
@@ -56,6 +57,14 @@ def replace_file(
         # It is still there if anything failed, what makes the content included.
         if os.path.lexists(temporary):
             os.unlink(temporary)
+
+
+def _beside(path: str) -> str:
+    """Return the temporary name, which every system takes that takes the file's own."""
+    folder, name = os.path.split(path)
+    is_long = len(os.fsencode(name)) > LONG_NAME
+    name = name[: -len(TEMPORARY)] if is_long else f".{name}"
+    return os.path.join(folder, name + TEMPORARY)
 
 
 def sync_folder(path: str) -> None:

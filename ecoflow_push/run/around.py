@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from ssl import SSLCertVerificationError
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import Finding, Unreachable
-from ecoflow_push.memory.state import FOLDER_CURE
-from ecoflow_push.memory.trial import TRIED, cure_of, try_folder
+from ecoflow_push.memory.state import FOLDER_CURE, NAME
+from ecoflow_push.memory.trial import TRIED, cure_of, try_file
 from ecoflow_push.net.deadline import Deadline, within
 from ecoflow_push.net.explain import links
 from ecoflow_push.run.effective import effective
@@ -48,7 +49,7 @@ class Around:
 
     def memory(self, state: State) -> Iterator[Finding]:
         """Write into the state folder, and say whether anything can be remembered."""
-        error = try_folder(self._folder)
+        error = try_file(os.path.join(self._folder, NAME))
         if not (state.trouble or error):
             yield Finding("ok", "state", TRIED)
             return
