@@ -79,6 +79,8 @@ class Session:
         self._environ = environ
         self._draft = draft
         self._trials = trials
+        #: What was set before anything was asked.
+        self._offered: list[str] = []
 
     def run(self, path: str) -> ExitStatus:
         """Ask everything, and end with a file."""
@@ -125,6 +127,7 @@ class Session:
             except SettingsError as exc:
                 show_faults(exc.faults)
         show_faults(draft.take(environ))
+        self._offered = sorted(draft)
         if of_here := [name for name in draft if self._environ.get(name)]:
             say(
                 f"Set in this environment: {', '.join(of_here)}.\n"
@@ -136,6 +139,10 @@ class Session:
     def _write(self, path: str) -> str:
         """Write the file, and return where it is."""
         say("\n")
+        # A value may have become that of a file, or the other way round.
+        said, offered = self._draft.said, self._offered
+        if gone := [name for name in offered if not said(name.removesuffix("_FILE"))]:
+            say(f"Left out: {', '.join(gone)}.\n\n")
         secrets = [q.name for q in everything() if q.hidden and q.name in self._draft]
         words = "Keep the secrets in files of their own, beside it?"
         if not secrets or not self._terminal.confirm(words, default=False):
