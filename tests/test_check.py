@@ -110,6 +110,24 @@ def test_nothing_is_left(environ, world):
     assert push(environ).status == 0
 
 
+ROOTS = "; the folder is new, and root's: "
+
+
+def test_a_new_folder_of_root_is_told(environ, world):
+    """Whether a job of another user can use it nobody sees before its first run."""
+    if os.geteuid():
+        pytest.skip("only root takes folders from others")
+    cure = "check as the job's user, or let it own STATE_DIR (chown -R)"
+
+    assert f"removed{ROOTS}{cure}\n" in check(environ).stdout
+    environ["STATE_DIR"] += "-of-somebody"
+    assert ROOTS not in check(environ, hardships=[("another_user", "65534")]).stdout
+    environ["STATE_DIR"] += "-of-a-job"
+    assert push(environ).status == 0
+    adopt(environ, world)
+    assert ROOTS not in check(environ).stdout
+
+
 @pytest.mark.parametrize("version", ["1", "2", "auto"])
 def test_every_version_is_tried_as_a_run_would(version, environ, world):
     """A receiver of 1.0 alone is found to be one, and only auto copes with it."""
