@@ -9,7 +9,7 @@ import pytest
 
 from ecoflow_push.config.env_file import over_files
 from ecoflow_push.simulator.cloud import ACCESS_KEY, SECRET_KEY
-from tests.support import push
+from tests.support import push_anew
 from tests.typist import (
     ELSEWHERE,
     IN_FILES,
