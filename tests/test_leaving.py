@@ -16,7 +16,7 @@ from ecoflow_push.leaving import MOST_SECONDS
 from ecoflow_push.simulator.server import Handler
 from tests.proxy import Proxy
 from tests.receiver import PATH, STALE
-from tests.support import LATE, PUSH, ROOT, Gateway, eventually
+from tests.support import LATE, PUSH, ROOT, Gateway, eventually, gateway
 from tests.typist import GATEWAY, KEYS, NUMBER, left, typing
 
 WAITING = "WARNING told to end: what was tried is taken back first"
@@ -33,6 +33,13 @@ def gate():
     gate = threading.Event()
     yield gate
     gate.set()
+
+
+@pytest.fixture
+def pushgateway():
+    """A gateway of this test alone: what was held up may come after the test."""
+    with gateway() as running:
+        yield running
 
 
 @pytest.fixture
