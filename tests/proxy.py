@@ -17,7 +17,8 @@ class Proxy:
 
     With `answers` it says that status to everything, with `password` 407 to whoever
     does not show user and password. Whom it does not reach it answers for with 503,
-    in the words of a connection that was refused.
+    in the words of a connection that was refused. A method in `gates` waits for its
+    event before it goes on.
     """
 
     #: Those that run, by their place.
@@ -28,6 +29,7 @@ class Proxy:
         self.password = password
         #: The first line of each request.
         self.received: list[str] = []
+        self.gates: dict[str, threading.Event] = {}
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
@@ -71,6 +73,8 @@ class Proxy:
                 _say(client, status, "no")
                 return
             method, target, version = first.split()
+            if method in self.gates:
+                self.gates[method].wait(60)
             parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
             try:
                 server = socket.create_connection((parts.hostname, parts.port or 80), 5)

@@ -110,6 +110,24 @@ def test_nothing_is_left(environ, world):
     assert push(environ).status == 0
 
 
+ROOTS = "; the folder is new, and root's: "
+
+
+def test_a_new_folder_of_root_is_told(environ, world):
+    """Whether a job of another user can use it nobody sees before its first run."""
+    if os.geteuid():
+        pytest.skip("only root takes folders from others")
+    cure = "check as the job's user, or let it own STATE_DIR (chown -R)"
+
+    assert f"removed{ROOTS}{cure}\n" in check(environ).stdout
+    environ["STATE_DIR"] += "-of-somebody"
+    assert ROOTS not in check(environ, hardships=[("another_user", "65534")]).stdout
+    environ["STATE_DIR"] += "-of-a-job"
+    assert push(environ).status == 0
+    adopt(environ, world)
+    assert ROOTS not in check(environ).stdout
+
+
 @pytest.mark.parametrize("version", ["1", "2", "auto"])
 def test_every_version_is_tried_as_a_run_would(version, environ, world):
     """A receiver of 1.0 alone is found to be one, and only auto copes with it."""
@@ -579,3 +597,48 @@ def test_a_text_file_that_is_kept_by_the_sticky_bit(mode, environ, tmp_path):
     assert (cure in run.stdout) == bool(mode & 0o1000)
     theirs.unlink()
     assert check(environ, hardships=somebody).status == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x" * (length - 5) for length in (250, 251, 255, 256)),
+        # In bytes and in letters there is a difference.
+        "\u96fb" * 83,
+        "\u96fb" * 84,
+    ],
+    ids=len,
+)
+def test_a_long_name_is_tried_as_it_is_written(name, environ, tmp_path):
+    """A run writes a text file of any name that the disk takes, and the check knows."""
+    del environ["PUSHGATEWAY_URL"]
+    path = tmp_path / "collected" / f"{name}.prom"
+    path.parent.mkdir()
+    environ["TEXTFILE_PATH"] = str(path)
+    fits = len(os.fsencode(path.name)) <= 255
+
+    run = check(environ)
+
+    assert_decent(run)
+    assert list(path.parent.iterdir()) == []
+    assert run.status == push(environ).status == (0 if fits else 74)
+    assert ("let TEXTFILE_PATH be shorter" in run.stdout) != fits
+    assert list(path.parent.iterdir()) == ([path] if fits else [])
+
+
+@pytest.mark.parametrize("room", [30, 50, 100])
+def test_a_state_folder_far_down_is_tried_as_it_is_written(room, environ, world):
+    """Where the names of a spool are too long for the system, the check says so."""
+    inside = "/0123456789ab"
+    parts = "/".join(["y" * 200] * 25)
+    left = 4095 - room - len(inside) - len(environ["STATE_DIR"]) - 1
+    deep = f"{environ['STATE_DIR']}/{parts[:left].rstrip('/')}"
+    environ = {**environ, "REMOTE_WRITE_URL": world.receiver.write_url}
+    environ["STATE_DIR"] = deep + "z" * (left - len(parts[:left].rstrip("/")))
+    del environ["PUSHGATEWAY_URL"]
+
+    run = check(environ)
+
+    assert_decent(run)
+    done = push(environ)
+    assert ("wrong    spool: " in run.stdout) == ("cannot write" in done.stderr)

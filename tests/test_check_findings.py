@@ -7,6 +7,8 @@ import re
 import pytest
 
 from ecoflow_push.api.envelope import DEVELOPER
+from ecoflow_push.memory.lock import state_folder
+from ecoflow_push.memory.state import State
 from ecoflow_push.simulator.cloud import ACCESS_KEY, SECRET_KEY
 from tests.check import (
     INSTANCE,
@@ -72,6 +74,9 @@ def test_the_example_is_what_is_printed(world):
     )
     file.chmod(0o600)
     environ = {"STATE_DIR": str(world.folder / "state")}
+    # There was a run before.
+    with State.open(state_folder(environ["STATE_DIR"], here, "x", "ecoflow")) as state:
+        state.save()
 
     run = check(environ, str(file), here, home)
 

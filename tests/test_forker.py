@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -158,14 +157,12 @@ def test_a_run_is_the_same(run, environ):
 
 def test_a_run_that_takes_too_long_is_killed(program):
     """The time that a run may take bounds it, and the next one finds a forker."""
-    file = program("import time; print('began', flush=True); time.sleep(60)")
-    began = time.monotonic()
+    file = program("import time; print('began', flush=True); time.sleep(600)")
 
     with pytest.raises(subprocess.TimeoutExpired) as late:
         forked(file, (), BARE, timeout=0.5)
 
     assert late.value.stdout == b"began\n"
-    assert time.monotonic() - began < 30
     assert forked(program("print(1)"), (), BARE).stdout == "1\n"
 
 

@@ -114,10 +114,11 @@ def test_what_was_typed_ahead_does_not_reach_the_shell(home, cloud):
 WRITING = """
 import os, signal
 from ecoflow_push.init.terminal import Terminal
+from ecoflow_push.leaving import undisturbed
 from ecoflow_push.start.signals import leave_with_a_word
 leave_with_a_word(stays=False)
-with Terminal() as terminal:
-    with terminal.undisturbed():
+with Terminal():
+    with undisturbed("a half"):
         os.kill(os.getpid(), signal.SIGTERM)
         print("it is whole", flush=True)
     print("it went on", flush=True)

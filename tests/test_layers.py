@@ -193,12 +193,13 @@ def test_a_locked_out_run_imports_next_to_nothing():
 
 
 def test_a_signal_is_heard_before_anything_is_imported():
-    """The first handler costs no module but its own."""
+    """The first handler costs no module but those that end the process."""
     nothing = imported_by("import sys", {})
     loaded = imported_by("import sys, ecoflow_push.start.signals", {})
 
     assert {name for name in loaded - nothing if name != "__future__"} == {
         "ecoflow_push",
+        "ecoflow_push.leaving",
         "ecoflow_push.start",
         "ecoflow_push.start.exit",
         "ecoflow_push.start.signals",

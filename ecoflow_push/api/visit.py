@@ -17,13 +17,7 @@ from ecoflow_push.api.envelope import (
     decode,
     weight_of,
 )
-from ecoflow_push.api.models import (
-    OTHER,
-    DeviceInfo,
-    Room,
-    Snapshot,
-    online_flag,
-)
+from ecoflow_push.api.models import OTHER, DeviceInfo, Room, Snapshot, online_flag
 from ecoflow_push.api.question import get_all_request
 from ecoflow_push.devices.products import messages_by_serial
 from ecoflow_push.devices.questions import question_of

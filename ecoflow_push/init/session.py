@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from urllib.parse import urlsplit
 
-from ecoflow_push import logs
+from ecoflow_push import leaving, logs
 from ecoflow_push.config.env_file import over_files
 from ecoflow_push.errors import ExitStatus, Fault, SettingsError, SinkError
 from ecoflow_push.init import after, files
@@ -47,7 +47,7 @@ def start(paths: Sequence[str], environ: Mapping[str, str]) -> ExitStatus:
     """
     logs.configure("WARNING", environ.get("LOG_FORMAT", "").strip().lower())
     with Terminal() as terminal:
-        with terminal.undisturbed():
+        with leaving.undisturbed("a folder in TMPDIR"):
             state_dir = _make_folder()
             terminal.undo.append(partial(shutil.rmtree, state_dir, ignore_errors=True))
         home = environ.get("HOME") or os.path.expanduser("~")
@@ -79,6 +79,8 @@ class Session:
         self._environ = environ
         self._draft = draft
         self._trials = trials
+        #: What was set before anything was asked.
+        self._offered: list[str] = []
 
     def run(self, path: str) -> ExitStatus:
         """Ask everything, and end with a file."""
@@ -125,6 +127,7 @@ class Session:
             except SettingsError as exc:
                 show_faults(exc.faults)
         show_faults(draft.take(environ))
+        self._offered = sorted(draft)
         if of_here := [name for name in draft if self._environ.get(name)]:
             say(
                 f"Set in this environment: {', '.join(of_here)}.\n"
@@ -136,6 +139,10 @@ class Session:
     def _write(self, path: str) -> str:
         """Write the file, and return where it is."""
         say("\n")
+        # A value may have become that of a file, or the other way round.
+        said, offered = self._draft.said, self._offered
+        if gone := [name for name in offered if not said(name.removesuffix("_FILE"))]:
+            say(f"Left out: {', '.join(gone)}.\n\n")
         secrets = [q.name for q in everything() if q.hidden and q.name in self._draft]
         words = "Keep the secrets in files of their own, beside it?"
         if not secrets or not self._terminal.confirm(words, default=False):
@@ -150,7 +157,7 @@ class Session:
                 secrets = []
                 continue
             try:
-                with self._terminal.undisturbed():
+                with leaving.undisturbed("a part of the settings"):
                     files.write(contents)
             except OSError as exc:
                 text = f"cannot be written ({exc.strerror})"

@@ -6,11 +6,12 @@ import os
 import signal
 import sys
 import termios
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self
 
+from ecoflow_push import leaving
 from ecoflow_push.errors import ExitStatus, Unanswered
 from ecoflow_push.run.show import say
 
@@ -32,7 +33,8 @@ class Terminal:
     """Asks on stdin and stdout, as a context manager.
 
     It echoes only while something is asked that may be seen: what is typed ahead may
-    be a secret. Signals undo what stands in `undo`, and end the process as they would.
+    be a secret. Signals undo what stands in `undo`, and end the process as they would,
+    all that would leave it without echo included.
     """
 
     def __init__(self) -> None:
@@ -44,19 +46,20 @@ class Terminal:
         #: What is to be done when it is left, in whatever way.
         self.undo: list[Callable[[], object]] = []
         self._modes: list[Any] = termios.tcgetattr(STDIN)
-        self._is_held = self._is_leaving = False
-        self._waiting: Callable[[], None] | None = None
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         self._handlers = {number: signal.getsignal(number) for number in AS}
         for number, stands_for in AS.items():
-            end = partial(self._leave, self._handlers[stands_for], stands_for)
-            signal.signal(number, lambda *_, end=end: end())
+            hear = partial(self._handlers[stands_for], stands_for, None)
+            signal.signal(number, lambda *_, hear=hear: hear())
+        leaving.before.append(self._leave)
         self._echo(on=False)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        with suppress(ValueError):  # it is being left
+            leaving.before.remove(self._leave)
         self._restore()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
@@ -112,29 +115,10 @@ class Terminal:
                 return keys[int(answer) - 1]
             say(f"A number from 1 to {len(keys)}, please.\n")
 
-    @contextmanager
-    def undisturbed(self) -> Iterator[None]:
-        """Let signals wait until the block is done."""
-        self._is_held = True
-        try:
-            yield
-        finally:
-            self._is_held = False
-            if self._waiting:
-                self._waiting()
-
-    def _leave(self, handler: Callable[[int, None], object], number: int) -> None:
-        if self._is_held:
-            self._waiting = partial(self._leave, handler, number)
-            return
-        if self._is_leaving:
-            # Once more, by who is impatient: it must not cut short what is undone.
-            return
-        self._is_leaving = True
+    def _leave(self) -> None:
         with suppress(OSError):
             os.write(STDOUT, b"\n")
         self._restore()
-        handler(number, None)
 
     def _restore(self) -> None:
         """Leave the terminal as it was; what was typed ahead is not for the shell."""

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 TEMPORARY = ".tmp"
+# Longer names (bytes) are those of text files alone: no system wants shorter ones.
+LONG_NAME = 100
+# As much of a name as is recognized, and fits beside more.
+SHORT_NAME = 24
 DAMAGED = ".damaged"
 SPENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 MAX_FILE_BYTES = 32 * 1024 * 1024
@@ -94,8 +98,7 @@ def replace_file(
 
 def _new_beside(path: str, mode: int) -> tuple[str, int]:
     """Make a temporary file that nobody else has made; return its path too."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}{TEMPORARY}")
+    temporary = _beside(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         return temporary, os.open(temporary, flags, mode)
@@ -107,9 +110,18 @@ def _new_beside(path: str, mode: int) -> tuple[str, int]:
         return temporary, os.open(temporary, flags, mode)
     except OSError:
         # Of somebody else, in a folder that is not ours alone.
-        own = f".{name}.{os.urandom(4).hex()}{TEMPORARY}"
+        folder, name = os.path.split(path)
+        own = f".{name[:SHORT_NAME]}.{os.urandom(4).hex()}{TEMPORARY}"
         temporary = os.path.join(folder, own)
         return temporary, os.open(temporary, flags, mode)
+
+
+def _beside(path: str) -> str:
+    """Return the temporary name, which every system takes that takes the file's own."""
+    folder, name = os.path.split(path)
+    is_long = len(os.fsencode(name)) > LONG_NAME
+    name = name[: -len(TEMPORARY)] if is_long else f".{name}"
+    return os.path.join(folder, name + TEMPORARY)
 
 
 def sync_folder(path: str) -> None:

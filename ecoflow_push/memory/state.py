@@ -26,6 +26,7 @@ from ecoflow_push.memory.records import (
 log = logging.getLogger(__name__)
 
 FILE_VERSION = 1
+NAME = "state.json"
 # Three refusals of the keys in a row: from then on at most one attempt in 5 minutes.
 MOST_REFUSALS = 3
 MOST_ENDPOINTS = 8
@@ -178,7 +179,7 @@ class State:
 
     @property
     def _path(self) -> str:
-        return os.path.join(self._folder, "state.json")
+        return os.path.join(self._folder, NAME)
 
     def _load(self, *, looks: bool) -> None:
         data = read_json(self._path, FILE_VERSION, HOLDS, looks=looks)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from ssl import SSLCertVerificationError
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import Finding, Unreachable
 from ecoflow_push.limits import links
-from ecoflow_push.memory.state import FOLDER_CURE
-from ecoflow_push.memory.trial import TRIED, cure_of, try_folder
+from ecoflow_push.memory.state import FOLDER_CURE, NAME
+from ecoflow_push.memory.trial import TRIED, cure_of, try_file
 from ecoflow_push.net.deadline import Deadline, within
 from ecoflow_push.run.effective import effective
 from ecoflow_push.run.healthcheck import MOST_SECONDS, create_healthcheck
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ecoflow_push.net.retry import Reply
     from ecoflow_push.run.healthcheck import Healthcheck
 
+ROOTS = "; the folder is new, and root's"
+ROOTS_CURE = "check as the job's user, or let it own STATE_DIR (chown -R)"
 URL_CURE = "check HEALTHCHECK_URL"
 CERTIFICATE_CURE = "check the host in HEALTHCHECK_URL, and that this machine trusts it"
 TIME_CURE = "look for a firewall in the way, or check HEALTHCHECK_URL"
@@ -48,9 +51,13 @@ class Around:
 
     def memory(self, state: State) -> Iterator[Finding]:
         """Write into the state folder, and say whether anything can be remembered."""
-        error = try_folder(self._folder)
+        path = os.path.join(self._folder, NAME)
+        error = try_file(path)
         if not (state.trouble or error):
-            yield Finding("ok", "state", TRIED)
+            is_roots = os.geteuid() == 0 and not os.path.lexists(path)
+            # No run was here, perhaps it will be another user's.
+            text, cure = (TRIED + ROOTS, ROOTS_CURE) if is_roots else (TRIED, "")
+            yield Finding("ok", "state", text, cure)
             return
         reason = state.reason or (error and error.strerror) or "unknown"
         cure = state.cure or FOLDER_CURE

@@ -6,12 +6,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ecoflow_push.config.kinds import Variable
-from ecoflow_push.errors import Finding, OutOfTime, SinkError, WriteError
+from ecoflow_push.errors import OutOfTime, SinkError, WriteError
 from ecoflow_push.metrics.labels import Labels, create_labels
 from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.sinks.base import Sink, Update, late
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from ecoflow_push.config.environ import Reader
     from ecoflow_push.config.settings import Settings
+    from ecoflow_push.errors import Finding
     from ecoflow_push.memory.state import State
 
 log = logging.getLogger(__name__)
@@ -196,35 +196,9 @@ class PushgatewaySink(Sink):
 
     def probe(self, deadline: Deadline) -> Iterator[Finding]:
         """Push a group of its own, read it back, delete it."""
-        from ecoflow_push.sinks.trial import taken, trial, wrong
+        from ecoflow_push.sinks.trial import probe_gateway
 
-        gateway, group = self._gateway, self._labels.check_group
-        early = deadline.share(0.7)
-        try:
-            gateway.push(body_of(trial(self._labels.prefix)), group, early)
-        except WriteError as exc:
-            if not exc.refuses_us:
-                # It may have been taken without our hearing of it.
-                with suppress(WriteError):
-                    gateway.delete(group, deadline, 1)
-            yield wrong(self.name, exc)
-            return
-        found = taken(self.name)
-        try:
-            held = gateway.has_group(group, early)
-        except WriteError:
-            held = False
-        if not held:
-            text = "took the test, which cannot be read back"
-            cure = "check that GET reaches the same gateway as PUT"
-            found = Finding("unknown", self.name, text, cure)
-        try:
-            gateway.delete(group, deadline)
-        except WriteError as exc:
-            text = f"took the test and keeps it ({exc.text})"
-            cure = f"let DELETE through, and delete the job {group['job']}"
-            found = Finding("wrong", self.name, text, cure)
-        yield found
+        yield probe_gateway(self.name, self._gateway, self._labels, deadline)
 
     def abandon(self) -> None:
         """Give up; what is said later must not overwrite what others say then."""

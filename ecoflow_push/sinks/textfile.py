@@ -92,7 +92,7 @@ class TextfileSink(Sink):
 
     def probe(self, deadline: Deadline) -> Iterator[Finding]:  # noqa: ARG002
         """Write another file into its folder; the file itself is not touched."""
-        from ecoflow_push.memory.trial import cure_of, try_folder
+        from ecoflow_push.memory.trial import cure_of, try_file
         from ecoflow_push.sinks.trial import taken, wrong
 
         if os.path.islink(self._path):
@@ -107,7 +107,7 @@ class TextfileSink(Sink):
             yield wrong(self.name, SinkError(text, KEPT_CURE))
             return
         # A run makes no folder: it would be one that no collector looks into.
-        fault = try_folder(os.path.dirname(self._path) or ".", makes=False)
+        fault = try_file(self._path, makes=False)
         if fault is None:
             yield taken(self.name)
             return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ecoflow_push import leaving
 from ecoflow_push.errors import ExitStatus, Finding, SinkError, WriteError
 from ecoflow_push.memory.state import FOLDER_CURE
+from ecoflow_push.sinks.groups import Gateway, body_of
 from ecoflow_push.sinks.reports import as_in_a_run, pause_of, resting
 
 if TYPE_CHECKING:
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from ecoflow_push.sinks.base import TimestampedSink
     from ecoflow_push.sinks.clock import Clock
 
+# How long a serial number is, and how many samples a snapshot may have.
+SERIAL = 16
+MANY_SAMPLES = 9_999
+
 
 def trial(prefix: str) -> CollectorRegistry:
     """Return what is sent, for a moment; `prefix` is that of all metrics."""
@@ -36,27 +42,67 @@ def trial(prefix: str) -> CollectorRegistry:
 
 def probe_spool(spool: Spool) -> Finding:
     """Write into each folder of a spool, and return what came of it."""
+    from ecoflow_push.memory.entry import Entry
     from ecoflow_push.memory.folder import BAD, LAST
-    from ecoflow_push.memory.trial import TRIED, cure_of, try_folder
+    from ecoflow_push.memory.trial import TRIED, cure_of, try_file
 
     files = spool.files
-    is_new = not os.path.isdir(files.path)
+    device = "X" * SERIAL
+    name = Entry(0, MANY_SAMPLES, device).name
     error: OSError | None = None
-    try:
-        files.make()
-        for inside in ("", BAD, LAST):
-            error = error or try_folder(os.path.join(files.path, inside))
-    except OSError as exc:
-        error = exc
-    if is_new:
-        files.destroy()
-        files.is_made = False
+    with leaving.undisturbed(files.path):
+        is_new = not os.path.isdir(files.path)
+        try:
+            files.make()
+            for inside in ((name,), (BAD, name), (LAST, device)):
+                error = error or try_file(os.path.join(files.path, *inside))
+        except OSError as exc:
+            error = exc
+        if is_new:
+            files.destroy()
+            files.is_made = False
     if error is None:
         return Finding("ok", "spool", TRIED)
     # What a run would say of it.
     files.note(error)
     text = f"nothing can be stored for remote-write, {error.strerror}"
     return Finding("wrong", "spool", text, cure_of(error, "STATE_DIR", FOLDER_CURE))
+
+
+def probe_gateway(
+    name: str, gateway: Gateway, labels: Labels, deadline: Deadline
+) -> Finding:
+    """Push a group of its own, read it back, delete it; return what came of it."""
+    group, body = labels.check_group, body_of(trial(labels.prefix))
+    early = deadline.share(0.7)
+    with leaving.undisturbed(f"the job {group['job']} at the Pushgateway"):
+        try:
+            gateway.push(body, group, early)
+        except WriteError as exc:
+            if not exc.refuses_us:
+                # It may have been taken without our hearing of it.
+                with suppress(WriteError):
+                    gateway.delete(group, deadline, 1)
+            return wrong(name, exc)
+        found = taken(name)
+        if not (leaving.is_wanted() or _is_held(gateway, group, early)):
+            text = "took the test, which cannot be read back"
+            cure = "check that GET reaches the same gateway as PUT"
+            found = Finding("unknown", name, text, cure)
+        try:
+            gateway.delete(group, deadline)
+        except WriteError as exc:
+            text = f"took the test and keeps it ({exc.text})"
+            cure = f"let DELETE through, and delete the job {group['job']}"
+            found = Finding("wrong", name, text, cure)
+    return found
+
+
+def _is_held(gateway: Gateway, group: Mapping[str, str], deadline: Deadline) -> bool:
+    try:
+        return gateway.has_group(group, deadline)
+    except WriteError:
+        return False
 
 
 def write_trial(
@@ -67,15 +113,16 @@ def write_trial(
 
     record = record_of(trial(labels.prefix), labels.check_group, now_ms)
     end = empty_record(now_ms + 1).ending(record.keys())
-    try:
-        sink.write([record], deadline.share(0.7))
-    except WriteError as exc:
-        if exc.bad == "server":
-            # It may have been taken without our hearing of it.
-            with suppress(WriteError):
-                sink.write([end], deadline, 1)
-        raise
-    sink.write([end], deadline)
+    with leaving.undisturbed(f"{labels.prefix}_push_check at remote-write"):
+        try:
+            sink.write([record], deadline.share(0.7))
+        except WriteError as exc:
+            if exc.bad == "server":
+                # It may have been taken without our hearing of it.
+                with suppress(WriteError):
+                    sink.write([end], deadline, 1)
+            raise
+        sink.write([end], deadline)
 
 
 def probe(
