@@ -11,7 +11,7 @@ import logging
 import os
 import stat
 import time
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from ecoflow_push.config.kinds import is_serial
 from ecoflow_push.memory.files import NewerFile, read_json, write_json
@@ -26,12 +26,17 @@ KEPT_SECONDS = 12 * 3600.0
 REFUSED_SECONDS = 3600.0
 
 
-class Login(NamedTuple):
+class Login:
     """What a login earned; `obtained_at` in Unix seconds."""
 
-    user_id: str
-    token: str
-    obtained_at: float
+    # In the order in which they are kept.
+    __slots__ = (*("user_id", "token"), "obtained_at")
+
+    # No NamedTuple, here and below: making the class is dear.
+    def __init__(self, user_id: str, token: str, obtained_at: float) -> None:
+        self.user_id = user_id
+        self.token = token
+        self.obtained_at = obtained_at
 
     def learnt(self) -> Login:
         """Return the same, which nothing prints from now on."""
@@ -45,17 +50,34 @@ class Login(NamedTuple):
         return is_serial(self.user_id) and is_token and 0 < len(token) < LONGEST_SECRET
 
 
-class Certification(NamedTuple):
+class Certification:
     """What the broker wants to see, and the login that it came from."""
 
-    user_id: str
-    token: str
-    host: str
-    port: int
-    username: str
-    password: str
-    tls: bool
-    obtained_at: float
+    # In the order in which they are kept.
+    __slots__ = (
+        *("user_id", "token", "host", "port"),
+        *("username", "password", "tls", "obtained_at"),
+    )
+
+    def __init__(  # noqa: PLR0917 - a row in a file
+        self,
+        user_id: str,
+        token: str,
+        host: str,
+        port: int,
+        username: str,
+        password: str,
+        tls: bool,  # noqa: FBT001 - of a row in a file
+        obtained_at: float,
+    ) -> None:
+        self.user_id = user_id
+        self.token = token
+        self.host = host
+        self.port = port
+        self.username = username
+        self.password = password
+        self.tls = tls
+        self.obtained_at = obtained_at
 
     def learnt(self) -> Certification:
         """Return the same, which nothing prints from now on."""
@@ -125,8 +147,8 @@ class LoginFile:
             return
         fields = {
             "bound": self._bound,
-            "login": self.login,
-            "certification": self.certification,
+            "login": _row(self.login),
+            "certification": _row(self.certification),
             "refused": self._refused,
             "names": self.names,
             "listed_at": self.listed_at,
@@ -193,6 +215,11 @@ def _kept(fields: object, made: type[Kept], kinds: tuple[type, ...]) -> Kept | N
     kept = made(*fields).learnt()
     is_young = 0 <= time.time() - kept.obtained_at < KEPT_SECONDS
     return kept if is_young and kept.is_usable() else None
+
+
+def _row(kept: Login | Certification | None) -> list[object] | None:
+    """Return what the file is to keep."""
+    return None if kept is None else [getattr(kept, name) for name in kept.__slots__]
 
 
 def _is_map_of_texts(value: dict[str, object]) -> bool:
