@@ -31,10 +31,15 @@ GROUPS = {
     "L": ("Processes, locks, signals, schedulers", 18),
     "K": ("Secrets and security", 16),
 }
-HEAD = """# The cases
-
-What the world can do to a job, as a catalogue of {count} cases in {groups} groups, what a run does then, and the tests that bring it about, with real servers and sockets. What no machine of ours can bring about says what lacks, and what the nearest thing is that runs. This page is made by `python -m tests.cases_page` from `tests/catalogue.toml` and the tests' own marks, and a test holds it to them.
-"""
+HEAD = (
+    "# The cases\n\n"
+    "What the world can do to a job, as a catalogue of {count} cases in {groups}"
+    " groups, what a run does then, and the tests that bring it about, with real"
+    " servers and sockets. What no machine of ours can bring about says what lacks, and"
+    " what the nearest thing is that runs. `python -m tests.cases_page` makes this page"
+    " of `tests/catalogue.toml` and of the tests' own marks, and a test holds it to"
+    " them.\n"
+)
 TABLE = "| case | fault | what happens | tests |\n|---|---|---|---|"
 
 
@@ -120,8 +125,11 @@ def _cases(tree: ast.AST) -> tuple[list[str], int]:
 
 def _is_marker(node: ast.AST) -> bool:
     """Return whether it is pytest.mark.case."""
-    is_case = isinstance(node, ast.Attribute) and node.attr == "case"
-    return is_case and getattr(node.value, "attr", "") == "mark"
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr == "case"
+        and getattr(node.value, "attr", "") == "mark"
+    )
 
 
 def page(cases: Mapping[str, Case], tests: Iterable[Marked]) -> str:

@@ -129,6 +129,7 @@ def test_what_is_said_before_the_answer_is_skipped(exchange, server):
     transport.close()
 
 
+@pytest.mark.case("N13")
 @pytest.mark.parametrize("asked", ["0", "Thu, 01 Jan 2026 00:00:00 GMT"])
 def test_retry_after_does_not_switch_the_pause_off(asked, server):
     """Asked to come back at once, a sender still waits as long as it would."""
@@ -216,6 +217,7 @@ def test_a_compressed_answer_is_read(how, exchange, server):
     transport.close()
 
 
+@pytest.mark.case("N10")
 def test_a_bomb_is_not_inflated():
     """Of what inflates to a gigabyte, 64 KiB are looked at."""
     bomb = reply(gzip.compress(b" " * 2**24), Content_Encoding="gzip")

@@ -24,7 +24,7 @@ def test_the_catalogue_is_whole():
 
 
 def test_every_case_is_automated():
-    """Each case has a test, or says what lacks; no test names a case of no catalogue."""
+    """Each case has a test, or says what lacks; no test names an unknown one."""
     cases = catalogue()
     named = {name for each in marks() for name in each.names}
 

@@ -24,6 +24,7 @@ from tests.remote_write import ended, of_devices, of_run, spool_files, state
 from tests.support import PUSH, push
 
 
+@pytest.mark.case("W10")
 def test_what_is_too_old_is_dropped(written, receiver):
     """What waited longer than SPOOL_MAX_AGE is dropped and counted, not sent."""
     receiver.fail("", faults.status(503))
@@ -42,6 +43,7 @@ def test_what_is_too_old_is_dropped(written, receiver):
     assert own["ecoflow_push_dropped_samples_total age"] == 7
 
 
+@pytest.mark.case("W10")
 def test_what_does_not_fit_is_dropped_oldest_first(written, receiver):
     """Beyond SPOOL_MAX_BYTES the oldest are dropped, after all was tried."""
     receiver.fail("", faults.status(503))
