@@ -248,6 +248,7 @@ def test_no_name_server_hears_a_password(sink, written, environ):
         assert set(done.stdout.split()) == {"127.0.0.1", "localhost"}
         shown = {each.headers["authorization"].split()[0] for each in server.received}
         assert shown == {"Basic"}
+        assert not any("@" in each.headers["host"] for each in server.received)
         assert not any(part in done.stderr for part in ("w0rd", "t0ken", "p@ss"))
 
 

@@ -101,6 +101,8 @@ BROKEN = {
     + b"Transfer-Encoding: chunked\r\n\r\n"
     + b"f" * 20
     + b"\r\n{}",
+    "a chunk below zero": HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\n{}\r\n",
+    "a status of 5,000 digits": b"HTTP/1.1 " + b"2" * 5000 + b" OK\r\n\r\n" + BODY,
     "a status of four digits": b"HTTP/1.1 2000 OK\r\n\r\n" + BODY,
     "no status": b"HTTP/1.1\r\n\r\n" + BODY,
     "a header of 1 MiB": HEAD + b"X: " + b"y" * MIB + b"\r\n\r\n" + BODY,
