@@ -13,6 +13,7 @@ import pytest
 
 from ecoflow_push.errors import ExitStatus
 from ecoflow_push.simulator import faults
+from ecoflow_push.simulator.server import RecordingServer
 from ecoflow_push.sinks.failing import MOST_FAILING_RUNS
 from tests.delivery import A, B, make_old, run, waiting
 from tests.receiver import NAN_BITS, PATH, STALE
@@ -198,6 +199,22 @@ def test_no_number_that_is_none_is_written(written, cloud, receiver):
     bits = [b for points in receiver.stored.values() for _, b in points]
     odd = {b for b in bits if b[6:] in (b"\xf0\x7f", b"\xf0\xff") or b == NAN_BITS}
     assert odd == {STALE}
+
+
+@pytest.mark.case("K11")
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed(status, tmp_path):
+    """No sample and no credentials go where a receiver points to; all of it waits."""
+    with kit_of("remote-write", tmp_path) as kit, RecordingServer() as other:
+        assert isinstance(kit, RemoteWriteKit)
+        kit.server.fail("", faults.redirect(other.url + PATH, status))
+
+        (error,) = run(kit, say(A)).delivery.errors
+
+        assert (error.status, error.is_stored) == (ExitStatus.PROTOCOL, True)
+        assert other.received == []
+        kit.server.heal()
+        assert run(kit, say(A)).delivery.delivered == 2
 
 
 @pytest.mark.case("W8")
