@@ -13,7 +13,6 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.simulator.server import Answer, RecordingServer
 from tests.conftest import DELTA
-from tests.receiver import STALE
 from tests.support import PUSH, gateway, push, values
 
 LIST = "device/list"
@@ -229,48 +228,3 @@ def test_a_partial_map_changes_no_family(environ, cloud, pushgateway):
     assert device["ecoflow_ac_input_power_watts", ()] == 7
     (info,) = [dict(k) for n, k in device if n == "ecoflow_device_info"]
     assert info["family"] == "third generation"
-
-
-@pytest.mark.case("D8")
-def test_a_key_that_is_there_twice(environ, cloud, pushgateway):
-    """Of a key that one object has twice the last value counts, as in every JSON."""
-    twice = b'{"pd.soc":1,"pd.soc":88,"a":{"b":1},"a":{"b":2}}'
-    cloud.fail(QUOTA, faults.body(b'{"code":"0","data":%b}' % twice))
-
-    run = push(environ)
-
-    assert run.status == 0, run.stderr
-    found = {name: value for (name, _), value in pushgateway.device(DELTA.sn).items()}
-    assert (found["ecoflow_pd_soc"], found["ecoflow_a_b"]) == (88, 2)
-
-
-@pytest.mark.case("D10", "D11")
-def test_a_key_that_becomes_something_else(environ, cloud, pushgateway, receiver):
-    """What it is now is pushed, under its own name; what it was ends at both sinks."""
-    environ["REMOTE_WRITE_URL"] = receiver.write_url
-    said = [
-        {"pd.x": 7, "pd.list": [1, 2, 3], "pd.soc": 87},
-        {"pd.x": {"a": 8, "b": {}}, "pd.list": [4], "pd.soc": 87},
-        {"pd.x": "eight", "pd.list": 5, "pd.soc": 87},
-    ]
-    names = []
-
-    for quotas in said:
-        cloud.devices[:] = [SimulatedDevice(SN, quotas)]
-        run = push(environ)
-        assert run.status == 0, run.stderr
-        device = values(pushgateway.device(SN))
-        names.append({(name, value) for (name, _), value in device.items()})
-
-    soc = ("ecoflow_pd_soc", 87)
-    assert names == [
-        {soc, ("ecoflow_pd_x", 7), *(("ecoflow_pd_list", n) for n in (1, 2, 3))},
-        {soc, ("ecoflow_pd_x_a", 8), ("ecoflow_pd_list", 4)},
-        {soc, ("ecoflow_pd_list", 5)},
-    ]
-    alive = {
-        (dict(labels)["__name__"], dict(labels).get("index_0"))
-        for labels, points in receiver.stored.items()
-        if "_pd_" in dict(labels)["__name__"] and points[-1][1] != STALE
-    }
-    assert alive == {("ecoflow_pd_soc", None), ("ecoflow_pd_list", None)}
