@@ -5,9 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +14,7 @@ import pytest
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import USER_ID, SimulatedCloud
 from ecoflow_push.simulator.server import Fault, RecordingServer
-from tests.support import PUSH, eventually, free_port, push
+from tests.support import free_port, push
 
 LOGIN, CERTIFICATION, LIST = "/auth/login", "/certification", "/user/device"
 TOKEN = 'eyJh/bGci+OiJI"UzI1.NiJ9_pr\\0be~42'
@@ -239,49 +236,6 @@ def test_what_a_sink_s_server_quotes(prefix, number, style, environ, tmp_path):
     said = "\n".join(run.stdout + run.stderr for run in runs)
     assert number == 302 or "***" in said
     assert_nothing("\n".join([said, *pings]), secrets, tmp_path / "state")
-
-
-#: What Python is asked for, and the signal that then ends it, None for none.
-CRASHES = {
-    "faulthandler": ({"PYTHONFAULTHANDLER": "1"}, (), signal.SIGSEGV),
-    "abort": ({"PYTHONFAULTHANDLER": "1"}, (), signal.SIGABRT),
-    "development": ({"PYTHONDEVMODE": "1"}, (), signal.SIGBUS),
-    "tracemalloc": ({}, ("-X", "tracemalloc=25", "-X", "dev"), None),
-    "verbose": ({"PYTHONVERBOSE": "1"}, ("-X", "importtime"), None),
-}
-
-
-@pytest.mark.case("K7")
-@pytest.mark.parametrize("what", CRASHES)
-def test_what_python_says_of_a_crash(what, environ, cloud, tmp_path):
-    """A crash in the middle of a request, with all that Python can say of it."""
-    asked, options, number = CRASHES[what]
-    with RecordingServer() as server:
-        server.fail("", faults.hang() if number else faults.status(500))
-        environ |= {
-            **asked,
-            "ECOFLOW_ACCESS_KEY": ACCESS_KEY,
-            "ECOFLOW_SECRET_KEY": SECRET_KEY,
-            "ECOFLOW_API_HOST": server.url,
-            "PUSHGATEWAY_BEARER_TOKEN": BEARER,
-            "ESTABLISH_ATTEMPTS": "1",
-        }
-        process = subprocess.Popen(
-            ["sh", "-c", 'ulimit -c 0; exec "$@"', "-", sys.executable, *options, PUSH],
-            env=environ,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if number:
-            assert eventually(lambda: server.received)
-            process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
-
-    assert process.returncode == (-number if number else 69), said
-    assert ("Fatal Python error" in said) == bool(number)
-    assert_nothing(said, (ACCESS_KEY, SECRET_KEY, BEARER), tmp_path / "state")
 
 
 def test_the_table_would_see_a_secret(tmp_path):

@@ -24,12 +24,7 @@ from ecoflow_push.memory.records import LONGEST_PAUSE_SECONDS
 from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.net.trust import Trust
 from ecoflow_push.simulator import faults
-from ecoflow_push.simulator.cloud import (
-    ACCESS_KEY,
-    SECRET_KEY,
-    SimulatedBroker,
-    SimulatedCloud,
-)
+from ecoflow_push.simulator.cloud import ACCESS_KEY, SECRET_KEY, SimulatedCloud
 from ecoflow_push.simulator.server import Fault, Handler, RecordingServer
 from tests.conftest import DELTA
 from tests.hostile import MIB, MOST, push_watched
@@ -267,21 +262,6 @@ def test_no_redirect_leads_out_of_tls(server_tls, ca_file, tmp_path):
 
         assert plain.received == []
         assert len(cloud.received) == 1
-
-
-@pytest.mark.case("N16", "M10")
-@pytest.mark.parametrize("where", ["auth/login", "certification", "user/device"])
-def test_no_login_is_sent_elsewhere(where, account, cloud):
-    """The app account's password and token stay with EcoFlow, whatever it points to."""
-    cloud.broker = SimulatedBroker("localhost", free_port(), "u", "p")
-    with RecordingServer() as other:
-        cloud.fail(where, faults.redirect(f"{other.url}/auth/login", 307))
-
-        run = push(account)
-
-        assert_decent(run, 69)
-        assert other.received == []
-        assert asked(cloud, where) == 1
 
 
 @pytest.mark.case("N17")
