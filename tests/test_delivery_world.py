@@ -16,6 +16,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import RecordingServer
 from ecoflow_push.sinks.failing import MOST_FAILING_RUNS
 from tests.delivery import A, B, make_old, run, waiting
+from tests.fetch_servers import NEWER
 from tests.receiver import NAN_BITS, PATH, STALE
 from tests.relay import Relay
 from tests.remote_write import spool_files, state
@@ -58,13 +59,16 @@ class Line(NamedTuple):
         return len(held) == count
 
 
-def with_window(window: str) -> Callable[..., AbstractContextManager[Database]]:
-    return partial(prometheus, config=WINDOW.format(window))
+def with_window(
+    window: str, suite: str = ""
+) -> Callable[..., AbstractContextManager[Database]]:
+    return partial(prometheus, config=WINDOW.format(window), suite=suite)
 
 
 KINDS = {
     "Prometheus": prometheus,
     "Prometheus, half an hour": with_window("30m"),
+    "Prometheus 3, half an hour": with_window("30m", NEWER),
     "Prometheus, a day": with_window("1d"),
     "VictoriaMetrics": victoria_metrics,
 }
