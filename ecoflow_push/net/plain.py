@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 from ecoflow_push.errors import Unreachable
 from ecoflow_push.net.explain import WasClosed
 from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
-from ecoflow_push.net.sockets import WithoutHints, dial
+from ecoflow_push.net.sockets import WithoutHints, dial, has_news
 from ecoflow_push.net.trust import Trust
 
 if TYPE_CHECKING:
@@ -122,6 +122,9 @@ class _Connection(http.client.HTTPConnection):
     def allow(self, seconds: float) -> None:
         """Give the next exchange this much time."""
         self._seconds = seconds
+        if self.sock is not None and has_news(self.sock):
+            # Its end, or an answer to nothing, which would pass for the next one.
+            self.close()
         kept: Any = self.sock
         self._kept = kept
         if kept is not None:
