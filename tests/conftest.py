@@ -107,18 +107,18 @@ def cloud() -> Iterator[SimulatedCloud]:
         yield cloud
 
 
-@pytest.fixture
-def pushgateway() -> Iterator[Gateway]:
-    """A real Pushgateway."""
-    with gateway() as running:
-        yield running
-
-
 @pytest.fixture(scope="session")
 def standing_gateway() -> Iterator[Gateway]:
-    """A real Pushgateway for many tests; each of them is to wipe it."""
+    """A real Pushgateway for all tests, of which each gets it empty."""
     with gateway("--web.enable-admin-api") as running:
         yield running
+
+
+@pytest.fixture
+def pushgateway(standing_gateway: Gateway) -> Gateway:
+    """A real Pushgateway without a group."""
+    standing_gateway.wipe()
+    return standing_gateway
 
 
 @pytest.fixture

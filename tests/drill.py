@@ -15,6 +15,7 @@ from typing import NamedTuple
 CAMPAIGNS = (
     *("kills", "syscalls", "outages", "power", "spool", "fuzz", "memory"),
     *("secrets", "statuses", "truth", "gateways", "soak", "networks", "clocks"),
+    "mutations",
 )
 SHORT_SEED = 1
 

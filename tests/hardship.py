@@ -20,9 +20,6 @@ PR_CAPBSET_DROP = 24
 OVERRIDES = (1, 2)
 CAPABILITIES_V3 = 0x20080522
 
-#: The name of a function here, and what it is given.
-Hardship = tuple[str, str]
-
 
 def endure(hardships: Sequence[Sequence[str]]) -> None:
     """Let this process live with all of them."""

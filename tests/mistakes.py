@@ -30,8 +30,9 @@ from ecoflow_push.memory.lock import hold, state_folder
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
 from ecoflow_push.simulator.server import Answer, Fault, Received, RecordingServer
+from tests.forker import is_enough
 from tests.receiver import Receiver
-from tests.support import PUSH, ROOT, Run
+from tests.support import PUSH, ROOT, Run, forked
 
 ACCESS_KEY, SECRET_KEY = "AK0123456789abcdef", "SK9876543210fedcba"
 SN = "R331ZFAKE0000001"
@@ -188,16 +189,24 @@ def run(world: World, mistake: Mistake) -> Run:
     alone = world.folder / "push.py"
     program = alone if alone.exists() else PUSH
     for _ in range(mistake.runs):
-        done = subprocess.run(
-            [sys.executable, *python, program, *argv],
-            env=environ,
-            cwd="/",
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            timeout=60,
-            check=False,
-        )
+        if program == PUSH and not python and is_enough(environ):
+            done = forked(PUSH, argv, environ)
+        else:
+            done = _anew([*python, str(program), *argv], environ)
+    return done
+
+
+def _anew(words: Sequence[str], environ: Mapping[str, str]) -> Run:
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=environ,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=60,
+        check=False,
+    )
     return Run(done.returncode, done.stdout, done.stderr)
 
 

@@ -24,7 +24,7 @@ from ecoflow_push.simulator.server import Answer, Fault, Handler
 from tests.broker import BROKER_PASSWORD, BROKER_USER, mosquitto
 from tests.check import LIST, NOWHERE, PASSWORD, Setup, another_region, textfile
 from tests.conftest import DELTA, OFFLINE, STREAM, World
-from tests.hardship import Hardship
+from tests.forker import Hardship
 from tests.proxy import Proxy
 from tests.receiver import PATH, Receiver
 from tests.support import gateway

@@ -15,8 +15,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ecoflow_push.devices.metrics import metrics
 from tests.fetch_servers import environ, find
+from tests.forker import BARE, IMPOSSIBLE, OTHERS, Hardship, forker, is_enough
 
 ROOT = Path(__file__).resolve().parent.parent
 PUSH = ROOT / "push.py"
@@ -67,10 +69,45 @@ class Run(NamedTuple):
 
 
 def push(environ: Mapping[str, str], *args: str, timeout: float = 120) -> Run:
-    """Run push.py as cron would, with this environment and no other."""
+    """Run push.py as cron would, with this environment and no other.
+
+    The interpreter is one that has all of others' imported (tests/forker.py), or a
+    new one where that makes a difference.
+    """
+    environ = {**BARE, **environ}
+    if not is_enough(environ):
+        return push_anew(environ, *args, timeout=timeout)
+    return forked(PUSH, args, environ, timeout=timeout)
+
+
+def forked(
+    file: Path,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    modules: Sequence[str] = OTHERS,
+    hardships: Sequence[Hardship] = (),
+    timeout: float = 120,
+) -> Run:
+    """Run a program in a process that has imported these modules.
+
+    The test is skipped where the hardships cannot be brought about.
+    """
+    with forker(modules) as process:
+        status, *said = process.run(
+            *(str(file), argv, environ), hardships=hardships, timeout=timeout
+        )
+    out, err = (each.decode(errors="surrogateescape") for each in said)
+    if hardships and status == IMPOSSIBLE:
+        pytest.skip(err)
+    return Run(status, out, err)
+
+
+def push_anew(environ: Mapping[str, str], *args: str, timeout: float = 120) -> Run:
+    """Run push.py as `push` does, in a new interpreter."""
     done = subprocess.run(
         [sys.executable, PUSH, *args],
-        env={"PATH": os.defpath, "HOME": "/nonexistent", **environ},
+        env={**BARE, **environ},
         cwd="/",
         capture_output=True,
         text=True,
@@ -178,12 +215,16 @@ def values(series: Series) -> Series:
     return {k: v for k, v in series.items() if not OWN_NAMES.fullmatch(k[0])}
 
 
+# To find them each is started.
+_servers = cache(find)
+
+
 def real_server(program: str, suite: str = "") -> Path:
     """Return where a real server is; without it the test is skipped, but never in CI.
 
     tests/conftest.py makes one line of all that are skipped so.
     """
-    if binary := find(suite).get(program):
+    if binary := _servers(suite).get(program):
         return binary
     # A suite that ran without its servers would prove little.
     assert not os.environ.get("CI"), f"{program} is missing"

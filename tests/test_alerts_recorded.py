@@ -83,9 +83,10 @@ def on_the_mains(device: SimulatedDevice) -> SimulatedDevice:
 
 
 @pytest.mark.recorded
-def test_no_alert_speaks_of_what_no_data_say(environ, cloud, pushgateway, tmp_path):
+def test_no_alert_speaks_of_what_no_data_say(environ, cloud, tmp_path):
     """Each is low, hot or without mains only where its own map says so."""
-    del environ["METRICS_SET"]
+    for name in ("METRICS_SET", "PUSHGATEWAY_URL"):
+        del environ[name]
     fleet = {
         file: device
         for file, device in (*recorded_fleet(), *case_fleet())
@@ -93,7 +94,9 @@ def test_no_alert_speaks_of_what_no_data_say(environ, cloud, pushgateway, tmp_pa
     }
     cloud.devices[:] = map(on_the_mains, fleet.values())
     place = tmp_path / "server"
-    with prometheus(place, config=configuration(place, pushgateway.url)) as database:
+    # A Pushgateway looks at all that it holds with each device of such a fleet.
+    with prometheus(place, config=configuration(place, "")) as database:
+        environ["REMOTE_WRITE_URL"] = database.write_url
         assert push(environ).status == 0
         assert eventually(
             lambda: len(ask(database, "device:ecoflow_fresh")) == len(fleet)

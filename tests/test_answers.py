@@ -22,7 +22,7 @@ from ecoflow_push.redact import learn
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import Answer, Handler, RecordingServer
 from tests.conftest import DELTA
-from tests.support import push, values
+from tests.support import push_anew, values
 
 EXCHANGES = [RequestsExchange, PlainExchange]
 VARIABLES = ("THE_URL", "THE_CA_FILE")
@@ -377,7 +377,7 @@ def test_ecoflow_s_json_may_be_compressed(environ, cloud, pushgateway):
 
     cloud.fail("", packed)
 
-    run = push(environ)
+    run = push_anew(environ)
 
     assert run.status == 0, run.stderr
     assert values(pushgateway.device(DELTA.sn))

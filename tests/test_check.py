@@ -39,7 +39,7 @@ from tests.check import (
 from tests.conftest import DELTA, OFFLINE, STREAM, World
 from tests.planted import closed_spool, laid, with_broker
 from tests.receiver import PATH, STALE
-from tests.support import ROOT, eventually, free_port, push
+from tests.support import ROOT, eventually, free_port, push, push_anew
 from tests.test_serials import lists
 
 # -- in good health -----------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_in_good_health_all_is_ok(environ, world):
 def test_nothing_is_left(environ, world):
     """Twice beside a job that runs: gateway, text file and state are what they were."""
     environ = all_sinks(environ, world)
-    assert push(environ).status == 0
+    assert push_anew(environ).status == 0
     groups, series = world.gateway.groups(), world.gateway.series()
     before = files(world.folder)
 
@@ -515,7 +515,7 @@ def test_the_app_account(environ, world, authority, ca_file):
 
 def test_nobody_to_read_it(environ):
     """With stdout closed the check ends in 74, with one line and no traceback."""
-    code = f"import sys; sys.stdout.close()\n{DRIVER}"
+    code = f"import sys; sys.stdout.close()\n{DRIVER.read_text()}"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), **environ},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,7 +18,7 @@ from tests.check import (
     status_of_a_run,
 )
 from tests.planted import FINDINGS, heal, laid
-from tests.support import ROOT, Gateway, eventually
+from tests.support import ROOT, eventually
 from tests.test_docs import table_rows
 from tests.test_faults import CLOUD_FAULTS, SINK_FAULTS
 
@@ -44,13 +43,6 @@ VERBS = (
 
 # Without a sink there is a check, but no run.
 NO_RUN = {"no sink is set"}
-
-
-@pytest.fixture
-def pushgateway(standing_gateway: Gateway) -> Iterator[Gateway]:
-    """The Pushgateway that all tests here share, empty."""
-    yield standing_gateway
-    standing_gateway.wipe()
 
 
 def cure_of(finding: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -26,15 +26,8 @@ from tests.planted import (
     untrusted_gateway,
     with_broker,
 )
-from tests.support import Gateway, push
+from tests.support import push, push_anew
 from tests.test_layers import imported_by
-
-
-@pytest.fixture
-def pushgateway(standing_gateway: Gateway) -> Iterator[Gateway]:
-    """The Pushgateway that all tests here share, empty."""
-    yield standing_gateway
-    standing_gateway.wipe()
 
 
 def receiver(world: World, version: str = "1") -> Changes:
@@ -132,7 +125,7 @@ def test_a_setup_that_is_well_gets_0(setup, environ, world):
     assert run.status == 0, run.stdout
     assert not re.findall("^(?:wrong|warning) .*", run.stdout, re.MULTILINE)
     assert run.stdout.endswith("\na run would exit 0 OK\n")
-    assert push(environ).status == 0
+    assert push_anew(environ).status == 0
 
 
 def test_files_of_settings_and_the_option_itself(environ, world):

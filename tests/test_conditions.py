@@ -16,7 +16,7 @@ from tests.dashboard import rules
 from tests.frames import DISPLAY, PACK, RUNTIME, header
 from tests.mqtt import assert_decent
 from tests.normalized_page import families
-from tests.support import Series, eventually, prometheus, push
+from tests.support import Series, eventually, prometheus, push, push_anew
 from tests.test_dashboard_values import ask, configuration
 from tests.test_devices import Tables
 from tests.test_normalized import GOLDEN, named, samples
@@ -241,7 +241,7 @@ def test_frames_of_parts_and_absent_batteries(account, fleet, cloud, pushgateway
     """Of what a member, a WAVE 3 without battery and a RIVER 3 answer, this is said."""
     cloud.devices[:] = [MEMBER, WITHOUT, PASSING]
 
-    assert_decent(push({**account, "METRICS_SET": "normalized"}), 0)
+    assert_decent(push_anew({**account, "METRICS_SET": "normalized"}), 0)
 
     for sn, expected in SAID.items():
         got = normalized_of(pushgateway.device(sn))

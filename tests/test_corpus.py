@@ -24,7 +24,7 @@ from tests.support import (
     eventually,
     fetch,
     free_port,
-    push,
+    push_anew,
     running,
     strip,
     values,
@@ -127,7 +127,7 @@ def test_every_value_arrives_and_nothing_else(
     serials = {f"TEST{n:012}": name for n, name in enumerate(maps)}
     cloud.devices[:] = [SimulatedDevice(sn, maps[name]) for sn, name in serials.items()]
 
-    run = push(environ)
+    run = push_anew(environ)
 
     assert run.status == 0, run.stderr
     wanted = {sn: expected(maps[name]) for sn, name in serials.items()}

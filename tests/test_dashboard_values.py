@@ -45,6 +45,7 @@ from tests.support import (
     gateway,
     prometheus,
     push,
+    push_anew,
     victoria_metrics,
 )
 from tests.test_wire import from_text
@@ -516,7 +517,7 @@ def test_a_real_run_fills_the_panels(way, environ, cloud, pushgateway, tmp_path)
         if way == "remote-write":
             del environ["PUSHGATEWAY_URL"]
             environ["REMOTE_WRITE_URL"] = database.write_url
-        assert push(environ).status == 0
+        assert push_anew(environ).status == 0
         # Something has changed at the second look.
         first = cloud.devices[0]
         cloud.devices[0] = replace(first, quotas={**(first.quotas or {}), "pd.more": 1})

@@ -14,7 +14,14 @@ import pytest
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from tests.conftest import DELTA, OFFLINE, STREAM
 from tests.fetch_servers import NEWER
-from tests.support import Database, eventually, prometheus, push, victoria_metrics
+from tests.support import (
+    Database,
+    eventually,
+    prometheus,
+    push,
+    push_anew,
+    victoria_metrics,
+)
 
 MODERN = SimulatedDevice(
     "HW51ZFAKE0000004",
@@ -52,7 +59,7 @@ def test_a_snapshot_arrives_exactly(name, environ, cloud, pushgateway, tmp_path)
         }
         before = time.time() * 1000
         for _ in range(2):
-            run = push(environ)
+            run = push_anew(environ)
             assert run.status == 0, run.stderr
         after = time.time() * 1000
 

@@ -16,7 +16,7 @@ from ecoflow_push.metrics.record import Record
 from ecoflow_push.simulator import faults
 from tests.conftest import DELTA
 from tests.remote_write import of_devices, of_run, spool_files, state
-from tests.support import PUSH, ROOT, push
+from tests.support import PUSH, ROOT, push, push_anew
 
 # Run push.py, with a pause before each listing of a spool, and before each file that is
 # moved when it was taken; say how many listings there were.
@@ -96,7 +96,7 @@ def test_a_slow_disk_is_no_set_clock(written, receiver):
     Each answer takes 200 ms.
     """
     receiver.fail("", faults.status(503))
-    assert push(written).status == 75
+    assert push_anew(written).status == 75
     multiply(written, 1440)
     receiver.heal()
 

@@ -14,6 +14,7 @@ from tests.support import (
     Database,
     prometheus,
     push,
+    push_anew,
     victoria_metrics,
     vmagent,
     vmauth,
@@ -67,7 +68,7 @@ def test_the_right_endpoint_passes(name, version, environ, servers):
     written = settings(environ, servers[name].write_url)
     written |= {"REMOTE_WRITE_VERSION": version}
 
-    done = push(written)
+    done = push_anew(written)
 
     assert done.status == 0, done.stderr
     assert spool_files(written) == []

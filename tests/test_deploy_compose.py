@@ -12,7 +12,7 @@ import yaml
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.start.options import parse_args
 from tests.deploy import COMPOSE, IMAGE, assert_documented, compose, said_by, size
-from tests.support import eventually, gateway, prometheus, push
+from tests.support import eventually, gateway, prometheus, push_anew
 
 
 def follows_the_schema(file: Path) -> bool:
@@ -115,7 +115,7 @@ def test_the_composed_prometheus_keeps_the_labels(tmp_path):
     """With compose's own configuration the demo's series come out as pushed."""
     config = (COMPOSE / "prometheus.yml").read_text()
     with gateway() as pushed:
-        done = push({"PUSHGATEWAY_URL": pushed.url}, "--demo")
+        done = push_anew({"PUSHGATEWAY_URL": pushed.url}, "--demo")
         assert done.status == 0, done.stderr
         # To Prometheus an empty label is none.
         wanted = {

@@ -15,7 +15,7 @@ from ecoflow_push.metrics.names import SKIP_REASONS, metric_name
 from ecoflow_push.metrics.own import DEVICE_METRICS, RUN_METRICS
 from ecoflow_push.sinks.losses import LOSSES
 from tests.settings_page import tables
-from tests.support import ROOT, push
+from tests.support import ROOT, push, push_anew
 from tests.test_citations import LINK, sections
 
 DOCS = ROOT / "docs"
@@ -79,7 +79,7 @@ def test_every_exit_status_is_documented_once(document):
 def test_every_option_is_in_the_readme():
     """The README names every option that --help lists."""
     readme = (ROOT / "README.md").read_text()
-    options = set(re.findall(r"--[a-z-]+", push({}, "--help").stdout))
+    options = set(re.findall(r"--[a-z-]+", push_anew({}, "--help").stdout))
 
     assert options >= {
         "--check",

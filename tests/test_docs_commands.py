@@ -36,7 +36,7 @@ from tests.support import (
     Gateway,
     eventually,
     prometheus,
-    push,
+    push_anew,
 )
 
 pytestmark = pytest.mark.skipif(
@@ -176,7 +176,7 @@ def contained(scene: Scene, folder: Path, options: list[str]) -> None:
     lines = (folder / given["--env-file"]).read_text().splitlines()
     environ = dict(line.split("=", 1) for line in lines if line and line[0] != "#")
     ours = {k: v.replace("/run/secrets", str(secrets)) for k, v in environ.items()}
-    run = push({**scene.host, **ours, "STATE_DIR": str(scene.folder)})
+    run = push_anew({**scene.host, **ours, "STATE_DIR": str(scene.folder)})
     assert run.status == 0, run.stderr
     if os.getuid() == 0:
         for path in (secrets, *secrets.iterdir()):

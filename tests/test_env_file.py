@@ -14,7 +14,7 @@ from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import SettingsError
 from ecoflow_push.simulator import faults
 from tests.conftest import DELTA
-from tests.support import PUSH, eventually, push
+from tests.support import PUSH, eventually, push, push_anew
 
 LINES = {
     b"A=b": "b",
@@ -80,7 +80,7 @@ def test_a_malformed_line(content, tmp_path):
     file = tmp_path / "x.env"
     file.write_text(content)
 
-    run = push({}, "--env-file", str(file))
+    run = push_anew({}, "--env-file", str(file))
 
     assert run.status == 78
     [line] = run.stderr.splitlines()

@@ -14,7 +14,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import ACCESS_KEY, SECRET_KEY, SimulatedCloud
 from ecoflow_push.simulator.server import RecordingServer
 from tests.conftest import DELTA, STREAM
-from tests.support import LATE, Run, free_port, gateway, push, values
+from tests.support import LATE, Run, free_port, gateway, push, push_anew, values
 
 LIST = "device/list"
 QUOTA = "quota/all"
@@ -113,7 +113,7 @@ def test_a_fault_of_the_cloud(fault, where, environ, cloud, pushgateway):
     cloud.fail(where, misbehave)
     environ |= {"RUN_DEADLINE": str(DEADLINE), "LOG_LEVEL": "INFO"}
 
-    run = push(environ)
+    run = push_anew(environ)
 
     assert_decent(run, status)
     assert words in run.stderr

@@ -13,7 +13,7 @@ from ecoflow_push.devices.normalized import normalized_samples
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from tests.frames import FIT, decode, header
 from tests.mqtt import assert_decent
-from tests.support import push
+from tests.support import push_anew
 
 HOURS = (254, 32)
 DAY = 1786060800  # 00:00 UTC
@@ -134,7 +134,7 @@ def test_the_day_reaches_the_gateway(account, fleet, cloud, pushgateway):
 
     cloud.devices[:] = [SimulatedDevice(FIT, frame=frame)]
 
-    assert_decent(push({**account, "METRICS_SET": "normalized"}), 0)
+    assert_decent(push_anew({**account, "METRICS_SET": "normalized"}), 0)
 
     found = {
         dict(labels)["flow"]: value

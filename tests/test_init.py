@@ -46,7 +46,7 @@ from tests.support import (
     free_port,
     gateway,
     prometheus,
-    push,
+    push_anew,
     stop_listening,
 )
 from tests.typist import (
@@ -594,7 +594,7 @@ def test_of_two_accounts_in_the_environment_one_is_chosen(home, cloud, pushgatew
         typist.answer(NUMBER)
         take_what_is_offered(typist, pushgateway.url)
 
-    run = push(environ, "--env-file", str(settings_file(home)))
+    run = push_anew(environ, "--env-file", str(settings_file(home)))
     assert (run.status, "1 ok" in run.stderr) == (0, True)
 
 

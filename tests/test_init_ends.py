@@ -14,7 +14,7 @@ import pytest
 
 from ecoflow_push.errors import ExitStatus
 from ecoflow_push.simulator import faults
-from tests.support import PUSH, ROOT, eventually, push
+from tests.support import PUSH, ROOT, eventually, push_anew
 from tests.typist import (
     KEYS,
     PASSWORD,
@@ -187,7 +187,7 @@ def test_without_a_terminal_it_is_64(stream, home):
 )
 def test_nothing_is_done_besides(others, home):
     """Together with what makes no sense beside it, it is 64."""
-    run = push(home, "--init", others, "--env-file=b")
+    run = push_anew(home, "--init", others, "--env-file=b")
 
     assert run.status == ExitStatus.USAGE
     assert run.stderr.startswith(

@@ -18,7 +18,7 @@ import pytest
 from ecoflow_push.api.protobuf import message_class
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.start.installation import PACKAGES
-from tests.support import PUSH, ROOT, Run, push
+from tests.support import PUSH, ROOT, Run, push_anew
 
 START = ROOT / "ecoflow_push" / "start"
 # All that an old Python compiles before it is told.
@@ -249,7 +249,7 @@ def test_a_package_of_a_wrong_version(case, environ, tmp_path):
     *stub, expected = STUBS[case]
     environ["PYTHONPATH"] = install(tmp_path, *stub)
 
-    assert f"the installation is not complete: {expected}" in told(push(environ))
+    assert f"the installation is not complete: {expected}" in told(push_anew(environ))
 
 
 def install(folder: Path, package: str, version: str, module: str, text: str) -> str:
@@ -284,7 +284,7 @@ def test_a_package_that_fails_in_the_middle_of_a_run(
         tmp_path, "protobuf", "3.21.12", "google.protobuf", ""
     )
 
-    run = push(account)
+    run = push_anew(account)
 
     assert run.status == 78, run.stderr
     (line,) = run.stderr.splitlines()
@@ -298,7 +298,7 @@ def test_a_fault_of_a_package_that_fits_is_a_bug(environ, tmp_path):
     stub = ("prometheus-client", "0.22.1", "prometheus_client", "import os; os.x")
     environ["PYTHONPATH"] = install(tmp_path, *stub)
 
-    run = push(environ)
+    run = push_anew(environ)
 
     assert run.status == 70
     assert "Traceback" in run.stderr

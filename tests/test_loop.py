@@ -40,6 +40,7 @@ from tests.support import (
     hears,
     parse,
     push,
+    push_anew,
     values,
 )
 from tests.test_settings import ACCOUNT, BASE
@@ -341,7 +342,7 @@ def test_the_app_account_is_visited_once_a_minute_at_most():
 @pytest.mark.parametrize("wrong", ["0", "0.5", "-1", "x", "nan", "1e9"])
 def test_a_wrong_interval_is_64(wrong):
     """An interval that makes no sense is a wrong option."""
-    assert push(BASE, "--every", wrong).status == 64
+    assert push_anew(BASE, "--every", wrong).status == 64
 
 
 @pytest.mark.parametrize("other", ["--dry-run", "--list-devices"])

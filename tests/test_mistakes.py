@@ -20,7 +20,7 @@ from tests.mistakes import (
     table,
 )
 from tests.mistakes import run as made
-from tests.support import ROOT, push
+from tests.support import ROOT, push, push_anew
 
 KEYS = {"ECOFLOW_ACCESS_KEY": "AK0123456789", "ECOFLOW_SECRET_KEY": "SK9876543210"}
 # A cloud and a gateway that refuse the connection: 69 is what a run gets that begins.
@@ -87,7 +87,7 @@ RIGHT: list[dict[str, str]] = [
 @pytest.mark.parametrize("given", RIGHT, ids=str)
 def test_what_is_right(given, tmp_path):
     """What may be said in another way is no mistake."""
-    run = push({**BASE, "HOME": str(tmp_path), **given})
+    run = push_anew({**BASE, "HOME": str(tmp_path), **given})
 
     assert run.status == 69, run.stderr
     if "STATE_DIR" in given:

@@ -25,7 +25,7 @@ from tests.broker import BROKER_PASSWORD, BROKER_USER
 from tests.conftest import DELTA
 from tests.mqtt import SECRETS, assert_decent, paths, use
 from tests.scripted_broker import ScriptedBroker
-from tests.support import PUSH, Run, eventually, push, values
+from tests.support import PUSH, Run, eventually, push, push_anew, values
 
 # How long a device that says nothing is waited for (docs/settings.md, MQTT_TIMEOUT).
 SILENCE = 13
@@ -34,7 +34,7 @@ ASLEEP = SimulatedDevice("R601ZFAKE0000003", {"pd.soc": 12}, online=0)
 
 def test_a_snapshot_over_mqtt(account, fleet, cloud, pushgateway):
     """The app account gives the same series as the developer keys."""
-    run = push(account)
+    run = push_anew(account)
 
     assert_decent(run, 0)
     assert values(pushgateway.device(DELTA.sn)) == {

@@ -16,7 +16,7 @@ from ecoflow_push.simulator.cloud import (
 )
 from tests.conftest import DELTA
 from tests.mqtt import assert_decent, paths
-from tests.support import PUSH, Run, eventually, push, values
+from tests.support import PUSH, Run, eventually, push, push_anew, values
 from tests.test_layers import imported_by
 
 
@@ -24,7 +24,7 @@ def test_rotated_broker_credentials_cost_one_login(account, fleet, cloud):
     """Cached credentials that the broker refuses cause exactly one new login."""
     right = cloud.broker
     cloud.broker = right._replace(password="rotated")
-    assert_decent(push(account), 77)
+    assert_decent(push_anew(account), 77)
     cloud.broker = right
     # Young credentials are not the reason for a refusal, and cost no new login.
     assert_decent(push(account), 77)

@@ -17,7 +17,7 @@ from ecoflow_push.simulator.server import RecordingServer
 from tests.broker import BROKER_PASSWORD, BROKER_USER, mosquitto
 from tests.mqtt import assert_decent, use
 from tests.scripted_broker import ScriptedBroker, hang_up
-from tests.support import LATE, free_port, push
+from tests.support import LATE, free_port, push, push_anew
 
 
 def reset(_broker, connection, _topic):
@@ -45,7 +45,7 @@ def test_a_fault_of_the_broker(broker, status, words, account, cloud, pushgatewa
     with ScriptedBroker(**broker) as scripted:
         use(cloud, scripted)
 
-        run = push(account)
+        run = push_anew(account)
 
         assert_decent(run, status)
         assert re.search(words, run.stderr)

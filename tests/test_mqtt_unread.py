@@ -16,7 +16,7 @@ from tests.conftest import DELTA
 from tests.frames import DISPLAY, FIT, MANAGER, fields, header
 from tests.mqtt import assert_decent, use
 from tests.scripted_broker import ScriptedBroker
-from tests.support import LATE, eventually, push, values
+from tests.support import LATE, eventually, push, push_anew, values
 from tests.test_mqtt import DELTA_3, SILENCE
 
 GLOW = "HF33ZFAKE0000001"
@@ -51,7 +51,7 @@ def test_an_answer_that_nobody_can_read(sn, account, fleet, cloud, pushgateway):
     """It is an answer: online, at once, status 0, counted, and told once a day."""
     cloud.devices[:] = [strange(sn, name="Hall")]
 
-    run = push(account)
+    run = push_anew(account)
 
     assert_decent(run, 0)
     assert run.seconds < 5

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.error import HTTPError
@@ -25,6 +25,7 @@ from tests.support import (
     Database,
     Points,
     eventually,
+    forked,
     free_port,
     prometheus,
     victoria_metrics,
@@ -33,6 +34,7 @@ from tests.support import (
 # So far back that the last minute of any drill is in the past, and the first one not
 # older than what may wait.
 START = 14 * 3600
+ONE_RUN = ROOT / "tests" / "one_run.py"
 KINDS = ("ok", "ok", "ok", "ok", "few", "offline", "failed")
 Starter = Callable[..., AbstractContextManager[Database]]
 
@@ -90,7 +92,6 @@ class Drill:
         self._environ = {
             "PATH": os.defpath,
             "HOME": "/nonexistent",
-            "PYTHONPATH": str(ROOT),
             "ECOFLOW_ACCESS_KEY": "AK",
             "ECOFLOW_SECRET_KEY": "SK",
             "REMOTE_WRITE_URL": f"{between.url}/api/v1/write",
@@ -102,14 +103,18 @@ class Drill:
             "RETRY_TIMEOUT": "0.05",
         }
 
-    def begin(self, *kinds: str) -> subprocess.Popen[str]:
-        """Start the run of the next minute."""
+    def _next(self, kinds: Sequence[str]) -> list[str]:
+        """Return the arguments of the run of the next minute."""
         self.minute += 1
         for sn, kind in zip(SERIALS, kinds, strict=True):
             self.collected[sn][self.minute] = kind
+        return [str(self.minute), *kinds]
+
+    def begin(self, *kinds: str) -> subprocess.Popen[str]:
+        """Start the run of the next minute."""
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.one_run", str(self.minute), *kinds],
-            env=self._environ,
+            [sys.executable, "-m", "tests.one_run", *self._next(kinds)],
+            env={**self._environ, "PYTHONPATH": str(ROOT)},
             cwd="/",
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -118,11 +123,10 @@ class Drill:
 
     def run(self, *kinds: str) -> int:
         """Do the run of the next minute; what it did wrong fails the test."""
-        process = self.begin(*kinds)
-        _, said = process.communicate(timeout=60)
-        assert "Traceback" not in said, said
-        assert process.returncode in (0, 1, 69, 75, 76), said
-        return process.returncode
+        done = forked(ONE_RUN, self._next(kinds), self._environ, timeout=60)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.status in (0, 1, 69, 75, 76), done.stderr
+        return done.status
 
     def calm_down(self) -> None:
         """Run on without any trouble until nothing waits."""

@@ -16,7 +16,7 @@ from ecoflow_push.memory.state import State
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from tests.conftest import DELTA, OFFLINE, STREAM
-from tests.support import PUSH, eventually, parse, push, values
+from tests.support import PUSH, eventually, parse, push, push_anew, values
 
 LIST = "device/list"
 QUOTA = "quota/all"
@@ -26,7 +26,7 @@ def test_one_run_replaces_the_device_and_the_run(environ, cloud, pushgateway):
     """One run leaves exactly the device's values and the run's own series."""
     before = time.time()
 
-    run = push(environ)
+    run = push_anew(environ)
 
     assert run.status == 0, run.stderr
     assert values(pushgateway.device(DELTA.sn)) == {

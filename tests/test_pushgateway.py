@@ -16,7 +16,7 @@ from ecoflow_push.simulator.server import Answer, Fault, Handler, RecordingServe
 from ecoflow_push.sinks.base import Sink, Update
 from tests.remote_write import of_devices, of_run
 from tests.sinks import SOC, Kit, PushgatewayKit, kit_of, reduce, run_registry, say
-from tests.support import push
+from tests.support import push, push_anew
 
 A, B = "R331ZFAKE0000001", "BK11ZFAKE0000002"
 
@@ -184,7 +184,7 @@ def black_hole() -> Iterator[str]:
 def test_a_gateway_that_hangs_costs_remote_write_nothing(kind, written, receiver):
     """Both get what is theirs: one its share of the time, the other all the data."""
     with kind() as url:
-        run = push({**written, "PUSHGATEWAY_URL": url, "RUN_DEADLINE": "6"})
+        run = push_anew({**written, "PUSHGATEWAY_URL": url, "RUN_DEADLINE": "6"})
 
     assert "pushgateway 127.0.0.1" in run.stderr
     assert "no complete answer in time" in run.stderr

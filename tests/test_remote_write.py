@@ -12,7 +12,7 @@ from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.simulator.server import Answer, RecordingServer
 from tests.conftest import DELTA, OFFLINE, STREAM
 from tests.remote_write import ended, of_devices, of_run, spool_files
-from tests.support import push
+from tests.support import push, push_anew
 
 QUOTA = "quota/all"
 
@@ -22,7 +22,7 @@ def test_one_snapshot_is_one_request_with_one_time(written, cloud, receiver):
     cloud.devices[:] = [DELTA, STREAM]
     before = time.time() * 1000
 
-    run = push({**written, "EXTRA_LABELS": "site=home,Zone=a"})
+    run = push_anew({**written, "EXTRA_LABELS": "site=home,Zone=a"})
 
     assert run.status == 0, run.stderr
     # Collected within one millisecond they go out by name.

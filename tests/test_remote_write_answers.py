@@ -13,7 +13,7 @@ from ecoflow_push.sinks.failing import MOST_FAILING_RUNS
 from tests.conftest import DELTA, STREAM
 from tests.receiver import Receiver
 from tests.remote_write import of_devices, of_run, spool_files, state
-from tests.support import LATE, push
+from tests.support import LATE, push, push_anew
 
 # -- what an answer means -----------------------------------------------------------
 
@@ -61,7 +61,7 @@ def test_what_an_answer_means(answer, status, tries, written, receiver):
         receiver.script.clear()
         receiver.fail("", answer)
 
-    run = push(written)
+    run = push_anew(written)
 
     assert run.status == status, run.stderr
     about_devices = [r for r in receiver.received if r.method == "POST"]

@@ -17,7 +17,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import RecordingServer
 from tests.conftest import DELTA, STREAM
 from tests.remote_write import ended, of_devices, spool_files, state
-from tests.support import ROOT, push
+from tests.support import ROOT, push, push_anew
 
 LIST = "device/list"
 
@@ -28,7 +28,7 @@ def test_a_wrong_clock_writes_nothing(offset, environ, cloud, receiver, pushgate
     environ["REMOTE_WRITE_URL"] = receiver.write_url
     cloud.date_offset = -offset
 
-    run = push(environ)
+    run = push_anew(environ)
 
     assert run.status == 75, run.stderr
     way = "ahead of" if offset > 0 else "behind"

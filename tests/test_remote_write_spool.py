@@ -22,14 +22,14 @@ from ecoflow_push.sinks.failing import MOST_FAILING_RUNS
 from tests.conftest import DELTA, STREAM
 from tests.receiver import Receiver
 from tests.remote_write import ended, of_devices, of_run, spool_files, state
-from tests.support import PUSH, push
+from tests.support import PUSH, push, push_anew
 
 
 @pytest.mark.case("W10")
 def test_what_is_too_old_is_dropped(written, receiver):
     """What waited longer than SPOOL_MAX_AGE is dropped and counted, not sent."""
     receiver.fail("", faults.status(503))
-    assert push(written).status == 75
+    assert push_anew(written).status == 75
     receiver.heal()
     receiver.requests.clear()
     time.sleep(0.3)

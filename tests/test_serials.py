@@ -11,7 +11,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.simulator.server import Fault
 from tests.conftest import DELTA, STREAM
-from tests.support import push, values
+from tests.support import push, push_anew, values
 
 LIST, QUOTA = "device/list", "quota/all"
 TYPED = DELTA.sn.lower()
@@ -45,7 +45,7 @@ def test_lower_case_just_works(how, environ, cloud, pushgateway):
         both = how == "both spellings"
         environ["ECOFLOW_DEVICE_SN"] = f"{TYPED},{DELTA.sn}" if both else TYPED
 
-    run = push(environ, *args)
+    run = push_anew(environ, *args)
 
     assert run.status == 0, run.stderr
     assert asked(cloud) == [DELTA.sn]

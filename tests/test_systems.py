@@ -14,7 +14,7 @@ from ecoflow_push.devices.products import family_by_serial, product_name, produc
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from tests.frames import DISPLAY, decode, fields, header
 from tests.mqtt import assert_decent
-from tests.support import ROOT, SHARED, Series, push
+from tests.support import ROOT, SHARED, Series, push, push_anew
 from tests.test_normalized import GOLDEN, named
 
 SYSTEM = (254, 39)
@@ -251,7 +251,7 @@ def test_what_public_tables_tell_reaches_the_gateway(
     """Each answer, through a broker, becomes these values under this name, no other."""
     cloud.devices[:] = [SimulatedDevice(sn, frame=partial(answer, sn)) for sn in SAID]
 
-    assert_decent(push({**account, "METRICS_SET": "normalized"}), 0)
+    assert_decent(push_anew({**account, "METRICS_SET": "normalized"}), 0)
 
     for sn, expected in SAID.items():
         got = normalized_of(pushgateway.device(sn))

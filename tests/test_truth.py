@@ -13,7 +13,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.simulator.server import Answer, RecordingServer
 from tests.conftest import DELTA
-from tests.support import PUSH, gateway, push, values
+from tests.support import PUSH, gateway, push, push_anew, values
 
 LIST = "device/list"
 QUOTA = "quota/all"
@@ -27,7 +27,7 @@ def offline(cloud):
 
 def test_a_reduction_that_failed_is_made_up_for(environ, cloud, pushgateway):
     """Values known to be stale go as soon as the gateway is back, list or no list."""
-    assert push(environ).status == 0
+    assert push_anew(environ).status == 0
     offline(cloud)
     with RecordingServer() as down:
         down.fail("", faults.status(503))

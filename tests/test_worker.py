@@ -17,7 +17,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SECRET_KEY, SimulatedDevice
 from ecoflow_push.simulator.server import RecordingServer
 from tests.conftest import DELTA, STREAM
-from tests.support import PUSH, eventually, hears, push, values
+from tests.support import PUSH, eventually, hears, push, push_anew, values
 
 
 def test_a_second_signal_changes_nothing(environ, cloud):
@@ -44,7 +44,7 @@ def test_secrets_are_masked_as_wired(environ, cloud):
     cloud.fail("device/list", faults.code("4711", echo))
 
     for style in ("text", "json"):
-        run = push({**environ, "LOG_FORMAT": style, "LOG_LEVEL": "DEBUG"})
+        run = push_anew({**environ, "LOG_FORMAT": style, "LOG_LEVEL": "DEBUG"})
         assert run.status == 69
         assert SECRET_KEY not in run.stderr
         assert "bad *** ***" in run.stderr

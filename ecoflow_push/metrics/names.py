@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from itertools import accumulate, islice, takewhile
+from itertools import accumulate, islice, pairwise, takewhile
 from typing import NamedTuple
 
 # Why a value of a quota map became no sample; the label `reason` of the metric.
@@ -31,10 +31,11 @@ SKIP_REASONS = (
 # The deepest recorded payload has 5 levels, the widest 2,700 values, the longest key 70
 # letters. What is far beyond comes from no device, and must not cost much.
 MOST_LEVELS = 32
-MOST_SAMPLES = 6_000
-# Of all the names of a device together: each stands three times in a text. A place in
-# a list is dearer, as labels of its own.
-MOST_LETTERS = 250_000
+MOST_SAMPLES = 5_000
+# Of all the names of a device together: each stands three times in a text. Dearer are
+# a name that is new, as a metric of its own, and a place in a list, as labels of its
+# own. The most that was recorded is 440,000.
+MOST_LETTERS = 470_000
 PLACE_LETTERS = 80
 MOST_LEAVES = 100_000
 LONGEST_KEY = 200
@@ -122,10 +123,11 @@ def raw_samples(
 
 def _most(places: list[tuple[str, tuple[int, ...]]]) -> int:
     """Return how many of these places may be said, the first of them."""
-    if len(places) <= MOST_LETTERS // LONGEST_KEY:
+    if len(places) <= MOST_LETTERS // (LONGEST_KEY + 2 * PLACE_LETTERS):
         return len(places)
     letters = accumulate(
-        len(name) + PLACE_LETTERS * len(indices) for name, indices in places
+        len(name) + PLACE_LETTERS * (len(indices) + (name != before))
+        for (before, _), (name, indices) in pairwise([("", ()), *places])
     )
     return min(MOST_SAMPLES, sum(1 for _ in takewhile(MOST_LETTERS.__ge__, letters)))
 
