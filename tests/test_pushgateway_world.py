@@ -186,7 +186,7 @@ def test_odd_groups_are_read_back(standing_gateway):
 
 @pytest.mark.case("P9")
 def test_what_no_gateway_should_get(environ, cloud, pushgateway):
-    """Of 9,000 series 6,000 are pushed, and 20,000 are not a device's."""
+    """Of 9,000 series as many are pushed as a device may have; 20,000 are of none."""
     cloud.devices[:] = [SimulatedDevice(A, {f"pd.k{n}": n for n in range(9_000)})]
 
     run = push(environ)
