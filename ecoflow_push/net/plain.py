@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import select
 from collections import deque
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ from urllib.parse import SplitResult, urlsplit
 from ecoflow_push.errors import Unreachable
 from ecoflow_push.net.explain import WasClosed
 from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
-from ecoflow_push.net.sockets import WithoutHints, dial, has_news
+from ecoflow_push.net.sockets import WithoutHints, dial
 from ecoflow_push.net.trust import Trust
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
 
@@ -122,7 +124,7 @@ class _Connection(http.client.HTTPConnection):
     def allow(self, seconds: float) -> None:
         """Give the next exchange this much time."""
         self._seconds = seconds
-        if self.sock is not None and has_news(self.sock):
+        if self.sock is not None and _has_news(self.sock):
             # Its end, or an answer to nothing, which would pass for the next one.
             self.close()
         kept: Any = self.sock
@@ -141,3 +143,10 @@ class _Connection(http.client.HTTPConnection):
         self.sock = dial(self.host, self.port, self._seconds)
         if self._context:
             self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
+
+
+def _has_news(sock: socket.socket) -> bool:
+    """Return whether something arrived that nobody has read yet, or the end."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))

@@ -7,7 +7,6 @@ for one call: a server that drips a byte a second gains nothing.
 from __future__ import annotations
 
 import http.client
-import select
 import socket
 import ssl
 import threading
@@ -170,13 +169,6 @@ def dial(host: str, port: int, seconds: float) -> DeadlineSocket:
         sock.settimeout(until - time.monotonic())
         return sock
     raise error
-
-
-def has_news(sock: socket.socket) -> bool:
-    """Return whether something arrived that nobody has read yet, or the end."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def obedient(plain: socket.socket, seconds: float | None) -> DeadlineSocket:
