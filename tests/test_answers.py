@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import gzip
+import threading
 import time
 import zlib
 
@@ -16,6 +17,7 @@ from ecoflow_push.net.plain import PlainExchange
 from ecoflow_push.net.reply import LOOK_BYTES, Reply, Request
 from ecoflow_push.net.requests_exchange import RequestsExchange
 from ecoflow_push.net.retry import Transport
+from ecoflow_push.net.trust import Trust
 from ecoflow_push.redact import learn
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import Answer, Handler, RecordingServer
@@ -23,6 +25,7 @@ from tests.conftest import DELTA
 from tests.support import push_anew, values
 
 EXCHANGES = [RequestsExchange, PlainExchange]
+VARIABLES = ("THE_URL", "THE_CA_FILE")
 PAGE = b"<!DOCTYPE HTML>\n<title>Log in</title>"
 
 
@@ -30,7 +33,7 @@ def sender(server, exchange=PlainExchange, **limits):
     limits = {"attempts": 1, "longest_wait": 5.0, **limits}
     more = {key: limits.pop(key) for key in ("needs_body",) if key in limits}
     made = exchange(server.url, **more)
-    return Transport(made, variables=("THE_URL", "THE_CA_FILE"), **limits)
+    return Transport(made, variables=VARIABLES, **limits)
 
 
 def ask(server, transport, seconds=20):
@@ -98,6 +101,44 @@ def test_it_is_dialled_again_once(end, exchange, server):
     transport.close()
 
 
+STRAY = {
+    "a success": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "an idle one's end": b"HTTP/1.0 408 Request Time-out\r\nConnection: close\r\n\r\n",
+    "a refusal": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+    "a body of a 204": b"OK",
+}
+
+
+@pytest.mark.case("N7", "W1")
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("what", STRAY)
+def test_an_answer_to_nothing_is_not_the_next_one(
+    what, tls, exchange, server_tls, ca_file
+):
+    """What a server says on an idle connection answers no request that comes later."""
+    heard, is_said = threading.Event(), threading.Event()
+
+    def say_more(handler: Handler) -> None:
+        handler.send(Answer(204))
+        assert heard.wait(10)
+        handler.wfile.write(STRAY[what])
+        is_said.set()
+
+    with RecordingServer(server_tls if tls else None) as server:
+        made = exchange(server.url, trust=Trust(ca_file))
+        transport = Transport(made, variables=VARIABLES, attempts=1, longest_wait=0)
+        server.fail("", say_more, times=1)
+        assert ask(server, transport).status == 204
+        server.fail("", faults.status(503))
+        heard.set()
+        assert is_said.wait(10)
+
+        assert ask(server, transport).status == 503
+        assert len(server.received) == 2
+        transport.close()
+
+
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_an_answer_that_had_begun_is_not_asked_for_again(exchange, server):
     """A status line cut short on a kept connection is a failure and costs the try."""
@@ -129,6 +170,7 @@ def test_what_is_said_before_the_answer_is_skipped(exchange, server):
     transport.close()
 
 
+@pytest.mark.case("N13")
 @pytest.mark.parametrize("asked", ["0", "Thu, 01 Jan 2026 00:00:00 GMT"])
 def test_retry_after_does_not_switch_the_pause_off(asked, server):
     """Asked to come back at once, a sender still waits as long as it would."""
@@ -216,6 +258,7 @@ def test_a_compressed_answer_is_read(how, exchange, server):
     transport.close()
 
 
+@pytest.mark.case("N10")
 def test_a_bomb_is_not_inflated():
     """Of what inflates to a gigabyte, 64 KiB are looked at."""
     bomb = reply(gzip.compress(b" " * 2**24), Content_Encoding="gzip")

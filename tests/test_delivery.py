@@ -80,6 +80,7 @@ def test_a_device_that_fails_costs_the_others_nothing(fault, job):
     assert len(stored(job, A)) == runs + 1
 
 
+@pytest.mark.case("W6")
 def test_a_device_that_fails_long_enough_loses_one_record_a_run(job):
     """After 10 runs its oldest goes, one a run, until one is taken."""
     judge(job, has_device(A), faults.status(500))
@@ -107,6 +108,7 @@ def test_who_failed_is_tried_last_and_once(job):
     assert [r.samples[0].label("device") for r in job.server.requests] == [B, ""]
 
 
+@pytest.mark.case("W2")
 def test_a_server_that_fails_on_two_is_down(job):
     """Nobody else is asked, nothing is lost, and what is said is 75."""
     job.server.fail(PATH, DOWN)
@@ -159,6 +161,7 @@ def test_many_devices_share_requests(job):
     assert job.heard() == 8 + 1 + 1 + 1
 
 
+@pytest.mark.case("W4")
 @pytest.mark.parametrize("fault", [faults.status(400), faults.status(500)])
 def test_a_bad_record_costs_itself_alone(fault, job):
     """A request of many devices is halved until the bad one is alone."""
@@ -170,6 +173,7 @@ def test_a_bad_record_costs_itself_alone(fault, job):
     assert [sn for sn in MANY if not stored(job, sn)] == [MANY[5]]
 
 
+@pytest.mark.case("N21")
 def test_a_backlog_goes_out_in_few_requests(job):
     """Of one device up to 2,000 samples go together, of a series oldest first."""
     wait_in_spool(job, 40, A)
@@ -182,6 +186,7 @@ def test_a_backlog_goes_out_in_few_requests(job):
     assert len(job.server.requests) <= 6
 
 
+@pytest.mark.case("W5")
 def test_a_request_that_is_too_large_is_halved(job):
     """A 413 costs nothing as long as there is more than one series to send."""
     judge(job, lambda samples: len(samples) > 1, faults.status(413))
@@ -192,6 +197,7 @@ def test_a_request_that_is_too_large_is_halved(job):
     assert all(stored(job, A, name) for name in (SOC, ONLINE))
 
 
+@pytest.mark.case("W1")
 def test_a_lost_answer_to_several_is_no_loss(job):
     """A server that keeps the order refuses what it has; nothing of it is counted."""
     wait_in_spool(job, 5, A)
@@ -206,6 +212,7 @@ def test_a_lost_answer_to_several_is_no_loss(job):
     assert (len(times), times) == (7, sorted(times))
 
 
+@pytest.mark.case("W14")
 def test_an_answer_that_nobody_waited_for_is_no_loss(job):
     """So it is where the run had to give up: it may have been taken."""
     wait_in_spool(job, 5, A)
@@ -395,6 +402,7 @@ def test_what_is_really_refused_goes_alone(bad, job):
     assert (len(times), times) == (21, sorted(times))
 
 
+@pytest.mark.case("W3")
 def test_several_that_are_too_old_stand_in_nobody_s_way(job):
     """However many in a row are refused: what is newer arrives, in order."""
     wait_in_spool(job, 20, A)

@@ -104,6 +104,7 @@ def assert_decent(run: Run, status: int, *, lines: int = 1) -> None:
         assert secret not in run.stderr + run.stdout
 
 
+@pytest.mark.case("N3", "N4", "N5", "N6", "N7", "N8", "N9", "N15")
 @pytest.mark.parametrize("where", [LIST, QUOTA])
 @pytest.mark.parametrize("fault", CLOUD_FAULTS)
 def test_a_fault_of_the_cloud(fault, where, environ, cloud, pushgateway):
@@ -128,6 +129,7 @@ def test_a_fault_of_the_cloud(fault, where, environ, cloud, pushgateway):
         assert len(asked) == requests + again
 
 
+@pytest.mark.case("N7")
 @pytest.mark.parametrize("fault", ["HTTP 500", "reset", "cut short", "8521"])
 def test_a_passing_fault_is_tried_again(fault, environ, cloud, pushgateway):
     """A fault that passes costs another try, each with a fresh nonce and signature."""
@@ -143,6 +145,7 @@ def test_a_passing_fault_is_tried_again(fault, environ, cloud, pushgateway):
     assert values(pushgateway.device(DELTA.sn))
 
 
+@pytest.mark.case("N13")
 def test_a_short_retry_after_is_obeyed(environ, cloud):
     """A Retry-After that fits is waited for."""
     cloud.fail(LIST, faults.status(503, Retry_After="1"), times=1)
@@ -153,6 +156,7 @@ def test_a_short_retry_after_is_obeyed(environ, cloud):
     assert run.seconds >= 1
 
 
+@pytest.mark.case("N13")
 def test_a_long_retry_after_silences_the_next_runs(environ, cloud, pushgateway):
     """After a Retry-After too long for the run, the next runs do not ask at all."""
     cloud.fail(LIST, faults.status(429, Retry_After="600"), times=1)
@@ -166,6 +170,7 @@ def test_a_long_retry_after_silences_the_next_runs(environ, cloud, pushgateway):
     assert pushgateway.run()["ecoflow_push_exit_status"] == 75
 
 
+@pytest.mark.case("N15")
 def test_refused_keys_are_not_tried_every_minute(environ, cloud, pushgateway):
     """After three refusals in a row the keys rest for 5 minutes, or until changed."""
     cloud.fail(LIST, faults.code("8513", "accessKey is invalid"))
@@ -190,6 +195,7 @@ def test_odd_numbers_are_left_out(environ, cloud, pushgateway):
     assert pushgateway.run()["ecoflow_push_skipped_values non_finite"] == 6
 
 
+@pytest.mark.case("N22")
 def test_one_hanging_device_does_not_starve_the_next(environ, cloud, pushgateway):
     """A device whose quotas hang costs its own share; the other one is read."""
     cloud.devices.append(STREAM)
@@ -226,6 +232,7 @@ def test_a_refused_connection_and_a_dead_name(environ, pushgateway):
     assert pushgateway.run()["ecoflow_push_exit_status"] == 69
 
 
+@pytest.mark.case("N18")
 def test_a_certificate_nobody_trusts(environ, server_tls, tmp_path):
     """A certificate of an unknown authority is 69, tried once, never in plain text."""
     with SimulatedCloud([DELTA], tls=server_tls) as cloud:
@@ -236,6 +243,7 @@ def test_a_certificate_nobody_trusts(environ, server_tls, tmp_path):
         assert cloud.received == []
 
 
+@pytest.mark.case("N18")
 def test_a_silent_handshake_ends_in_time(environ):
     """A server that accepts and never speaks TLS is 75 within the deadline."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -270,6 +278,7 @@ SINK_FAULTS = {
 }
 
 
+@pytest.mark.case("P1", "P2", "P4")
 @pytest.mark.parametrize("fault", SINK_FAULTS)
 @pytest.mark.parametrize("beside", ["alone", "beside a textfile"])
 def test_a_fault_of_the_gateway(fault, beside, environ, tmp_path):
@@ -299,6 +308,7 @@ def test_a_fault_of_the_gateway(fault, beside, environ, tmp_path):
         assert f"ecoflow_push_exit_status {status}.0" in textfile.read_text()
 
 
+@pytest.mark.case("P1")
 def test_a_gateway_that_is_not_there(environ):
     """A closed port is 74: nothing was delivered, and nothing can be stored for it."""
     environ["PUSHGATEWAY_URL"] = f"http://127.0.0.1:{free_port()}"
@@ -319,6 +329,7 @@ def test_a_passing_fault_of_the_gateway_is_tried_again(environ):
         assert len(flaky.received) == 4
 
 
+@pytest.mark.case("P8")
 def test_one_refused_device_does_not_stop_the_others(environ, cloud, pushgateway):
     """A real gateway's 400 for one device is partial, quoted, and the rest arrives."""
     cloud.devices.append(STREAM)
@@ -594,6 +605,7 @@ def web_config(folder: Path, *lines: str) -> str:
     return f"--web.config.file={path}"
 
 
+@pytest.mark.case("P10")
 def test_a_remote_gateway_with_basic_auth_and_a_private_ca(
     environ, authority, ca_file, tmp_path
 ):

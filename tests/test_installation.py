@@ -215,6 +215,7 @@ def test_push_py_without_its_folder(how, python, clone):
     assert "push.py needs the folder ecoflow_push beside it" in line
 
 
+@pytest.mark.case("W15")
 def test_an_installed_command_without_the_packages(bare, clone, tmp_path):
     """What is no clone is told to install what is asked for, where it is."""
     (clone / "requirements.txt").unlink()

@@ -44,6 +44,7 @@ def sent(exchange, url: str, seconds: float = 0.3):
         sender.close()
 
 
+@pytest.mark.case("N11")
 @pytest.mark.parametrize("exchange", [PlainExchange, RequestsExchange])
 def test_nobody_joins_a_look_up_that_hangs(exchange):
     """While one thread hangs in a name, others give it up in time, and say so."""
@@ -72,6 +73,7 @@ def test_nobody_joins_a_look_up_that_hangs(exchange):
         assert sent(exchange(url), url, 10).status == 200
 
 
+@pytest.mark.case("N11")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may set another resolver")
 def test_a_dead_resolver_gathers_no_threads(tmp_path):
     """In a process that stays, a resolver that is silent costs a thread per name."""
@@ -120,6 +122,7 @@ CERTIFICATES = {
 }
 
 
+@pytest.mark.case("N18")
 @pytest.mark.parametrize("exchange", [PlainExchange, RequestsExchange])
 @pytest.mark.parametrize("kind", CERTIFICATES)
 def test_what_no_authority_can_mend(kind, exchange, authority, ca_file):

@@ -285,6 +285,25 @@ def test_a_failed_run_ends_no_schedule(environ, cloud, tmp_path):
         until(lambda: len(lines(log, "exit 0 OK after")) > before)
 
 
+@pytest.mark.case("L14")
+def test_what_hangs_is_given_up_beat_by_beat(environ, cloud, tmp_path):
+    """While EcoFlow hangs each beat ends with 75, and leaves no thread behind."""
+    cloud.fail("quota", faults.hang())
+    log = tmp_path / "log"
+    with staying(environ, "1", log=log) as process:
+        until(lambda: lines(log, "exit 75"))
+        few = threads(process.pid)
+        until(lambda: len(lines(log, "exit 75")) == 4)
+        assert threads(process.pid) <= few + 1
+        cloud.heal()
+        until(lambda: lines(log, "exit 0 OK after"))
+        assert process.poll() is None
+
+
+def threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
 def test_a_locked_state_skips_the_beat(environ, tmp_path):
     """While another run holds the lock, a beat ends with 75, and the next one comes."""
     log = tmp_path / "log"

@@ -131,6 +131,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.case("N8", "N9", "N10")
 @pytest.mark.parametrize(
     "what",
     rows(REFUSED, "a million empty lists", "a bomb", "a body without an end", HEADERS),
@@ -143,6 +144,7 @@ def test_a_device_s_answer(what, text, cloud, tmp_path):
     assert_small(push_watched(text, tmp_path), 69, words)
 
 
+@pytest.mark.case("N10")
 @pytest.mark.parametrize("what", rows(REFUSED, "a bomb"))
 def test_a_list_s_answer(what, text, cloud, tmp_path):
     """The same in place of the device list."""

@@ -143,6 +143,7 @@ def test_own_names_are_reserved():
     assert skipped == {"reserved": 2}
 
 
+@pytest.mark.case("P9")
 def test_depth_and_width_are_bounded():
     """A hostile map costs bounded work, and what is cut is counted."""
     deep: object = 1

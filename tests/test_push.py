@@ -166,6 +166,7 @@ def test_a_device_once_named_is_never_deleted(environ, cloud, pushgateway):
     assert STREAM.sn in pushgateway.groups()
 
 
+@pytest.mark.case("P6")
 def test_an_unreadable_device_keeps_its_group_for_a_while(environ, cloud, pushgateway):
     """A device that failed keeps its group until STALE_AFTER, then only its info."""
     cloud.devices[:] = [DELTA, STREAM]
@@ -186,6 +187,7 @@ def test_an_unreadable_device_keeps_its_group_for_a_while(environ, cloud, pushga
     assert reduced[at] == before[at]
 
 
+@pytest.mark.case("P6")
 def test_an_outage_reduces_every_known_device(environ, cloud, pushgateway):
     """When the list fails for too long, known devices lose their values too."""
     assert push(environ).status == 0
@@ -242,6 +244,7 @@ def test_a_discovered_closed_model_is_dealt_with(environ, cloud, pushgateway):
     assert push({**environ, "ECOFLOW_DEVICE_SN": closed.sn}).status == 77
 
 
+@pytest.mark.case("N22")
 def test_a_mistyped_serial_leaves_no_group(environ, pushgateway):
     """A serial that the account does not list makes the run partial, and no group."""
     run = push({**environ, "ECOFLOW_DEVICE_SN": f"{DELTA.sn},R331ZFAKE0000009"})

@@ -179,6 +179,7 @@ def black_hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{full.getsockname()[1]}"
 
 
+@pytest.mark.case("P1", "W16")
 @pytest.mark.parametrize("kind", [hanging, black_hole])
 def test_a_gateway_that_hangs_costs_remote_write_nothing(kind, written, receiver):
     """Both get what is theirs: one its share of the time, the other all the data."""
@@ -207,6 +208,7 @@ def test_a_gateway_that_hangs_for_the_run_alone(written, receiver):
     assert len(of_run(receiver)) == 1
 
 
+@pytest.mark.case("P2", "P8")
 def test_a_type_conflict_is_told_to_its_end(tmp_path):
     """A real gateway's last words are the ones that say what is wrong."""
     with kit_of("pushgateway", tmp_path) as kit:

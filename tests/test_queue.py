@@ -58,6 +58,7 @@ def test_what_was_taken_is_stored_before_it_is_sent(ahead, queue):
     sink.close()
 
 
+@pytest.mark.case("W7")
 @pytest.mark.parametrize("ahead", [True, False])
 def test_what_could_not_be_sent_waits_for_the_next_run(ahead, queue):
     """A failing server costs nothing: the next run writes both, oldest first."""

@@ -215,6 +215,7 @@ def test_both_sinks_get_the_same_series(environ, receiver, pushgateway, cloud):
     assert sent == pushed
 
 
+@pytest.mark.case("W16")
 @pytest.mark.parametrize(
     ("gateway_answer", "receiver_answer", "status"),
     [

@@ -18,6 +18,7 @@ from tests.support import LATE, push, push_anew
 # -- what an answer means -----------------------------------------------------------
 
 
+@pytest.mark.case("W5", "W8", "W11")
 @pytest.mark.parametrize(
     ("answer", "status", "tries"),
     [
@@ -145,6 +146,7 @@ def test_a_long_retry_after_is_kept_by_the_next_runs(written, receiver):
     assert len(spool_files(written)) == 2
 
 
+@pytest.mark.case("N21")
 @pytest.mark.parametrize("mode", ["write-ahead", "on-failure"])
 def test_an_outage_is_made_up_for(mode, written, cloud, receiver):
     """What an outage held back arrives oldest first, several in a request."""
@@ -191,6 +193,7 @@ def test_when_a_snapshot_is_stored(mode, files, written, receiver):
     assert spool_files(written) == []
 
 
+@pytest.mark.case("W1")
 def test_a_lost_answer_stores_nothing_twice(written, receiver):
     """A snapshot whose answer got lost is sent again, and stored once."""
     # Two tries, and one more for the connection that was kept.
@@ -226,6 +229,7 @@ def test_a_server_that_hangs_cannot_outlast_the_run(written, receiver):
     assert len(spool_files(written)) == 1
 
 
+@pytest.mark.case("W6")
 def test_a_record_that_fails_alone_is_set_aside(written, receiver):
     """After 10 runs of 5xx a newer record is tried; if taken, the old one goes."""
     written["ESTABLISH_ATTEMPTS"] = "1"
@@ -247,6 +251,7 @@ def test_a_record_that_fails_alone_is_set_aside(written, receiver):
     assert state(written)["dropped"] == {"failing": 7}
 
 
+@pytest.mark.case("W7")
 def test_a_server_that_fails_on_all_loses_nothing(written, receiver):
     """As long as nothing newer is taken, nothing is set aside."""
     written["ESTABLISH_ATTEMPTS"] = "1"
@@ -290,6 +295,7 @@ def test_the_version_is_found_and_remembered(receiver_of, setting, sent, written
         assert receiver.outrages == []
 
 
+@pytest.mark.case("W11")
 @pytest.mark.parametrize("receiver_of", [{"speaks": "1"}, {"old": True}])
 def test_version_2_alone_says_when_it_is_not_understood(receiver_of, written):
     """With 2 fixed, a receiver of 1.0 gets nothing, and nothing is lost: 76."""

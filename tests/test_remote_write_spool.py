@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -24,6 +25,7 @@ from tests.remote_write import ended, of_devices, of_run, spool_files, state
 from tests.support import PUSH, push, push_anew
 
 
+@pytest.mark.case("W10")
 def test_what_is_too_old_is_dropped(written, receiver):
     """What waited longer than SPOOL_MAX_AGE is dropped and counted, not sent."""
     receiver.fail("", faults.status(503))
@@ -42,6 +44,7 @@ def test_what_is_too_old_is_dropped(written, receiver):
     assert own["ecoflow_push_dropped_samples_total age"] == 7
 
 
+@pytest.mark.case("W10")
 def test_what_does_not_fit_is_dropped_oldest_first(written, receiver):
     """Beyond SPOOL_MAX_BYTES the oldest are dropped, after all was tried."""
     receiver.fail("", faults.status(503))
@@ -296,3 +299,58 @@ def test_a_dry_run_says_nothing_of_the_spool(written, receiver):
     assert run.status == 0
     assert "push_spool_samples" not in run.stdout
     assert len(spool_files(written)) == 1
+
+
+def push_read_only(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run push.py where the disk of the state's folder cannot be written."""
+    folder = environ["STATE_DIR"]
+    there = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    # The mount is in a namespace of its own, and over with it.
+    done = subprocess.run(
+        [
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            f"{there} || exit 99; exec {sys.executable} {PUSH}",
+        ],
+        env={"PATH": os.defpath, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if done.returncode == 99 or "unshare failed" in done.stderr:
+        pytest.skip("this user may mount nothing: a disk cannot be made read-only")
+    return done
+
+
+@pytest.mark.case("S4")
+def test_a_disk_that_became_read_only(written, receiver):
+    """A run delivers, says so, and heeds the lock; what waits waits for the disk."""
+    receiver.fail("", faults.status(503))
+    assert push(written).status == 75
+    receiver.heal()
+    (waiting,) = spool_files(written)
+
+    done = push_read_only(written)
+
+    assert done.returncode == 0, done.stderr
+    for trouble in ("cannot use the spool", "cannot write the state folder"):
+        assert done.stderr.count(f" WARNING {trouble}") == 1
+    assert "Traceback" not in done.stderr
+    assert len(of_devices(receiver)) == 1
+    assert spool_files(written) == [waiting]
+
+    heard = len(receiver.received)
+    with open(waiting.parent.parent / "lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert push_read_only(written).returncode == 75
+    assert len(receiver.received) == heard
+
+    # Where the disk is whole again it is sent, to a server that is ahead by now.
+    run = push(written)
+    assert run.status == 1
+    assert "out of order" in run.stderr
+    assert state(written)["dropped"] == {"refused": 7}
+    assert spool_files(written) == []

@@ -123,6 +123,7 @@ def test_named_devices_have_the_names_of_the_list(stage):
         }
 
 
+@pytest.mark.case("N22")
 @pytest.mark.parametrize("state", ["ok", "offline", "refused", "failed"])
 def test_each_state_of_a_device(state, service):
     """Offline, refused and failed are told apart, each with what is to be done."""
@@ -273,6 +274,7 @@ def test_words_within_a_message_decide_nothing(service):
     assert not isinstance(raised.value, AskedToWait)
 
 
+@pytest.mark.case("N13")
 def test_a_pause_is_kept_by_the_next_runs(service):
     """Once EcoFlow asked for a long pause, neither a run nor a probe asks it."""
     service.cloud.fail(service.first, faults.status(429, Retry_After="600"), times=1)
@@ -413,6 +415,7 @@ def refuse_keys(rest: Rest) -> None:
             list(rest.client().read((), Deadline(5)))
 
 
+@pytest.mark.case("N15")
 def test_refused_keys_rest(rest):
     """After three refusals in a row the keys are not tried; a probe tries them."""
     rest.cloud.fail("list", faults.code("8513", "accessKey is invalid"))

@@ -86,6 +86,7 @@ def test_the_probe_looks_where_a_run_locks(change):
     assert _folder(Reader(environ)) == state_folder(found.state_dir, *identity)
 
 
+@pytest.mark.case("N15")
 def test_the_breaker_opens_after_three_refusals_of_the_same_keys():
     """Three refusals in a row, of these very keys, not two and not of others."""
     state = State()
@@ -106,6 +107,7 @@ def test_the_breaker_opens_after_three_refusals_of_the_same_keys():
     assert state.refused_for("keys", 1000.0) == 0
 
 
+@pytest.mark.case("N13")
 def test_a_pause_ends_and_cannot_be_for_ever():
     """EcoFlow's pause is obeyed while it lasts, and never beyond its cap."""
     state = State()

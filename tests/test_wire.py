@@ -147,6 +147,7 @@ def test_a_series_that_occurs_twice_is_refused(doubled):
         record_of(registry(gauge("g", *doubled)), {"job": "j"}, AT_MS)
 
 
+@pytest.mark.case("W13")
 @versions
 def test_markers_keep_their_bits(version):
     """A staleness marker arrives with its own bits, an ordinary NaN with others."""

@@ -184,6 +184,7 @@ def test_pushes_are_gzip_and_bearer_tokens_are_sent(environ):
         assert gateway.received[0].path == path
 
 
+@pytest.mark.case("P7")
 def test_odd_jobs_land_in_one_group(environ, pushgateway):
     """A job with slashes, dots and letters from afar is read back as it was."""
     for job in ("a/b", "..", "%2F", "Küche"):
@@ -302,6 +303,7 @@ def test_bad_standard_streams(args, stream, environ):
     assert done.returncode == (74 if args == ["--dry-run"] else 0)
 
 
+@pytest.mark.case("P2")
 def test_a_secret_echoed_by_the_gateway_is_masked(environ):
     """Credentials in a gateway's answer are masked before the answer is cut."""
     secret = "a-s3cret-that-is-long-enough-to-be-cut-in-the-middle"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import select
 from collections import deque
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from ecoflow_push.net.sockets import WithoutHints, dial
 from ecoflow_push.net.trust import Trust
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
 
@@ -122,6 +124,9 @@ class _Connection(http.client.HTTPConnection):
     def allow(self, seconds: float) -> None:
         """Give the next exchange this much time."""
         self._seconds = seconds
+        if self.sock is not None and _has_news(self.sock):
+            # Its end, or an answer to nothing, which would pass for the next one.
+            self.close()
         kept: Any = self.sock
         self._kept = kept
         if kept is not None:
@@ -138,3 +143,10 @@ class _Connection(http.client.HTTPConnection):
         self.sock = dial(self.host, self.port, self._seconds)
         if self._context:
             self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
+
+
+def _has_news(sock: socket.socket) -> bool:
+    """Return whether something arrived that nobody has read yet, or the end."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
