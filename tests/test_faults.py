@@ -104,6 +104,7 @@ def assert_decent(run: Run, status: int, *, lines: int = 1) -> None:
         assert secret not in run.stderr + run.stdout
 
 
+@pytest.mark.case("D1", "D5")
 @pytest.mark.parametrize("where", [LIST, QUOTA])
 @pytest.mark.parametrize("fault", CLOUD_FAULTS)
 def test_a_fault_of_the_cloud(fault, where, environ, cloud, pushgateway):
@@ -180,6 +181,7 @@ def test_refused_keys_are_not_tried_every_minute(environ, cloud, pushgateway):
     assert len(cloud.received) == asked + 1
 
 
+@pytest.mark.case("D3")
 def test_odd_numbers_are_left_out(environ, cloud, pushgateway):
     """NaN, infinities and 400- and 5000-digit numbers are counted, never pushed."""
     cloud.fail(QUOTA, faults.body(ODD_NUMBERS))
@@ -201,6 +203,7 @@ def test_one_hanging_device_does_not_starve_the_next(environ, cloud, pushgateway
     assert values(pushgateway.device(STREAM.sn))
 
 
+@pytest.mark.case("K11")
 def test_a_redirect_is_not_followed(environ, cloud, pushgateway):
     """A redirect by EcoFlow is 69, and the other host never sees the keys."""
     with RecordingServer() as other:
@@ -270,6 +273,7 @@ SINK_FAULTS = {
 }
 
 
+@pytest.mark.case("K11")
 @pytest.mark.parametrize("fault", SINK_FAULTS)
 @pytest.mark.parametrize("beside", ["alone", "beside a textfile"])
 def test_a_fault_of_the_gateway(fault, beside, environ, tmp_path):
@@ -355,6 +359,7 @@ def test_cloud_and_gateway_both_down(environ):
 # -- the machine --------------------------------------------------------------------
 
 
+@pytest.mark.case("S1")
 def test_a_state_folder_that_cannot_be_made(environ, pushgateway, tmp_path):
     """Without a usable state folder the run works, warns, and remembers nothing."""
     blocked = tmp_path / "file"
@@ -382,6 +387,7 @@ def test_without_state_a_failed_device_is_reduced_at_once(
     assert not values(pushgateway.device(DELTA.sn))
 
 
+@pytest.mark.case("S14")
 @pytest.mark.parametrize(
     "damage",
     [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000],
@@ -421,6 +427,7 @@ def test_who_only_looks_leaves_a_damaged_state_file(option, environ, tmp_path):
     assert "was kept as state.json.damaged" in push(environ).stderr
 
 
+@pytest.mark.case("S14")
 @pytest.mark.parametrize(
     "hostile",
     [
@@ -442,6 +449,7 @@ def test_a_hostile_state_file_is_no_obstacle(hostile, environ, pushgateway, tmp_
     assert values(pushgateway.device(DELTA.sn))
 
 
+@pytest.mark.case("S11")
 def test_a_newer_state_file_is_never_overwritten(environ, pushgateway, tmp_path):
     """With a newer version's state a run does without a memory, and says the cure."""
     assert push(environ).status == 0
@@ -458,6 +466,7 @@ def test_a_newer_state_file_is_never_overwritten(environ, pushgateway, tmp_path)
     assert values(pushgateway.device(DELTA.sn))
 
 
+@pytest.mark.case("K14")
 def test_state_files_are_private(environ, tmp_path):
     """The state folder is 0700, its files 0600, and nothing gives a key away."""
     assert push(environ).status == 0
@@ -483,6 +492,7 @@ def test_a_textfile_that_cannot_be_written(environ, tmp_path):
     assert_decent(push(environ), 74)
 
 
+@pytest.mark.case("S2")
 def test_a_full_disk(environ, pushgateway, tmp_path):
     """On a full disk the old textfile stays whole, the gateway is served, no litter."""
     textfile = tmp_path / "ecoflow.prom"
@@ -524,6 +534,7 @@ def push_limited(environ: dict[str, str], file_bytes: int) -> Run:
     return Run(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.case("L8")
 def test_a_full_stdout(environ):
     """--dry-run into a full device is 74 with one line."""
     import subprocess
@@ -545,6 +556,7 @@ def test_a_full_stdout(environ):
     assert_decent(Run(done.returncode, "", done.stderr), 74)
 
 
+@pytest.mark.case("L8")
 def test_closed_streams_change_nothing(environ, pushgateway):
     """A run whose stdout and stderr are closed delivers and exits as ever."""
     import subprocess
@@ -559,6 +571,7 @@ def test_closed_streams_change_nothing(environ, pushgateway):
     assert values(pushgateway.device(DELTA.sn))
 
 
+@pytest.mark.case("K4")
 def test_a_secret_file_that_cannot_be_read(environ, tmp_path):
     """A missing secret file, a folder and a FIFO are 78, and nothing is contacted."""
     del environ["ECOFLOW_SECRET_KEY"]
@@ -570,6 +583,7 @@ def test_a_secret_file_that_cannot_be_read(environ, tmp_path):
         assert "ECOFLOW_SECRET_KEY_FILE" in run.stderr
 
 
+@pytest.mark.case("L11")
 def test_the_bare_environment_of_cron(cloud, tmp_path):
     """Without HOME, under LC_ALL=C and in /, a run works."""
     run = push(
@@ -594,6 +608,7 @@ def web_config(folder: Path, *lines: str) -> str:
     return f"--web.config.file={path}"
 
 
+@pytest.mark.case("K13")
 def test_a_remote_gateway_with_basic_auth_and_a_private_ca(
     environ, authority, ca_file, tmp_path
 ):
