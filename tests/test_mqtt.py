@@ -348,6 +348,8 @@ def test_a_taken_over_session(account, fleet, cloud, broker, ca_file):
 
     assert_decent(Run(process.returncode, "", said), 69)
     assert "another session with this client id" in said
+    # It does not push the other one off in turn.
+    assert len(broker.client_ids()) == 2
 
 
 @pytest.mark.case("M15")

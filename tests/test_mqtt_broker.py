@@ -28,6 +28,8 @@ def reset(_broker, connection, _topic):
 @pytest.mark.parametrize(
     ("broker", "status", "words"),
     [
+        pytest.param({"connack": 1}, 69, "connection", id="rc 1"),
+        pytest.param({"connack": 2}, 69, "refused the connection", id="rc 2"),
         pytest.param({"connack": 4}, 77, "code 134", id="rc 4"),
         pytest.param({"connack": 5}, 77, "code 135", id="rc 5"),
         pytest.param({"connack": 3}, 69, "refused the connection", id="rc 3"),
