@@ -1,8 +1,8 @@
 """One run at a time: the folder of an account and job, and the lock on it.
 
-The lock is the kernel's (flock): a killed holder leaves none behind. It is on the folder
-itself, so that removing or replacing any file in it frees nothing; and on a file in it
-where a file system locks no folders, and against versions that know no other. Imports
+The lock is the kernel's (flock): a killed holder leaves none behind. It is on the
+folder itself, so that removing or replacing a file in it frees nothing; and on a file
+in it where no folder can be locked, and against versions that know no other. Imports
 stay light: a run that finds the lock taken has paid for little more.
 """
 
