@@ -42,7 +42,8 @@ PLANTED = {
     "REMOTE_WRITE_HEADERS": "X-Key: pl4nted-header",
     "HEALTHCHECK_URL": "https://h/pl4nted-ping",
 }
-SECRETS = [v for k, v in PLANTED.items() if re.search("KEY|PASSWORD|TOKEN", k)]
+# The access key says whose data it is, and opens nothing alone.
+SECRETS = [v for k, v in PLANTED.items() if re.search("T_KEY|PASSWORD|TOKEN", k)]
 
 
 # -- secrets from files ---------------------------------------------------------------
