@@ -157,7 +157,8 @@ def test_a_folder_that_is_closed_to_us(both, receiver, pushgateway):
     run = push_on(both, [("ordinary", "")])
 
     assert run.status == 0, run.stderr
-    assert "cannot use the state folder (Permission denied)" in run.stderr
+    assert "cannot use the state folder" in run.stderr
+    assert "Permission denied" in run.stderr
     assert len(of_devices(receiver)) == 1
     assert [path.stat() for path in files] == before
 
@@ -178,10 +179,8 @@ def test_a_folder_is_made_private_all_the_way(both, tmp_path):
 
 
 @pytest.mark.case("S11")
-@pytest.mark.parametrize(
-    "magic", [b"ecoflow-push spool 2\n", b"ecoflow-push spool 0\n"]
-)
-def test_a_record_of_another_version(magic, written, receiver):
+@pytest.mark.parametrize("version", [b"2", b"0"])
+def test_a_record_of_another_version(version, written, receiver):
     """It is set aside with a word, and not lost; the others arrive."""
     receiver.fail("", faults.status(503))
     for _ in range(2):
@@ -222,7 +221,7 @@ def test_drill_a_spool_that_is_full_of_files(written, receiver, tmp_path, drill)
 
     assert run.status == 75, run.stderr
     assert peak <= MOST
-    assert len(spool_files(written)) == 100, run.stderr
+    assert 95 <= len(spool_files(written)) <= 100, run.stderr
     print(f"{count} files: {run.seconds:.1f} s, {peak >> 20} MiB")
 
 
