@@ -40,12 +40,11 @@ class Mosquitto:
 
     def has_acknowledged(self, end: str) -> bool:
         """Return whether a client has acknowledged a message of such a topic."""
-        found = re.search(
-            rf"Sending PUBLISH to (\S+) \(d\d, q1, r\d, m(\d+), '\S+{end}'",
-            text := self._log.read_text(),
-        )
-        return bool(found) and (
-            f"Received PUBACK from {found[1]} (Mid: {found[2]}, RC:0)" in text
+        text = self._log.read_text()
+        form = rf"Sending PUBLISH to (\S+) \(d\d, q1, r\d, m(\d+), '\S+{end}'"
+        return any(
+            f"Received PUBACK from {client} (Mid: {mid}, RC:0)" in text
+            for client, mid in re.findall(form, text)
         )
 
 

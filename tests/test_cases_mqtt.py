@@ -318,7 +318,12 @@ def test_a_signal_ends_the_way_there(where, account, cloud):
             terminate(account, lambda: bool(cloud.received))
         elif where == "handshake":
             taken: list[socket.socket] = []
-            terminate(account, lambda: not taken.append(silent.accept()[0]))
+
+            def accept() -> bool:
+                taken.append(silent.accept()[0])
+                return True
+
+            terminate(account, accept)
             taken[0].close()
         else:
             # One more than fits: the kernel answers no further SYN.

@@ -70,9 +70,14 @@ def test_a_run_that_is_stopped_keeps_the_lock(at_work, environ, cloud, pushgatew
     assert push(environ).status == 0
 
 
+def put_another(path: Path) -> None:
+    path.unlink()
+    path.touch(0o600)
+
+
 REPLACEMENTS: dict[str, Callable[[Path], object]] = {
     "removed": Path.unlink,
-    "another file": lambda path: (path.unlink(), path.touch(0o600)),
+    "another file": put_another,
     "moved away": lambda path: path.rename(path.with_name("lock.old")),
 }
 

@@ -348,14 +348,17 @@ def test_a_textfile_must_be_a_file(environ, tmp_path):
 
 
 @pytest.mark.case("L11", "K14")
-def test_folders_are_private_under_any_umask(environ, tmp_path):
-    """With umask 000 the state's folders are still ours alone."""
-    line = f'umask 000; exec "{sys.executable}" "{PUSH}"'
+@pytest.mark.parametrize("umask", ["000", "077", "777"])
+def test_folders_are_private_under_any_umask(umask, environ, tmp_path):
+    """With any umask the state's folders are ours alone, and the text file is not."""
+    environ["TEXTFILE_PATH"] = str(tmp_path / "out.prom")
+    line = f'umask {umask}; exec "{sys.executable}" "{PUSH}"'
     subprocess.run(["sh", "-c", line], env=environ, check=True, timeout=60)
 
     for path in (tmp_path / "state").rglob("*"):
         assert path.stat().st_mode & 0o077 == 0
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "out.prom").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.case("D6")
