@@ -19,7 +19,7 @@ from ecoflow_push.simulator import faults
 from tests.conftest import DELTA
 from tests.hardship import Hardship
 from tests.hostile import MOST, push_watched
-from tests.remote_write import of_devices, spool_files
+from tests.remote_write import of_devices, spool_files, state
 from tests.support import PUSH, Run, push, values
 from tests.test_delivery_disk import multiply
 
@@ -217,12 +217,19 @@ def test_drill_a_spool_that_is_full_of_files(written, receiver, tmp_path, drill)
     size = one.stat().st_size
     written["SPOOL_MAX_BYTES"] = str(100 * size + 1)
 
-    run, peak = push_watched(written, tmp_path)
+    runs = 0
+    while runs == 0 or (len(spool_files(written)) > 100 and runs < 20):
+        run, peak = push_watched(written, tmp_path)
+        runs += 1
 
-    assert run.status == 75, run.stderr
-    assert peak <= MOST
-    assert 95 <= len(spool_files(written)) <= 100, run.stderr
-    print(f"{count} files: {run.seconds:.1f} s, {peak >> 20} MiB")
+        assert run.status == 75, run.stderr
+        assert "hung" not in run.stderr
+        assert peak <= MOST
+        print(f"{count} files: {run.seconds:.1f} s, {peak >> 20} MiB")
+    left = len(spool_files(written))
+    assert 95 <= left <= 100
+    # Each is counted once, however many runs it took.
+    assert sum(state(written)["dropped"].values()) == 7 * (count + runs - left)
 
 
 def nested(size: int) -> bytes:
