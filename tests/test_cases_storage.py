@@ -227,7 +227,7 @@ def test_drill_a_spool_that_is_full_of_files(written, receiver, tmp_path, drill)
         assert peak <= MOST
         print(f"{count} files: {run.seconds:.1f} s, {peak >> 20} MiB")
     left = len(spool_files(written))
-    assert 95 <= left
+    assert left >= 95
     assert left <= 100 or runs == 3
     # Each is counted once, however many runs it took.
     assert sum(state(written)["dropped"].values()) == 7 * (count + runs - left)
