@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -22,8 +24,9 @@ BROKER_PASSWORD = "fedcba9876543210"
 class Mosquitto:
     """A running mosquitto; `log` is what it says."""
 
-    def __init__(self, port: int, log: Path) -> None:
+    def __init__(self, port: int, log: Path, process: subprocess.Popen[bytes]) -> None:
         self.port = port
+        self.process = process
         self._log = log
 
     def client_ids(self) -> list[str]:
@@ -34,6 +37,15 @@ class Mosquitto:
             if "New client connected" in line
         ]
         return [name for name in lines if name != "ANDROID_simulated_devices"]
+
+    def has_acknowledged(self, end: str) -> bool:
+        """Return whether a client has acknowledged a message of such a topic."""
+        text = self._log.read_text()
+        form = rf"Sending PUBLISH to (\S+) \(d\d, q1, r\d, m(\d+), '\S+{end}'"
+        return any(
+            f"Received PUBACK from {client} (Mid: {mid}, RC:0)" in text
+            for client, mid in re.findall(form, text)
+        )
 
 
 @contextmanager
@@ -90,7 +102,9 @@ def mosquitto(folder: Path, authority: trustme.CA, *lines: str) -> Iterator[Mosq
 
     try:
         assert eventually(is_up), "mosquitto does not answer"
-        yield Mosquitto(port, folder / "log")
+        yield Mosquitto(port, folder / "log", process)
     finally:
+        # One that a test has stopped would not hear the other signal.
+        process.send_signal(signal.SIGCONT)
         process.terminate()
         process.wait(timeout=30)

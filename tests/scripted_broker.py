@@ -14,7 +14,7 @@ Connection = socket.socket
 
 
 class ScriptedBroker:
-    """Plays a script to each client; `connects` counts the CONNECT packets."""
+    """Plays a script to each client; it counts what of some kinds came."""
 
     def __init__(
         self,
@@ -29,7 +29,9 @@ class ScriptedBroker:
         `hangs_up` resets the connection behind the CONNACK. `then` is called for each
         PUBLISH of the client, with its topic.
         """
-        self.connects = 0
+        self.connects = self.subscribes = self.publishes = 0
+        #: Set at the end, for scripts that wait.
+        self.stopping = threading.Event()
         self._connack = connack
         self._suback = suback
         self._hangs_up = hangs_up
@@ -43,6 +45,7 @@ class ScriptedBroker:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.stopping.set()
         stop_listening(self._server, self._thread)
 
     def publish(self, connection: Connection, topic: str, payload: bytes) -> None:
@@ -75,10 +78,14 @@ class ScriptedBroker:
                 connection.sendall(bytes((0x20, 2, 0, self._connack)))
             if self._hangs_up:
                 hang_up(connection)
-        elif kind == 0x80 and self._suback is not None:
+        elif kind == 0x80:
+            self.subscribes += 1
+            if self._suback is None:
+                return
             codes = bytes([self._suback] * body.count(b"/app/"))
             connection.sendall(bytes((0x90, 2 + len(codes))) + body[:2] + codes)
         elif kind == 0x30:
+            self.publishes += 1
             size = struct.unpack("!H", body[:2])[0]
             topic, identifier = body[2 : 2 + size].decode(), body[2 + size : 4 + size]
             connection.sendall(b"\x40\x02" + identifier)

@@ -423,6 +423,7 @@ def test_keys_that_are_accepted_again_are_used_by_the_next_run(environ, world):
     assert push(environ).status == 0
 
 
+@pytest.mark.case("K9")
 def test_servers_cannot_make_us_tell(environ, world):
     """Secrets, serials and lines that a server's words hold do not come out."""
     words = f"{SECRET_KEY} {DELTA.sn}\n\x1b[31m ok: all is well {PASSWORD}"

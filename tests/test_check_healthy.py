@@ -151,6 +151,7 @@ def test_files_of_settings_and_the_option_itself(environ, world):
 # -- the settings, shown ------------------------------------------------------------
 
 
+@pytest.mark.case("K6")
 def test_settings_are_shown_without_what_opens_anything(environ, world):
     """Keys, passwords, tokens, queries, names and serials are not in the lines."""
     secrets = [f"s3cret{number}of-{number * 7}" for number in range(8)]

@@ -154,6 +154,7 @@ def test_a_connection_for_each_answer_costs_no_try(written, receiver):
     assert [len(points) for points in of_soc] == [301]
 
 
+@pytest.mark.case("S12")
 def test_an_outage_costs_the_same_however_long(written, receiver):
     """While the server is down nobody lists what waits, nor does it cost any time."""
     receiver.fail("", faults.status(503))
@@ -195,6 +196,7 @@ def test_what_a_run_did_not_expect_is_found(written, receiver):
     assert of_run(receiver)[-1]["ecoflow_push_spool_samples"] == 0
 
 
+@pytest.mark.case("S2")
 def test_what_a_full_disk_costs_is_counted(written, receiver):
     """Though the state cannot be saved: at once in the run's series, and for good."""
     assert push(written).status == 0
@@ -211,6 +213,7 @@ def test_what_a_full_disk_costs_is_counted(written, receiver):
     assert state(written)["dropped"] == {"disk": 14}
 
 
+@pytest.mark.case("T3")
 @pytest.mark.parametrize(("first", "second", "seconds"), [(-299, 299, 598)])
 def test_a_clock_that_goes_back_within_bounds(
     first, second, seconds, written, cloud, receiver
@@ -238,6 +241,7 @@ def make_later(path: Path, seconds: float) -> None:
     spool.files.remember(path.name, later.to_bytes())
 
 
+@pytest.mark.case("T7")
 def test_a_process_that_was_stopped_goes_on(written, cloud, receiver):
     """A run that is stopped for seconds has no wrong clock."""
     import signal

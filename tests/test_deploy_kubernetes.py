@@ -106,6 +106,7 @@ def test_the_manifests_are_valid(rendered, version):
         kubernetes_validate.validate(wrong, version, strict=True)
 
 
+@pytest.mark.case("L17")
 def test_a_cronjobs_runs_never_pile_up(rendered, tmp_path):
     """Runs start every minute, one at a time, are bounded, and are never repeated."""
     cron, job = rendered.cron, rendered.job
@@ -126,6 +127,7 @@ def test_a_cronjobs_runs_never_pile_up(rendered, tmp_path):
     assert 2 < rendered.pod["terminationGracePeriodSeconds"] <= 30
 
 
+@pytest.mark.case("L17")
 def test_what_no_repetition_cures_fails_the_job(rendered):
     """A wrong option, refused credentials and wrong settings end a job at once."""
     [rule] = rendered.job["podFailurePolicy"]["rules"]
@@ -138,6 +140,7 @@ def test_what_no_repetition_cures_fails_the_job(rendered):
     }
 
 
+@pytest.mark.case("K16")
 def test_a_pod_may_do_nothing_it_need_not(rendered):
     """The pod meets the restricted Pod Security Standard, and more."""
     pod, container = rendered.pod, rendered.container

@@ -7,6 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
+
 from ecoflow_push.config.settings import Settings
 from tests.deploy import (
     ALARM_SECONDS,
@@ -42,6 +44,7 @@ def verify(folder: Path, service: str) -> tuple[int, str]:
     return said_by(program("systemd-analyze"), "verify", "--man=no", *units)
 
 
+@pytest.mark.case("L18")
 def test_systemd_understands_the_units(tmp_path):
     """systemd has nothing to say about the units and their drop-ins."""
     text = SERVICE.read_text()
@@ -52,6 +55,7 @@ def test_systemd_understands_the_units(tmp_path):
     assert "Umask" in said
 
 
+@pytest.mark.case("L18")
 def test_the_service_is_sealed():
     """systemd rates the service's exposure at 1.1 of 10 at most."""
     analyze = (program("systemd-analyze"), "security", "--offline=true", "--no-pager")
@@ -63,6 +67,7 @@ def test_the_service_is_sealed():
     assert status == 1
 
 
+@pytest.mark.case("L18")
 def test_the_service_ends_and_never_repeats_itself(tmp_path):
     """A run is bounded above its own limits, its status is kept, none is repeated."""
     service = read_unit(SERVICE, *DROP_INS)["Service"]
@@ -75,6 +80,7 @@ def test_the_service_ends_and_never_repeats_itself(tmp_path):
     assert deadline + ALARM_SECONDS < float(timeout) < 120
 
 
+@pytest.mark.case("L18")
 def test_the_service_may_do_nothing_it_need_not():
     """The service has a user of its own, one folder to write to, and no privilege."""
     service = read_unit(SERVICE, *DROP_INS)["Service"]
@@ -127,6 +133,7 @@ def unit_settings(
     return accepted(environ, secrets_in(tmp_path / "credentials", *secrets), "%d")
 
 
+@pytest.mark.case("L18")
 def test_the_services_settings_are_accepted(tmp_path):
     """The service as it stands reads by developer keys and pushes to a gateway."""
     settings = unit_settings(tmp_path, "access-key", "secret-key")

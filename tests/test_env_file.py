@@ -88,6 +88,7 @@ def test_a_malformed_line(content, tmp_path):
     assert SECRET not in line
 
 
+@pytest.mark.case("K4")
 @pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "bytes", "long", "nul"])
 def test_a_file_that_cannot_be_read(kind, tmp_path):
     """It is 78 in one line, in a run and in every other mode."""
@@ -138,6 +139,7 @@ def test_a_proxy_has_two_spellings(tmp_path):
     }
 
 
+@pytest.mark.case("K5")
 def test_what_is_stronger(tmp_path):
     """The environment is over the files, a later file over an earlier one."""
     first, second = tmp_path / "1", tmp_path / "2"
@@ -284,6 +286,7 @@ EXPOSED = [
 ]
 
 
+@pytest.mark.case("K4")
 @pytest.mark.parametrize(("mode", "content", "is_told"), EXPOSED)
 def test_a_secret_that_others_can_read(mode, content, is_told, tmp_path):
     """It is one note on the file, however many secrets; none on what is no secret."""

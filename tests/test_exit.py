@@ -82,6 +82,7 @@ def test_a_closed_output_changes_no_status(python):
     assert python(code).wait(timeout=60) == 1
 
 
+@pytest.mark.case("L10")
 def test_the_watchdog_ends_what_hangs(python):
     """A block that outlives its deadline is the end of the process, with 75."""
     child = python(

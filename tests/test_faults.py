@@ -105,6 +105,7 @@ def assert_decent(run: Run, status: int, *, lines: int = 1) -> None:
 
 
 @pytest.mark.case("N3", "N4", "N5", "N6", "N7", "N8", "N9", "N15")
+@pytest.mark.case("D1", "D5")
 @pytest.mark.parametrize("where", [LIST, QUOTA])
 @pytest.mark.parametrize("fault", CLOUD_FAULTS)
 def test_a_fault_of_the_cloud(fault, where, environ, cloud, pushgateway):
@@ -185,6 +186,7 @@ def test_refused_keys_are_not_tried_every_minute(environ, cloud, pushgateway):
     assert len(cloud.received) == asked + 1
 
 
+@pytest.mark.case("D3")
 def test_odd_numbers_are_left_out(environ, cloud, pushgateway):
     """NaN, infinities and 400- and 5000-digit numbers are counted, never pushed."""
     cloud.fail(QUOTA, faults.body(ODD_NUMBERS))
@@ -207,6 +209,7 @@ def test_one_hanging_device_does_not_starve_the_next(environ, cloud, pushgateway
     assert values(pushgateway.device(STREAM.sn))
 
 
+@pytest.mark.case("K11")
 def test_a_redirect_is_not_followed(environ, cloud, pushgateway):
     """A redirect by EcoFlow is 69, and the other host never sees the keys."""
     with RecordingServer() as other:
@@ -279,6 +282,7 @@ SINK_FAULTS = {
 
 
 @pytest.mark.case("P1", "P2", "P4")
+@pytest.mark.case("K11")
 @pytest.mark.parametrize("fault", SINK_FAULTS)
 @pytest.mark.parametrize("beside", ["alone", "beside a textfile"])
 def test_a_fault_of_the_gateway(fault, beside, environ, tmp_path):
@@ -366,6 +370,7 @@ def test_cloud_and_gateway_both_down(environ):
 # -- the machine --------------------------------------------------------------------
 
 
+@pytest.mark.case("S1")
 def test_a_state_folder_that_cannot_be_made(environ, pushgateway, tmp_path):
     """Without a usable state folder the run works, warns, and remembers nothing."""
     blocked = tmp_path / "file"
@@ -393,6 +398,7 @@ def test_without_state_a_failed_device_is_reduced_at_once(
     assert not values(pushgateway.device(DELTA.sn))
 
 
+@pytest.mark.case("S14")
 @pytest.mark.parametrize(
     "damage",
     [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000],
@@ -432,6 +438,7 @@ def test_who_only_looks_leaves_a_damaged_state_file(option, environ, tmp_path):
     assert "was kept as state.json.damaged" in push(environ).stderr
 
 
+@pytest.mark.case("S14")
 @pytest.mark.parametrize(
     "hostile",
     [
@@ -453,6 +460,7 @@ def test_a_hostile_state_file_is_no_obstacle(hostile, environ, pushgateway, tmp_
     assert values(pushgateway.device(DELTA.sn))
 
 
+@pytest.mark.case("S11")
 def test_a_newer_state_file_is_never_overwritten(environ, pushgateway, tmp_path):
     """With a newer version's state a run does without a memory, and says the cure."""
     assert push(environ).status == 0
@@ -469,6 +477,7 @@ def test_a_newer_state_file_is_never_overwritten(environ, pushgateway, tmp_path)
     assert values(pushgateway.device(DELTA.sn))
 
 
+@pytest.mark.case("K14")
 def test_state_files_are_private(environ, tmp_path):
     """The state folder is 0700, its files 0600, and nothing gives a key away."""
     assert push(environ).status == 0
@@ -494,6 +503,7 @@ def test_a_textfile_that_cannot_be_written(environ, tmp_path):
     assert_decent(push(environ), 74)
 
 
+@pytest.mark.case("S2")
 def test_a_full_disk(environ, pushgateway, tmp_path):
     """On a full disk the old textfile stays whole, the gateway is served, no litter."""
     textfile = tmp_path / "ecoflow.prom"
@@ -535,6 +545,7 @@ def push_limited(environ: dict[str, str], file_bytes: int) -> Run:
     return Run(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.case("L8")
 def test_a_full_stdout(environ):
     """--dry-run into a full device is 74 with one line."""
     import subprocess
@@ -556,6 +567,7 @@ def test_a_full_stdout(environ):
     assert_decent(Run(done.returncode, "", done.stderr), 74)
 
 
+@pytest.mark.case("L8")
 def test_closed_streams_change_nothing(environ, pushgateway):
     """A run whose stdout and stderr are closed delivers and exits as ever."""
     import subprocess
@@ -570,6 +582,7 @@ def test_closed_streams_change_nothing(environ, pushgateway):
     assert values(pushgateway.device(DELTA.sn))
 
 
+@pytest.mark.case("K4")
 def test_a_secret_file_that_cannot_be_read(environ, tmp_path):
     """A missing secret file, a folder and a FIFO are 78, and nothing is contacted."""
     del environ["ECOFLOW_SECRET_KEY"]
@@ -581,6 +594,7 @@ def test_a_secret_file_that_cannot_be_read(environ, tmp_path):
         assert "ECOFLOW_SECRET_KEY_FILE" in run.stderr
 
 
+@pytest.mark.case("L11")
 def test_the_bare_environment_of_cron(cloud, tmp_path):
     """Without HOME, under LC_ALL=C and in /, a run works."""
     run = push(
@@ -606,6 +620,7 @@ def web_config(folder: Path, *lines: str) -> str:
 
 
 @pytest.mark.case("P10")
+@pytest.mark.case("K13")
 def test_a_remote_gateway_with_basic_auth_and_a_private_ca(
     environ, authority, ca_file, tmp_path
 ):

@@ -65,6 +65,7 @@ def assert_decent(run: Run) -> None:
     assert "bug" not in run.stderr
 
 
+@pytest.mark.case("S1", "S10", "L4")
 @pytest.mark.parametrize(
     ("place", "kind"),
     # A folder in the text file's place is a fault of the settings.
@@ -90,6 +91,7 @@ def test_what_is_planted_hangs_nothing(place, kind, written, receiver, victim):
         assert not os.path.lexists(path)
 
 
+@pytest.mark.case("M13")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["account.json", ".account.json.tmp"])
 def test_what_is_planted_for_the_login(name, kind, account, fleet, victim):
@@ -142,6 +144,7 @@ def test_a_temporary_file_that_cannot_be_removed(tmp_path, victim):
     assert sorted(os.listdir(tmp_path)) == [".file.tmp", "elsewhere", "file"]
 
 
+@pytest.mark.case("K14")
 @pytest.mark.parametrize("mode", [0o777, 0o720, 0o702, 0o1777])
 def test_a_folder_that_others_can_write_to(mode, tmp_path, caplog):
     """A state folder of ours is made private, with one warning."""
@@ -158,6 +161,7 @@ def test_a_folder_that_others_can_write_to(mode, tmp_path, caplog):
     assert f"{folder} could be written to by others" in record.getMessage()
 
 
+@pytest.mark.case("S1", "S15")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
 def test_a_folder_of_somebody_else(tmp_path, caplog):
     """One that is not ours is told once a day, and stays as it is."""
@@ -189,6 +193,7 @@ def test_a_folder_that_others_can_only_read(mode, tmp_path, caplog):
     assert caplog.records == []
 
 
+@pytest.mark.case("L4")
 def test_a_lock_of_another_name_is_a_lock(tmp_path):
     """Of the lock nothing is written, so that a hard link to it harms nobody."""
     descriptor = hold(str(tmp_path))

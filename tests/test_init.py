@@ -524,6 +524,7 @@ marks = st.sampled_from(" #'\"$\\=%&;{}!\u00e4")
 values = st.text(marks | printable, min_size=1).map(str.strip).filter(bool)
 
 
+@pytest.mark.case("K2")
 @settings(deadline=None)
 @given(values=st.lists(values, min_size=3, max_size=3))
 def test_what_is_written_is_read_back(values, tmp_path_factory):

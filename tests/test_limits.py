@@ -75,6 +75,7 @@ def assert_told(run: Run, receiver, *, others: Sequence[int] = ()) -> None:
     receiver.requests.clear()
 
 
+@pytest.mark.case("L9")
 @pytest.mark.parametrize("files", range(5, 11))
 def test_few_open_files(files, everything, receiver):
     """With no descriptor left a run is 71, whatever it was about to open."""
@@ -86,6 +87,7 @@ def test_few_open_files(files, everything, receiver):
         assert re.search("open (no more )?files: allow more: ulimit", run.stderr)
 
 
+@pytest.mark.case("L9")
 @pytest.mark.parametrize("threads", range(1, 5))
 def test_few_threads(threads, everything, receiver):
     """Without a thread to be had a run is 71, and says what to raise."""
@@ -127,6 +129,7 @@ def least() -> int:
     raise AssertionError
 
 
+@pytest.mark.case("L9")
 @pytest.mark.parametrize("more", [*range(0, 48, 3), 160])
 def test_little_memory(more, least, everything, receiver):
     """With too little memory a run is 71, with a little more it delivers."""
@@ -211,6 +214,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.case("S2", "S3")
 @pytest.mark.parametrize(("call", "error"), REFUSALS)
 def test_one_call_that_the_kernel_refuses(call, error, everything, receiver, tmp_path):
     """Whichever call fails, once, a run tells it once, and not as our bug."""

@@ -27,6 +27,7 @@ def log(capfd):
     logging.getLogger().handlers.clear()
 
 
+@pytest.mark.case("K6")
 def test_a_traceback_is_masked_too(log):
     """A secret in an exception's text is masked in its traceback."""
     learn("tops3cret")
@@ -42,6 +43,7 @@ def test_a_traceback_is_masked_too(log):
     assert "tops3cret" not in f"{said}"
 
 
+@pytest.mark.case("K6")
 def test_a_bug_in_a_thread_is_masked_too():
     """What ends a thread that nobody waits for is an event of the log."""
     code = (
@@ -63,6 +65,7 @@ def test_a_bug_in_a_thread_is_masked_too():
     assert "tops3cret" not in said
 
 
+@pytest.mark.case("D6", "K9")
 def test_one_event_is_one_line(log):
     """Line ends, escapes and lone surrogates of other people are spelled out."""
     said = log("name %s", "a\nb\x1b[31m\u2028\ud800")
@@ -107,6 +110,7 @@ def test_the_last_words_have_the_form_of_the_log(log, capfd):
     assert len(text.split()[0]) == len(json.loads(event)["time"])
 
 
+@pytest.mark.case("K8")
 def test_libraries_keep_quiet(capsys):
     """At DEBUG, libraries still say nothing: they would log URLs and headers."""
     logs.configure("DEBUG", "text")

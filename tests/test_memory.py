@@ -132,6 +132,7 @@ REFUSED = {
 
 
 @pytest.mark.case("N8", "N9", "N10")
+@pytest.mark.case("D5")
 @pytest.mark.parametrize(
     "what",
     rows(REFUSED, "a million empty lists", "a bomb", "a body without an end", HEADERS),
@@ -154,6 +155,7 @@ def test_a_list_s_answer(what, text, cloud, tmp_path):
     assert_small(push_watched(text, tmp_path), 69)
 
 
+@pytest.mark.case("D12")
 @pytest.mark.parametrize("what", rows(LARGEST, next(iter(LARGEST))))
 def test_twelve_devices_with_all_that_is_read(what, text, cloud, tmp_path):
     """Twelve devices that each say the most that is read are read, some at once."""
@@ -181,6 +183,7 @@ def test_twelve_devices_that_are_refused(what, text, cloud, tmp_path):
     assert_small(push_watched(text, tmp_path), 69)
 
 
+@pytest.mark.case("D13")
 def test_ten_thousand_devices(text, cloud, tmp_path):
     """An account of 10,000 devices is read; one of more than 12,000 is not."""
 
@@ -367,6 +370,7 @@ def under_quota(data: bytes) -> bytes:
     return b'{"a":' + data + b"}"
 
 
+@pytest.mark.case("M7", "M8")
 @pytest.mark.parametrize(
     "what",
     rows(FLOODS, "a claim of 256 MiB", "new keys for ever", "a million empty lists"),

@@ -69,6 +69,7 @@ def test_the_next_run_logs_in_no_more(account, fleet, cloud, broker, tmp_path):
 # -- what a device may answer ---------------------------------------------------------
 
 
+@pytest.mark.case("D14")
 def test_offline_by_its_own_word(account, fleet, cloud, pushgateway):
     """A device whose reply says offline is offline: 0, its flag, and no value."""
     account["ECOFLOW_DEVICE_SN"] = f"{DELTA.sn},{ASLEEP.sn}"
@@ -82,6 +83,7 @@ def test_offline_by_its_own_word(account, fleet, cloud, pushgateway):
     assert values(pushgateway.device(DELTA.sn))
 
 
+@pytest.mark.case("M4")
 @pytest.mark.parametrize("is_listed", [True, False])
 def test_silence_is_unknown(is_listed, account, fleet, cloud, pushgateway):
     """A device that does not answer is not called offline, and not read.
@@ -143,6 +145,7 @@ def test_pushes_merge_into_the_reply(account, fleet, cloud, pushgateway):
     assert device["ecoflow_pd_soc", ()] == 87
 
 
+@pytest.mark.case("M6", "M8")
 def test_garbage_and_floods_do_no_harm(account, cloud, pushgateway):
     """10,000 pushes, 400 kB, garbage and foreign topics: the reply still counts."""
     own = f"/app/device/property/{DELTA.sn}"
@@ -238,6 +241,7 @@ def test_a_device_of_this_run_has_its_name(account, fleet, cloud, pushgateway):
     assert names == {(other.sn, "Shed")}
 
 
+@pytest.mark.case("M15")
 def test_nothing_is_left_behind(account, fleet, cloud, broker, ca_file):
     """After close() no thread and no socket of the visit is left."""
     from ecoflow_push.api import create_client
@@ -261,6 +265,7 @@ def test_nothing_is_left_behind(account, fleet, cloud, broker, ca_file):
     assert eventually(lambda: threading.active_count() <= threads)
 
 
+@pytest.mark.case("K8")
 def test_no_secret_at_debug(account, fleet, cloud, tmp_path):
     """Password, token and broker password are in no output, at any level."""
     for style in ("text", "json"):
@@ -324,6 +329,7 @@ def test_a_binary_device_that_is_offline(account, fleet, cloud, pushgateway):
     assert pushgateway.device(DELTA_3)["ecoflow_online", ()] == 0
 
 
+@pytest.mark.case("M16")
 def test_a_taken_over_session(account, fleet, cloud, broker, ca_file):
     """Another session with our client id ends the visit in one line, at once."""
     cloud.devices[:] = [SimulatedDevice(DELTA.sn, deaf_to=99)]
@@ -342,8 +348,11 @@ def test_a_taken_over_session(account, fleet, cloud, broker, ca_file):
 
     assert_decent(Run(process.returncode, "", said), 69)
     assert "another session with this client id" in said
+    # It does not push the other one off in turn.
+    assert len(broker.client_ids()) == 2
 
 
+@pytest.mark.case("M15")
 @pytest.mark.drill("soak")
 def test_drill_many_visits(account, fleet, cloud, broker, pushgateway, drill):
     """However many runs visit: one login, one client id, one topic, right values."""

@@ -20,6 +20,7 @@ from tests.support import PUSH, Run, eventually, push, push_anew, values
 from tests.test_layers import imported_by
 
 
+@pytest.mark.case("M12")
 def test_rotated_broker_credentials_cost_one_login(account, fleet, cloud):
     """Cached credentials that the broker refuses cause exactly one new login."""
     right = cloud.broker
@@ -71,6 +72,7 @@ def test_a_refused_password_is_not_tried_again(account, fleet, cloud):
     assert paths(cloud).count("/auth/login") == 2
 
 
+@pytest.mark.case("M10")
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
     [
@@ -94,6 +96,7 @@ def test_a_fault_of_the_login(fault, status, words, account, cloud):
     assert paths(cloud).count("/auth/login") == 1
 
 
+@pytest.mark.case("M13")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -120,6 +123,7 @@ def test_a_damaged_cache_costs_one_login(damage, account, fleet, cloud):
     assert paths(cloud).count("/auth/login") == 2
 
 
+@pytest.mark.case("S11")
 def test_a_newer_login_file_is_left_alone(account, fleet, cloud):
     """A login file of a newer version is neither used nor written, and it is said."""
     assert_decent(push(account), 0)
@@ -135,6 +139,7 @@ def test_a_newer_login_file_is_left_alone(account, fleet, cloud):
     assert paths(cloud).count("/auth/login") == 3
 
 
+@pytest.mark.case("M13")
 @pytest.mark.parametrize("field", range(8))
 def test_a_cache_with_one_wrong_field(field, account, fleet, cloud):
     """A certification with a field of the wrong kind is fetched anew, by the login."""
@@ -160,6 +165,7 @@ def test_an_old_cache_is_renewed(account, fleet, cloud):
     assert paths(cloud).count("/auth/login") == 2
 
 
+@pytest.mark.case("S15")
 def test_another_user_does_not_inherit_the_login(account, fleet, cloud):
     """A cache belongs to its host and user; a copied folder does not log others in."""
     assert_decent(push(account), 0)
@@ -173,6 +179,7 @@ def test_another_user_does_not_inherit_the_login(account, fleet, cloud):
     assert push(other).status == 77
 
 
+@pytest.mark.case("M13", "K14")
 def test_a_cache_that_others_can_read_is_refused(account, fleet, cloud):
     """A cache readable by others is not used, with a hint, and made anew."""
     assert_decent(push(account), 0)
@@ -253,6 +260,7 @@ def test_a_failing_certification_costs_one_login(account, fleet, cloud):
     assert paths(cloud).count("/auth/login") == 1
 
 
+@pytest.mark.case("M10")
 @pytest.mark.parametrize("user_id", ["+", "a/b", "\ud800", "", "x" * 70_000])
 def test_a_hostile_user_id_is_refused(user_id, account, cloud):
     """A user id that cannot stand in a topic is no answer of EcoFlow's."""

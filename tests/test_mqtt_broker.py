@@ -24,9 +24,12 @@ def reset(_broker, connection, _topic):
     hang_up(connection)
 
 
+@pytest.mark.case("M1", "M2", "M3", "M4", "M9")
 @pytest.mark.parametrize(
     ("broker", "status", "words"),
     [
+        pytest.param({"connack": 1}, 69, "connection", id="rc 1"),
+        pytest.param({"connack": 2}, 69, "refused the connection", id="rc 2"),
         pytest.param({"connack": 4}, 77, "code 134", id="rc 4"),
         pytest.param({"connack": 5}, 77, "code 135", id="rc 5"),
         pytest.param({"connack": 3}, 69, "refused the connection", id="rc 3"),
@@ -54,6 +57,7 @@ def test_a_fault_of_the_broker(broker, status, words, account, cloud, pushgatewa
     assert pushgateway.run()["ecoflow_push_exit_status"] == status
 
 
+@pytest.mark.case("M4")
 def test_a_broker_that_swallows_by_acl(account, cloud, authority, ca_file, tmp_path):
     """An ACL that grants nothing looks like silence, and ends like it."""
     with mosquitto(tmp_path / "deaf", authority) as deaf:
@@ -79,6 +83,7 @@ def test_nobody_at_the_broker(account, cloud):
     assert "connection refused" in run.stderr
 
 
+@pytest.mark.case("M1")
 def test_a_silent_broker_ends_in_time(account, cloud):
     """A broker that accepts and never speaks TLS ends within the deadline."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -118,6 +123,7 @@ def test_an_expired_certificate(account, cloud, authority, tmp_path):
     assert "certificate was refused" in run.stderr
 
 
+@pytest.mark.case("M11", "K11")
 @pytest.mark.parametrize(
     "broker",
     [

@@ -100,6 +100,7 @@ def test_known_and_unknown_in_one_answer(account, fleet, cloud, pushgateway):
     assert "not known" not in run.stderr
 
 
+@pytest.mark.case("M6")
 @pytest.mark.parametrize(
     ("pushed", "message"),
     [
@@ -221,6 +222,7 @@ IMPOSSIBLE = [
 ]
 
 
+@pytest.mark.case("M6")
 @pytest.mark.parametrize("value", IMPOSSIBLE, ids=lambda value: ascii(value[:12]))
 def test_an_impossible_number_is_lost_alone(value, account, cloud, pushgateway):
     """Of a reply with one value that is none, and odd words beside, all else stays."""

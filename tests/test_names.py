@@ -55,6 +55,7 @@ def test_the_spelling_is_inflections(key):
     assert metric_name(key) == inflection.underscore(squeezed)
 
 
+@pytest.mark.case("D9")
 def test_every_shape_of_a_quota_map():
     """Numbers and booleans at any depth become samples, everything else is counted."""
     got, skipped = samples(
@@ -91,6 +92,7 @@ def test_every_shape_of_a_quota_map():
     assert skipped == {"string": 3, "null": 2, "empty": 2}
 
 
+@pytest.mark.case("D2")
 def test_a_leaf_wins_over_its_parent():
     """A key given flattened wins over the same one inside its parent, once, counted."""
     quotas = {"heartbeat": {"backupBatPer": 69}, "heartbeat.backupBatPer": 70}
@@ -102,6 +104,7 @@ def test_a_leaf_wins_over_its_parent():
         )
 
 
+@pytest.mark.case("D2")
 def test_two_keys_that_meet_are_decided_by_spelling():
     """Of two keys of one rank that meet in one name, the first by sort stays."""
     quotas = {"pd.chgPowerAc": 2, "pd.chgPowerAC": 1, "pd.chg_power_ac": 3}
@@ -113,6 +116,7 @@ def test_two_keys_that_meet_are_decided_by_spelling():
         )
 
 
+@pytest.mark.case("D2")
 def test_a_list_and_a_scalar_of_one_name_both_stay():
     """An opened list has index labels, so it does not meet a scalar of its name."""
     got, skipped = samples({"a.b": 1, "a": {"b": [2]}})
@@ -121,6 +125,7 @@ def test_a_list_and_a_scalar_of_one_name_both_stay():
     assert not skipped
 
 
+@pytest.mark.case("D3")
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
@@ -135,6 +140,7 @@ def test_numbers_that_are_none(value, reason):
     assert samples({"a": value}) == ([], {reason: 1})
 
 
+@pytest.mark.case("D7")
 def test_own_names_are_reserved():
     """A quota key that lands on one of our own names is left out and counted."""
     got, skipped = samples({"online": 1, "push.success": 1, "onlineX": 1}, {"online"})
@@ -144,6 +150,7 @@ def test_own_names_are_reserved():
 
 
 @pytest.mark.case("P9")
+@pytest.mark.case("D12")
 def test_depth_and_width_are_bounded():
     """A hostile map costs bounded work, and what is cut is counted."""
     deep: object = 1
@@ -167,6 +174,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.case("D2", "D15")
 @given(st.dictionaries(st.text(max_size=12), VALUES, max_size=8))
 def test_any_map_gives_unique_finite_valid_samples(quotas):
     """Whatever a map holds: names are valid, places unique, values finite."""

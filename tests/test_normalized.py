@@ -72,6 +72,7 @@ def test_the_golden_maps_are_of_many_families():
 DELTA_2 = "R331ZFAKE0000001"
 
 
+@pytest.mark.case("D4")
 @pytest.mark.parametrize(
     ("value", "reason"),
     [

@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,6 +62,7 @@ SERIALS = st.sampled_from(
 NAMES = st.sampled_from([*products().names, "Unknown", ""]) | st.text(max_size=5)
 
 
+@pytest.mark.case("D15")
 @given(st.sampled_from(sorted(GOLDEN)), st.data())
 @settings(max_examples=300, deadline=None)
 def test_no_mutated_map_gives_an_impossible_value(model, data):
@@ -80,6 +82,7 @@ def test_no_mutated_map_gives_an_impossible_value(model, data):
     assert repr(quotas) == repr(before)
 
 
+@pytest.mark.case("D15")
 @given(
     st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=20), VALUES, max_size=12),
     SERIALS,

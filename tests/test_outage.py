@@ -241,6 +241,7 @@ def one(chance: random.Random, job: Drill) -> int:
     return job.run(*chance.choices(KINDS, k=len(SERIALS)))
 
 
+@pytest.mark.case("S7", "L16")
 @pytest.mark.drill("kills")
 def test_drill_kills(tmp_path, drill):
     """Killed at any instant, a job loses nothing that was stored; no litter stays."""

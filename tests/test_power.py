@@ -86,6 +86,7 @@ def come_back(
             shutil.copy(old, new)
 
 
+@pytest.mark.case("S8")
 @pytest.mark.drill("power")
 def test_drill_power_cuts(tmp_path, drill):
     """What comes back is no loss, nothing fails, and all is there once and in order."""

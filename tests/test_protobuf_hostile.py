@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,6 +82,7 @@ def check(payload: bytes, sn: str) -> None:
     raw_samples(frame.quotas, "ecoflow", frozenset())
 
 
+@pytest.mark.case("D16")
 @given(st.binary(max_size=400), SERIALS)
 def test_no_bytes_raise(payload, sn):
     """Any bytes are decoded without an exception, to no more than they are."""
@@ -89,12 +91,14 @@ def test_no_bytes_raise(payload, sn):
     check(b"\x0a" + payload, sn)
 
 
+@pytest.mark.case("D16")
 @given(st.binary(max_size=400), SERIALS, PAIRS, st.integers(-(2**31), 2**31 - 1))
 def test_no_message_raises(pdata, sn, pair, seq):
     """Any bytes as any product's message are decoded without an exception."""
     check(header(pair, pdata, seq=seq, enc_type=seq & 1), sn)
 
 
+@pytest.mark.case("D16")
 @given(st.sampled_from(GOOD), st.integers(0), st.integers(0, 255), st.booleans())
 @settings(max_examples=500)
 def test_no_mutation_raises(good, place, byte, cut):

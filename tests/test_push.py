@@ -70,6 +70,7 @@ def test_one_line_tells_a_healthy_run(environ):
     assert run.stdout == ""
 
 
+@pytest.mark.case("D14")
 def test_an_offline_device_has_no_values(environ, cloud, pushgateway):
     """An offline device's cached values never leave, only that it is offline."""
     cloud.devices[:] = [DELTA]
@@ -245,6 +246,7 @@ def test_a_discovered_closed_model_is_dealt_with(environ, cloud, pushgateway):
 
 
 @pytest.mark.case("N22")
+@pytest.mark.case("D14")
 def test_a_mistyped_serial_leaves_no_group(environ, pushgateway):
     """A serial that the account does not list makes the run partial, and no group."""
     run = push({**environ, "ECOFLOW_DEVICE_SN": f"{DELTA.sn},R331ZFAKE0000009"})
@@ -402,6 +404,7 @@ def test_the_demo_without_a_sink_prints():
     assert 'ecoflow_pd_soc{device="R331DEMO00000001"' in run.stdout
 
 
+@pytest.mark.case("K3")
 def test_version_and_wrong_options():
     """--version prints the version; a wrong option is 64 and its value not echoed."""
     assert push({}, "--version").stdout == f"ecoflow-push {__version__}\n"
@@ -422,6 +425,7 @@ def test_version_and_wrong_options():
         assert len(run.stderr.splitlines()) == 1
 
 
+@pytest.mark.case("L1")
 def test_a_second_run_leaves_at_once(environ, cloud, pushgateway):
     """While one run works, another ends with 75, without a wait or a push."""
     cloud.fail(LIST, faults.hang())
@@ -447,6 +451,7 @@ def test_a_second_run_leaves_at_once(environ, cloud, pushgateway):
     cloud.fail(LIST, lambda handler: handler.send(cloud.answer(cloud.received[-1])))
 
 
+@pytest.mark.case("L2")
 def test_a_killed_run_leaves_no_lock(environ, cloud):
     """A run that was killed does not lock out the next one."""
     cloud.fail(LIST, faults.hang(), times=1)
@@ -460,6 +465,7 @@ def test_a_killed_run_leaves_no_lock(environ, cloud):
     assert push(environ).status == 0
 
 
+@pytest.mark.case("L6")
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )

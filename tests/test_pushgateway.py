@@ -52,6 +52,7 @@ def pushed_of(kit: Kit, *updates: Update, seconds: float) -> tuple[Sink, list[st
     return sink, paths
 
 
+@pytest.mark.case("D13")
 @pytest.mark.drill("gateways")
 def test_drill_each_group_has_its_turn(pushed, drill):
     """Those held longest ago are pushed first, and the error says how many were.

@@ -15,6 +15,7 @@ from ecoflow_push.redact import learn, redact
 NASTY = "p\"a's/s @\n+ü€"
 
 
+@pytest.mark.case("K2")
 @pytest.mark.parametrize(
     "spelling",
     [

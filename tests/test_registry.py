@@ -110,6 +110,7 @@ def test_unknown_messages_are_a_bounded_number_of_series():
     assert counts["other"] > max(unread.values())
 
 
+@pytest.mark.case("D6", "K10")
 def test_label_values_stay_one_label_value():
     """A name full of quotes, backslashes and newlines is read back as it was."""
     name = 'a"b\\c\nd} 1'
@@ -127,6 +128,7 @@ def test_the_global_registry_stays_untouched():
     assert not [m.name for m in REGISTRY.collect() if m.name.startswith("ecoflow")]
 
 
+@pytest.mark.case("D7")
 @pytest.mark.parametrize("key", ["solarInputEnergyWattHours", "batteryChargeRatio"])
 def test_no_quota_takes_a_name_of_ours(key):
     """A key that would be a normalized metric, or a counter's family, is skipped."""

@@ -236,6 +236,7 @@ def test_the_forms_of_github(schema, pattern):
     assert status == 0, said
 
 
+@pytest.mark.case("K16")
 def test_the_workflows_give_nothing_away(tmp_path):
     """zizmor finds no unpinned action, no excessive right and no other weakness."""
     audit = (BIN / "zizmor", "--offline", "--quiet")
@@ -320,6 +321,7 @@ def test_a_report_brings_the_check():
     assert check["validations"] == {"required": True}
 
 
+@pytest.mark.case("K16")
 def test_the_image_says_where_it_is_from():
     """The image stands on one base by digest, and has the project's labels."""
     text = (ROOT / "Dockerfile").read_text()

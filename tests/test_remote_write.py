@@ -78,6 +78,7 @@ def test_timestamps_of_a_device_grow(written, receiver):
         assert len(times) == 3
 
 
+@pytest.mark.case("D11")
 def test_a_key_that_is_gone_ends(written, cloud, receiver):
     """A series that was there last time and is not now gets one marker, then none."""
     assert push(written).status == 0

@@ -45,6 +45,7 @@ def test_what_is_too_old_is_dropped(written, receiver):
 
 
 @pytest.mark.case("W10")
+@pytest.mark.case("S12")
 def test_what_does_not_fit_is_dropped_oldest_first(written, receiver):
     """Beyond SPOOL_MAX_BYTES the oldest are dropped, after all was tried."""
     receiver.fail("", faults.status(503))
@@ -84,6 +85,7 @@ def test_the_demo_stores_nothing(receiver):
     assert push({**environ, "RETRY_TIMEOUT": "0.05"}, "--demo").status == 74
 
 
+@pytest.mark.case("S9")
 def test_damage_costs_itself_alone(written, receiver):
     """A damaged file is set aside, reported and counted; the others arrive."""
     receiver.fail("", faults.status(503))
@@ -125,6 +127,7 @@ def test_another_address_gets_its_own_spool(written, receiver):
     assert spool_files(written) == []
 
 
+@pytest.mark.case("S1")
 @pytest.mark.parametrize("is_up", [True, False])
 def test_without_a_state_folder(is_up, written, receiver, tmp_path):
     """Where nothing can be stored, what can be delivered is; else it is lost: 74."""
@@ -142,6 +145,7 @@ def test_without_a_state_folder(is_up, written, receiver, tmp_path):
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.case("S2", "S5")
 def test_a_full_disk_still_delivers(written, receiver):
     """On a full disk the snapshot is sent unstored; what waited is sent before it."""
     receiver.fail("", faults.status(503))
@@ -240,6 +244,7 @@ def test_a_damaged_record_hides_no_series(written, cloud, receiver):
     assert "ecoflow_pd_new_key" in ended(of_devices(receiver)[-1])
 
 
+@pytest.mark.case("S10")
 def test_junk_from_the_future_blocks_nothing(written, receiver):
     """A junk file with a name from the future is dropped; the rest goes on."""
     assert push(written).status == 0
@@ -253,6 +258,7 @@ def test_junk_from_the_future_blocks_nothing(written, receiver):
     assert state(written)["dropped"] == {"clock": 1}
 
 
+@pytest.mark.case("S13")
 def test_the_bound_holds_for_all_endpoints_together(written, receiver):
     """What waits for other addresses counts, goes first, and leaves no folder."""
     receiver.fail("", faults.status(503))
@@ -271,6 +277,7 @@ def test_the_bound_holds_for_all_endpoints_together(written, receiver):
     assert len(spool_files(written, "spool-*")) == 1
 
 
+@pytest.mark.case("S10")
 def test_symbolic_links_are_not_followed(written, receiver, tmp_path):
     """A link in the state folder is left alone, and so is what it points to."""
     assert push(written).status == 0

@@ -163,6 +163,7 @@ def assert_nothing(said: str, secrets: tuple[str, ...], state: Path) -> None:
             assert [name for name in files if part in files[name]] == []
 
 
+@pytest.mark.case("M10", "K1")
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("path", ACCOUNT_PATHS)
 def test_what_the_account_s_servers_quote(path, style, account, cloud, tmp_path):
@@ -189,6 +190,7 @@ def test_what_the_account_s_servers_quote(path, style, account, cloud, tmp_path)
     assert_nothing("\n".join([said, *pings, text]), EARNED, state)
 
 
+@pytest.mark.case("K1")
 @pytest.mark.parametrize("style", STYLES)
 def test_what_the_developer_api_quotes(style, environ, tmp_path):
     """Keys are masked, whole and in parts, in each mode."""
@@ -210,6 +212,7 @@ def test_what_the_developer_api_quotes(style, environ, tmp_path):
     assert_nothing(said, (ACCESS_KEY, SECRET_KEY), tmp_path / "state")
 
 
+@pytest.mark.case("K1")
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("number", [302, 400, 401, 500])
 @pytest.mark.parametrize("prefix", ["PUSHGATEWAY", "REMOTE_WRITE"])

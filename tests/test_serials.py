@@ -35,6 +35,7 @@ def lists(*serials: str) -> Fault:
     return faults.body(json.dumps({"code": "0", "data": rows}).encode())
 
 
+@pytest.mark.case("D14")
 @pytest.mark.parametrize("how", ["setting", "option", "both spellings"])
 def test_lower_case_just_works(how, environ, cloud, pushgateway):
     """A serial in lower case is the device that is listed in upper case."""

@@ -59,6 +59,7 @@ def test_white_space_is_stripped_and_empty_is_unset():
     assert settings.log_level == "DEBUG"
 
 
+@pytest.mark.case("K4")
 def test_a_value_from_a_file(tmp_path):
     """X_FILE gives the value of X, a byte order mark and line ends left out."""
     file = tmp_path / "secret"
@@ -69,6 +70,7 @@ def test_a_value_from_a_file(tmp_path):
     assert Settings.from_environ(environ).account == "AK-from-file"
 
 
+@pytest.mark.case("K6")
 def test_a_secret_does_not_print():
     """Neither a secret nor what holds it prints it."""
     secret = Reader(BASE).header_secret("ECOFLOW_SECRET_KEY")
@@ -78,6 +80,7 @@ def test_a_secret_does_not_print():
     assert "SK2" not in f"{secret} {secret!r} {[secret]}"
 
 
+@pytest.mark.case("K12")
 @pytest.mark.parametrize(
     ("given", "url"),
     [
@@ -93,6 +96,7 @@ def test_the_api_host(given, url):
     assert Settings.from_environ({**BASE, "ECOFLOW_API_HOST": given}).api_url == url
 
 
+@pytest.mark.case("K12")
 @pytest.mark.parametrize(
     ("given", "url"),
     [
@@ -372,6 +376,7 @@ def test_one_cause_is_one_fault(cause):
     assert fault.variable
 
 
+@pytest.mark.case("K5", "K12")
 @pytest.mark.parametrize(("change", "words"), FAULTS, ids=lambda value: str(value)[:50])
 def test_a_fault_is_named(change, words):
     """A faulty variable is named, with what was expected."""
@@ -410,11 +415,13 @@ def test_all_faults_come_together_without_any_secret():
     assert "\n" not in text
 
 
+@pytest.mark.case("K6")
 def test_a_secret_is_not_its_text():
     """A secret cannot slip into a string by accident."""
     assert f"{Secret('x1y2')}" == "***"
 
 
+@pytest.mark.case("K12")
 @pytest.mark.parametrize(
     ("url", "expected"),
     [

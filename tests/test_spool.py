@@ -91,6 +91,7 @@ def test_what_was_delivered_is_the_last_one(folder):
     assert later.files.last("R331ZFAKE0000009") is None
 
 
+@pytest.mark.case("K14")
 def test_only_the_owner_can_look_inside(folder):
     """Folders are 0700 and files 0600, whatever the umask."""
     before = os.umask(0)
@@ -108,6 +109,7 @@ def test_only_the_owner_can_look_inside(folder):
             assert stat.S_IMODE(mode) == 0o600
 
 
+@pytest.mark.case("S10")
 def test_litter_goes_and_foreign_files_stay_out_of_the_way(folder, tmp_path):
     """Leftovers of a killed run are removed; what is not ours is left alone."""
     store(opened(folder), entry(0))
@@ -125,6 +127,7 @@ def test_litter_goes_and_foreign_files_stay_out_of_the_way(folder, tmp_path):
     assert set(foreign) < set(files(folder))
 
 
+@pytest.mark.case("S9")
 @pytest.mark.drill("spool")
 def test_a_drill_of_every_damage(folder):
     """Whatever byte of a file is flipped or cut off, no wrong record comes out."""
@@ -148,6 +151,7 @@ def test_a_drill_of_every_damage(folder):
             spool.read(spool.entries[0])
 
 
+@pytest.mark.case("K15")
 def test_a_bomb_is_not_inflated(folder):
     """A file that would inflate to gigabytes is refused before it does."""
     import zlib
@@ -168,6 +172,7 @@ def test_a_bomb_is_not_inflated(folder):
         spool.read(spool.entries[0])
 
 
+@pytest.mark.case("K15")
 @pytest.mark.parametrize(
     "content",
     [
@@ -204,6 +209,7 @@ def test_only_a_record_is_a_record(content):
         Record.from_bytes(content)
 
 
+@pytest.mark.case("S13")
 def test_the_oldest_go_first(folder):
     """What does not fit is named oldest first, after what was set aside is gone."""
     spool = opened(folder)
@@ -221,6 +227,7 @@ def test_the_oldest_go_first(folder):
     assert spool.too_many() == []
 
 
+@pytest.mark.case("S3")
 def test_only_what_was_committed_counts_as_stored(folder):
     """A file alone is not enough: a power cut may still take its name."""
     spool = opened(folder)
@@ -293,6 +300,7 @@ def limited(folder: str, most_bytes: int) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.case("S2", "S5")
 def test_a_full_disk_leaves_what_was_there(folder):
     """What does not fit is not stored, leaves no torn file, and harms no other."""
     store(opened(folder), entry(0))
@@ -305,6 +313,7 @@ def test_a_full_disk_leaves_what_was_there(folder):
     assert spool.read(spool.entries[0]) == record(0).to_bytes()
 
 
+@pytest.mark.case("S1")
 def test_a_folder_that_cannot_be_used_is_no_crash(tmp_path):
     """Where a file stands in the way nothing is stored, and `trouble` says so."""
     (tmp_path / "spool-0").write_text("")

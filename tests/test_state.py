@@ -132,6 +132,7 @@ def test_accounts_and_jobs_have_folders_of_their_own():
     assert all(len(os.path.basename(name)) == 12 for name in names)
 
 
+@pytest.mark.case("M12", "S6")
 def test_a_reader_never_sees_half_a_file(tmp_path):
     """While a file is replaced again and again, a reader sees it whole each time."""
     path = str(tmp_path / "file")
@@ -155,6 +156,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
         writer.join()
 
 
+@pytest.mark.case("L4")
 def test_a_planted_link_is_not_followed(tmp_path):
     """A link in place of the temporary file or the lock leads nowhere."""
     victim = tmp_path / "victim"
@@ -192,6 +194,7 @@ def said_once(caplog: pytest.LogCaptureFixture) -> str:
     return record.getMessage()
 
 
+@pytest.mark.case("S11")
 def test_a_file_of_before_is_loaded(tmp_path, caplog):
     """A file that an older release wrote, without a sum, is believed as it was."""
     (tmp_path / "state.json").write_text(json.dumps(OLD))
@@ -212,6 +215,7 @@ def test_a_file_of_before_is_loaded(tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.case("S14")
 @pytest.mark.parametrize(
     "content",
     [
@@ -253,6 +257,7 @@ def test_a_damaged_state_is_kept_aside(content, tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.case("S14")
 def test_no_damage_goes_unsaid(tmp_path, caplog):
     """A file with any byte flipped, or cut anywhere, is told of, or tells the same."""
     whole = tmp_path / "whole"

@@ -66,6 +66,7 @@ def test_devices_are_read_in_the_order_of_the_list(fleet, state):
     assert read(fleet, state) == SERIALS
 
 
+@pytest.mark.case("D13")
 def test_what_was_read_longest_ago_is_read_first(fleet, state):
     """After a run that was over too early, those it did not reach are the first."""
     remember(state, {FIRST: 5, SECOND: 4, THIRD: 3, FOURTH: 70, FIFTH: 69, LAST: 68})
@@ -74,6 +75,7 @@ def test_what_was_read_longest_ago_is_read_first(fleet, state):
     assert read(fleet, state) == SERIALS
 
 
+@pytest.mark.case("D13")
 def test_what_was_never_reached_is_read_first(fleet, state):
     """So are those that no run has read yet, though nobody refused them."""
     remember(state, {FIRST: 5, SECOND: 4, THIRD: 3, FOURTH: None, FIFTH: None})

@@ -20,6 +20,7 @@ from tests.conftest import DELTA, STREAM
 from tests.support import PUSH, eventually, hears, push, push_anew, values
 
 
+@pytest.mark.case("L7")
 def test_a_second_signal_changes_nothing(environ, cloud):
     """A storm of signals still ends in the status of one of them, with one line."""
     import signal
@@ -90,6 +91,7 @@ def test_a_clock_that_is_off_is_named(environ, cloud):
     assert re.search(said, run.stderr)
 
 
+@pytest.mark.case("D14")
 def test_offline_by_code_6012(environ, cloud, pushgateway):
     """Code 6012 of the quotas is EcoFlow's word for offline; of a list it is none."""
     cloud.fail("quota/all", faults.code("6012", "the device is offline"), times=1)
@@ -217,6 +219,7 @@ def test_many_groups_are_warned_of(environ, cloud):
     assert "51 devices on one Pushgateway" in run.stderr
 
 
+@pytest.mark.case("D6", "K9")
 @pytest.mark.parametrize(
     ("given", "clean"),
     [
@@ -260,6 +263,7 @@ def test_a_retry_after_beyond_one_devices_share(environ, cloud, pushgateway):
     assert push(environ).status == 0
 
 
+@pytest.mark.case("L8")
 def test_a_blocked_stderr_does_not_hang_the_run(environ, cloud):
     """A log that nobody reads cannot hold a run: watchdog and signals still end it."""
     cloud.fail("device/list", faults.hang())
@@ -283,6 +287,7 @@ def test_a_blocked_stderr_does_not_hang_the_run(environ, cloud):
         os.close(write)
 
 
+@pytest.mark.case("L8")
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["--dry-run"]])
 @pytest.mark.parametrize("stream", ["full", "closed"])
 def test_bad_standard_streams(args, stream, environ):
@@ -344,16 +349,21 @@ def test_a_textfile_must_be_a_file(environ, tmp_path):
     assert not planted.exists()
 
 
-def test_folders_are_private_under_any_umask(environ, tmp_path):
-    """With umask 000 the state's folders are still ours alone."""
-    line = f'umask 000; exec "{sys.executable}" "{PUSH}"'
+@pytest.mark.case("L11", "K14")
+@pytest.mark.parametrize("umask", ["000", "077", "777"])
+def test_folders_are_private_under_any_umask(umask, environ, tmp_path):
+    """With any umask the state's folders are ours alone, and the text file is not."""
+    environ["TEXTFILE_PATH"] = str(tmp_path / "out.prom")
+    line = f'umask {umask}; exec "{sys.executable}" "{PUSH}"'
     subprocess.run(["sh", "-c", line], env=environ, check=True, timeout=60)
 
     for path in (tmp_path / "state").rglob("*"):
         assert path.stat().st_mode & 0o077 == 0
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "out.prom").stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.case("D6")
 def test_hostile_keys_cost_little(environ, cloud, pushgateway):
     """Keys far longer than any device's are left out and counted, at no great cost."""
     body = (
@@ -406,6 +416,7 @@ def test_drill_signals_at_any_instant(environ, cloud, drill):
     assert push(environ).status == 0
 
 
+@pytest.mark.case("S6")
 @pytest.mark.drill("kills")
 def test_drill_kills_at_any_instant(environ, cloud, pushgateway, tmp_path, drill):
     """A run killed at any instant leaves no lock, no litter and no broken state."""
@@ -434,6 +445,7 @@ def test_drill_kills_at_any_instant(environ, cloud, pushgateway, tmp_path, drill
     print(f"{rounds} kills: the next run worked, and left no litter")
 
 
+@pytest.mark.case("L1")
 @pytest.mark.drill("kills")
 def test_drill_fifty_starts_at_once(environ, cloud, drill):
     """Of many runs started at once exactly one works; the others end with 75."""

@@ -205,7 +205,7 @@ class Account:
         data = data if isinstance(data, dict) else {}
         user = data.get("user")
         user_id = user.get("userId") if isinstance(user, dict) else None
-        login = Login(str(user_id or ""), str(data.get("token") or ""), time.time())
+        login = Login(_text(user_id), _text(data.get("token")), time.time())
         if not login.learnt().is_usable():
             raise EcoflowApiException(f"{self.host}: a login without token or user")
         self._kept.accepted(login)
@@ -221,8 +221,8 @@ class Account:
             login.token,
             clean_text(data.get("url")),
             int(port) if port.isdecimal() and len(port) < 6 else 0,
-            str(data.get("certificateAccount", "")),
-            str(data.get("certificatePassword", "")),
+            _text(data.get("certificateAccount")),
+            _text(data.get("certificatePassword")),
             data.get("protocol", "mqtts") != "mqtt",
             time.time(),
         ).learnt()
@@ -284,6 +284,11 @@ class Account:
             longest_try=longest_try,
             variables=VARIABLES,
         )
+
+
+def _text(value: object) -> str:
+    """Return a text or a whole number as text, "" for what is neither."""
+    return str(value) if type(value) in (str, int) else ""
 
 
 def _by_serial(rows: object) -> Iterable[tuple[object, object]]:

@@ -6,12 +6,13 @@ import struct
 import zlib
 
 from ecoflow_push.config.kinds import is_serial
+from ecoflow_push.memory.files import MAX_FILE_BYTES, MOST_VALUES, values_in
 
 MAGIC = b"ecoflow-push spool 1\n"
 # Of the compressed content behind it: its length, its CRC-32.
 HEADER = struct.Struct(">II")
 # No snapshot comes near; what is larger was not written by us.
-MOST_BYTES = 64 * 1024 * 1024
+MOST_BYTES = MAX_FILE_BYTES
 
 
 class Entry:
@@ -76,6 +77,6 @@ def unframed(data: bytes) -> bytes:
         body = decompressor.decompress(content, MOST_BYTES)
     except zlib.error as exc:
         raise ValueError("damaged") from exc
-    if not decompressor.eof:
+    if not decompressor.eof or values_in(body) > MOST_VALUES:
         raise ValueError("larger than any record")
     return body

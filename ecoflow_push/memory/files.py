@@ -22,7 +22,10 @@ LONG_NAME = 100
 SHORT_NAME = 24
 DAMAGED = ".damaged"
 SPENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-MAX_FILE_BYTES = 32 * 1024 * 1024
+# What 12,000 devices need, and what a run can hold in little memory: a value of JSON
+# has a comma or a bracket before it, and takes some 120 bytes at most.
+MAX_FILE_BYTES = 16 * 1024 * 1024
+MOST_VALUES = 500_000
 # The last member of an object: what the rest of it sums up to, by zlib's crc32. It
 # stands in no text of ours, where quotes are escaped.
 _SUM = b', "crc": '
@@ -133,6 +136,11 @@ def sync_folder(path: str) -> None:
         os.close(descriptor)
 
 
+def values_in(content: bytes) -> int:
+    """Return how many values a text in JSON holds at most."""
+    return sum(map(content.count, (b",", b"[", b"{")))
+
+
 def write_json(path: str, version: int, fields: Mapping[str, object]) -> None:
     """Write a file that `read_json` can tell from a damaged one (0600).
 
@@ -186,6 +194,8 @@ def _parsed(content: bytes) -> dict[str, object] | None:
     import json
     import zlib
 
+    if len(content) > MAX_FILE_BYTES or values_in(content) > MOST_VALUES:
+        return None
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):

@@ -1,8 +1,9 @@
-"""One run at a time: the folder of an account and job, and the lock in it.
+"""One run at a time: the folder of an account and job, and the lock on it.
 
-The lock is the kernel's (flock): a killed holder leaves none behind. Its file is never
-unlinked, or two runs could hold two files of one name. Imports stay light: a run that
-finds the lock taken has paid for little more.
+The lock is the kernel's (flock): a killed holder leaves none behind. It is on the
+folder itself, so that removing or replacing a file in it frees nothing; and on a file
+in it where no folder can be locked, and against versions that know no other. Imports
+stay light: a run that finds the lock taken has paid for little more.
 """
 
 from __future__ import annotations
@@ -46,6 +47,21 @@ def hold(folder: str) -> int:
     except OSError:
         # A read-only file system still locks.
         descriptor = open_regular(path, os.O_RDONLY)
+    _lock(descriptor)
+    try:
+        own = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        _lock(own)
+    except OSError:
+        return descriptor
+    except LockedError:
+        release(descriptor)
+        raise
+    release(descriptor)
+    return own
+
+
+def _lock(descriptor: int) -> None:
+    """Take a lock, or close the descriptor; raises LockedError or OSError."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
@@ -53,7 +69,6 @@ def hold(folder: str) -> int:
         if isinstance(exc, BlockingIOError):
             raise LockedError(HELD) from exc
         raise
-    return descriptor
 
 
 def release(descriptor: int) -> None:
@@ -67,17 +82,16 @@ def release(descriptor: int) -> None:
 def is_held(folder: str) -> bool:
     """Return whether another run holds the lock of `folder`; makes nothing."""
     try:
+        own = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        _lock(own)
+        release(own)
         descriptor = open_regular(os.path.join(folder, NAME), os.O_RDONLY)
+        _lock(descriptor)
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except LockedError:
         return True
-    except OSError:
-        return False
-    finally:
-        release(descriptor)
+    release(descriptor)
     return False
 
 

@@ -88,7 +88,7 @@ class Certification:
         """Return whether its texts can stand where the protocol wants them."""
         texts = (self.token, self.username, self.password)
         return is_serial(self.user_id) and all(
-            text.isprintable() and len(text) < LONGEST_SECRET for text in texts
+            text.isprintable() and 0 < len(text) < LONGEST_SECRET for text in texts
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,12 @@ OTHER_CURE = "try again; if it stays, report these lines"
 def show_head() -> None:
     """Print what a bug report begins with; nothing of it names this host."""
     python = f"Python {platform.python_version()}"
-    say(f"ecoflow-push {__version__}, {python}, {platform.platform()}\n")
+    system = os.uname()
+    # Not platform.platform(), which starts another program to learn no more.
+    parts = [system.sysname, system.release, system.machine]
+    if libc := "".join(platform.libc_ver()):
+        parts += ["with", libc]
+    say(f"ecoflow-push {__version__}, {python}, {'-'.join(parts)}\n")
 
 
 def show(finding: Finding) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ecoflow_push.sinks.clock import Clock
     from ecoflow_push.sinks.turns import Turn
 
+    #: An entry, why, how many samples of it, and where it was.
+    Lost = tuple[Entry, str, int, Spool]
+
 log = logging.getLogger(__name__)
 
 #: Why samples are lost for good, by the label `reason`.
@@ -44,6 +47,10 @@ WAITED = {
     "failing": "look for the file in the spool's folder bad",
     "size": "let the server be reached more often, or raise SPOOL_MAX_BYTES",
 }
+#: What is as true in the next run.
+PATIENT = ("age", "clock", "elsewhere", "size")
+#: How many are counted, durably, before they go.
+AT_ONCE = 500
 TELL_SECONDS = 86_400.0
 
 
@@ -63,7 +70,7 @@ class Losses:
         self._began_ms = self._noted_ms = 0
         #: All that was given up.
         self.entries: set[Entry] = set()
-        self._uncounted: list[tuple[Entry, str, int, Spool]] = []
+        self._uncounted: list[Lost] = []
 
     def open(self) -> None:
         """Take up what a run could only note, since its disk was full."""
@@ -159,14 +166,17 @@ class Losses:
 
     def count(self, delivery: Delivery) -> None:
         """Count what is lost, durably, then remove it."""
-        if not self._uncounted:
-            return
-        dropped: Counter[str] = Counter()
-        for _, reason, samples, _ in self._uncounted:
-            dropped[reason] += samples
+        todo, self._uncounted = self._uncounted, []
+        # What the next run gives up just as well comes last, and only while the disk
+        # has time for it: however much waits, a run has its deadline.
+        todo.sort(key=_can_wait)
+        files, dropped = self._spool.files, Counter[str]()
+        while todo and (files.seconds > 0 or not _can_wait(todo[0])):
+            began = time.monotonic()
+            dropped += self._count(todo[:AT_ONCE])
+            del todo[:AT_ONCE]
+            files.seconds -= time.monotonic() - began
         for reason, samples in dropped.items():
-            total = self._state.dropped.get(reason, 0)
-            self._state.dropped[reason] = total + samples
             log.warning(
                 "%s: %d samples dropped: %s", self._name, samples, LOSSES[reason]
             )
@@ -175,15 +185,23 @@ class Losses:
                 text = f"{self._name}: {samples} samples that waited are lost"
                 error = SinkError(text, WAITED[reason], status=ExitStatus.PARTIAL)
                 delivery.errors.append(error)
+
+    def _count(self, lost: list[Lost]) -> Counter[str]:
+        dropped: Counter[str] = Counter()
+        for _, reason, samples, _ in lost:
+            dropped[reason] += samples
+        for reason, samples in dropped.items():
+            total = self._state.dropped.get(reason, 0)
+            self._state.dropped[reason] = total + samples
         self._state.save()
         if self._state.trouble:
             self._notes.lost(self._state.dropped)
-        for entry, reason, _, home in self._uncounted:
+        for entry, reason, _, home in lost:
             home.discard(entry, keep=reason in ("damaged", "failing"))
-        self._uncounted.clear()
         if self._state.trouble:
             # What was removed may have made room.
             self._state.save()
+        return dropped
 
     def dropped(self) -> dict[str, float]:
         """Return how many samples were ever dropped, by every reason there is."""
@@ -227,3 +245,9 @@ class Losses:
             return False
         self._state.endpoint.told_at = now
         return True
+
+
+def _can_wait(lost: Lost) -> bool:
+    """Return whether the next run would give it up as well."""
+    entry, reason, _, _ = lost
+    return reason in PATIENT and entry.has_file and not entry.is_fresh
