@@ -104,8 +104,7 @@ def assert_decent(run: Run, status: int, *, lines: int = 1) -> None:
         assert secret not in run.stderr + run.stdout
 
 
-@pytest.mark.case("N3", "N4", "N5", "N6", "N7", "N8", "N9", "N15")
-@pytest.mark.case("D1", "D5")
+@pytest.mark.case("N3", "N4", "N5", "N6", "N7", "N8", "N9", "N15", "D1", "D5")
 @pytest.mark.parametrize("where", [LIST, QUOTA])
 @pytest.mark.parametrize("fault", CLOUD_FAULTS)
 def test_a_fault_of_the_cloud(fault, where, environ, cloud, pushgateway):
@@ -281,8 +280,7 @@ SINK_FAULTS = {
 }
 
 
-@pytest.mark.case("P1", "P2", "P4")
-@pytest.mark.case("K11")
+@pytest.mark.case("P1", "P2", "P4", "K11")
 @pytest.mark.parametrize("fault", SINK_FAULTS)
 @pytest.mark.parametrize("beside", ["alone", "beside a textfile"])
 def test_a_fault_of_the_gateway(fault, beside, environ, tmp_path):
@@ -619,8 +617,7 @@ def web_config(folder: Path, *lines: str) -> str:
     return f"--web.config.file={path}"
 
 
-@pytest.mark.case("P10")
-@pytest.mark.case("K13")
+@pytest.mark.case("P10", "K13")
 def test_a_remote_gateway_with_basic_auth_and_a_private_ca(
     environ, authority, ca_file, tmp_path
 ):

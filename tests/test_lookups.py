@@ -73,8 +73,7 @@ def test_nobody_joins_a_look_up_that_hangs(exchange):
         assert sent(exchange(url), url, 10).status == 200
 
 
-@pytest.mark.case("N11")
-@pytest.mark.case("L14")
+@pytest.mark.case("N11", "L14")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may set another resolver")
 def test_a_dead_resolver_gathers_no_threads(tmp_path):
     """In a process that stays, a resolver that is silent costs a thread per name."""

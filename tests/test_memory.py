@@ -131,8 +131,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.case("N8", "N9", "N10")
-@pytest.mark.case("D5")
+@pytest.mark.case("N8", "N9", "N10", "D5")
 @pytest.mark.parametrize(
     "what",
     rows(REFUSED, "a million empty lists", "a bomb", "a body without an end", HEADERS),

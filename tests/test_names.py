@@ -149,8 +149,7 @@ def test_own_names_are_reserved():
     assert skipped == {"reserved": 2}
 
 
-@pytest.mark.case("P9")
-@pytest.mark.case("D12")
+@pytest.mark.case("P9", "D12")
 def test_depth_and_width_are_bounded():
     """A hostile map costs bounded work, and what is cut is counted."""
     deep: object = 1

@@ -245,8 +245,7 @@ def test_a_discovered_closed_model_is_dealt_with(environ, cloud, pushgateway):
     assert push({**environ, "ECOFLOW_DEVICE_SN": closed.sn}).status == 77
 
 
-@pytest.mark.case("N22")
-@pytest.mark.case("D14")
+@pytest.mark.case("N22", "D14")
 def test_a_mistyped_serial_leaves_no_group(environ, pushgateway):
     """A serial that the account does not list makes the run partial, and no group."""
     run = push({**environ, "ECOFLOW_DEVICE_SN": f"{DELTA.sn},R331ZFAKE0000009"})

@@ -44,8 +44,7 @@ def test_what_is_too_old_is_dropped(written, receiver):
     assert own["ecoflow_push_dropped_samples_total age"] == 7
 
 
-@pytest.mark.case("W10")
-@pytest.mark.case("S12")
+@pytest.mark.case("W10", "S12")
 def test_what_does_not_fit_is_dropped_oldest_first(written, receiver):
     """Beyond SPOOL_MAX_BYTES the oldest are dropped, after all was tried."""
     receiver.fail("", faults.status(503))
