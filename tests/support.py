@@ -337,6 +337,16 @@ class Database(NamedTuple):
         return list(json.loads(fetch(self.url + path))["data"]["result"])
 
 
+def ended_by(
+    number: int, process: subprocess.Popen[str], pid: int
+) -> tuple[str, float]:
+    """Send a signal to `pid`; return what `process` said, and how long (s) it took."""
+    began = time.monotonic()
+    os.kill(pid, number)
+    _, said = process.communicate(timeout=30)
+    return said, time.monotonic() - began
+
+
 def eventually(ask: Callable[[], T], seconds: float = 60) -> T:
     """Return the first answer that is not empty, the last one if none is.
 

@@ -24,7 +24,16 @@ from tests.broker import BROKER_PASSWORD, BROKER_USER
 from tests.conftest import DELTA
 from tests.mqtt import SECRETS, assert_decent, paths, use
 from tests.scripted_broker import ScriptedBroker, hang_up
-from tests.support import LATE, PUSH, Gateway, Run, eventually, push, values
+from tests.support import (
+    LATE,
+    PUSH,
+    Gateway,
+    Run,
+    ended_by,
+    eventually,
+    push,
+    values,
+)
 
 OTHER = "R331ZFAKE0000008"
 SOON = 2  # seconds in which a signal ends a run
@@ -344,13 +353,10 @@ def terminate(
         assert eventually(is_there)
         time.sleep(pause)
         assert process.poll() is None
-        began = time.monotonic()
-        process.terminate()
-        _, said = process.communicate(timeout=30)
-        took = time.monotonic() - began
+        said, seconds = ended_by(signal.SIGTERM, process, process.pid)
     finally:
         process.kill()
 
     assert_decent(Run(process.returncode, "", said), 143)
     assert "stopped by signal 15" in said
-    assert took < SOON
+    assert seconds < SOON

@@ -17,7 +17,7 @@ from ecoflow_push.memory.entry import MAGIC
 from ecoflow_push.memory.spool import Spool
 from ecoflow_push.simulator import faults
 from tests.conftest import DELTA
-from tests.hardship import Hardship
+from tests.forker import Hardship
 from tests.hostile import MOST, push_watched
 from tests.remote_write import of_devices, spool_files, state
 from tests.support import PUSH, Run, push, values
