@@ -241,6 +241,10 @@ class Scene:
         """Return how often somebody logged in since the play began."""
         return sum(one.path == "/auth/login" for one in self.cloud.received)
 
+    def has_used_a_login(self) -> bool:
+        """Return whether a login was used for anything since the play began."""
+        return any("/certification" in one.path for one in self.cloud.received)
+
     def has_login(self) -> bool:
         """Return whether a login is kept."""
         files = list(self.state.glob("*/account.json"))

@@ -176,6 +176,7 @@ def killed(scene: Scene, place: int) -> Played:
     kept = waiting | taken
     assert before - kept <= scene.lost
     logins, has_login = scene.logins(), scene.has_login()
+    assert has_login or not scene.has_used_a_login()
 
     scene.assert_heals(kept)
 
