@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import random
+import re
 import shutil
 import stat
 import subprocess
@@ -22,7 +23,7 @@ import pytest
 
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedCloud
-from ecoflow_push.simulator.server import Answer, Received
+from ecoflow_push.simulator.server import Answer, Received, RecordingServer
 from tests import tracer
 from tests.drill import Drill
 from tests.receiver import Receiver, Sample
@@ -31,6 +32,7 @@ from tests.support import PUSH, ROOT
 TRACER = str(ROOT / "tests" / "tracer.py")
 # Of the kernel: it stops at the calls of a program.
 NEEDS = "it needs Linux on x86-64, and ptrace to be allowed"
+DEVICE = re.compile(r"/device/([^/]+)")
 #: A record: of which device, and when (ms) it was collected.
 Point = tuple[str, int]
 
@@ -78,6 +80,7 @@ class Scene:
         environ: dict[str, str],
         receiver: Choosy,
         cloud: SimulatedCloud,
+        gateway: RecordingServer,
         folder: Path,
     ) -> None:
         """Use the settings; `folder` is where its files are."""
@@ -90,6 +93,7 @@ class Scene:
         }
         self.receiver = receiver
         self.cloud = cloud
+        self.gateway = gateway
         self.state = folder / "now" / "state"
         #: Records that are not to come to the receiver.
         self.lost: set[Point] = set()
@@ -122,8 +126,9 @@ class Scene:
         receiver.stored.clear()
         receiver.stored.update({key: list(p) for key, p in self._stored.items()})
         heard = (receiver.requests, receiver.received, receiver.outrages)
-        for one in (*heard, self.cloud.received):
+        for one in (*heard, self.cloud.received, self.gateway.received):
             one.clear()
+        self.text_file.unlink(missing_ok=True)
         return self.waiting() | self.taken()
 
     # -- playing --------------------------------------------------------------------
@@ -236,6 +241,19 @@ class Scene:
         for path in self.state.glob("*/state.json"):
             found = dict(json.loads(path.read_text())["dropped"])
         return {reason: count for reason, count in found.items() if count}
+
+    def pushed(self) -> set[str]:
+        """Return of which devices a Pushgateway was pushed anything."""
+        paths = [r.path for r in self.gateway.received if r.method == "PUT"]
+        return {found[1] for path in paths if (found := DEVICE.search(path))}
+
+    @property
+    def text_file(self) -> Path:
+        return self._folder / "now" / "text.prom"
+
+    def text(self) -> str:
+        """Return what is in the text file of this play."""
+        return self.text_file.read_text() if self.text_file.exists() else ""
 
     def logins(self) -> int:
         """Return how often somebody logged in since the play began."""

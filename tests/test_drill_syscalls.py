@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ecoflow_push.simulator.cloud import SimulatedCloud
+from ecoflow_push.simulator.server import RecordingServer
 from tests import tracer
 from tests.conftest import DELTA, STREAM
 from tests.scenes import Choosy, Played, Point, Scene, needs_the_tracer, places
@@ -79,12 +80,18 @@ class Table:
 
 AHEAD: dict[str, str] = {}
 ON_FAILURE = {"SPOOL_MODE": "on-failure"}
+EVERYTHING = {
+    "TEXTFILE_PATH": "{folder}/now/text.prom",
+    "PUSHGATEWAY_URL": "{watcher}",
+    "HEALTHCHECK_URL": "{watcher}/ping",
+}
 #: Settings, what went before, and whether it is the app account's.
 SCENES = {
     "the first run": (AHEAD, nothing, False),
     "a backlog is drained": (AHEAD, waits, False),
     "a run like any other": (AHEAD, went_well, False),
     "the receiver is down": (AHEAD, went_well_and_is_down, False),
+    "all kinds of sinks": (EVERYTHING, went_well, False),
     "records are set aside": (AHEAD, quarantines, False),
     "on failure, the first run": (ON_FAILURE, nothing, False),
     "on failure, a backlog is drained": (ON_FAILURE, waits, False),
@@ -116,7 +123,20 @@ def choosy() -> Iterator[Choosy]:
 
 
 @pytest.fixture
-def scene(request, cloud: SimulatedCloud, choosy: Choosy, tmp_path: Path) -> Scene:
+def watcher() -> Iterator[RecordingServer]:
+    """What takes anything: a Pushgateway, and who watches the job."""
+    with RecordingServer() as server:
+        yield server
+
+
+@pytest.fixture
+def scene(
+    request,
+    cloud: SimulatedCloud,
+    choosy: Choosy,
+    watcher: RecordingServer,
+    tmp_path: Path,
+) -> Scene:
     """The scene that a test is given the name of, set up."""
     needs_the_tracer()
     settings, before, is_account = SCENES[request.param]
@@ -126,10 +146,11 @@ def scene(request, cloud: SimulatedCloud, choosy: Choosy, tmp_path: Path) -> Sce
         ca_file = request.getfixturevalue("ca_file")
         source = {**cloud.account_environ(), "ECOFLOW_CA_FILE": ca_file}
     cloud.devices[:] = [DELTA, STREAM]
+    places = {"folder": tmp_path, "watcher": watcher.url}
     scene = Scene(
         {
             **source,
-            **settings,
+            **{name: value.format(**places) for name, value in settings.items()},
             "REMOTE_WRITE_URL": choosy.write_url,
             "PUSH_INSTANCE": "test",
             "METRICS_SET": "raw",
@@ -137,7 +158,7 @@ def scene(request, cloud: SimulatedCloud, choosy: Choosy, tmp_path: Path) -> Sce
             "ESTABLISH_ATTEMPTS": "2",
             "RUN_DEADLINE": "20",
         },
-        *(choosy, cloud, tmp_path),
+        *(choosy, cloud, watcher, tmp_path),
     )
     before(scene)
     scene.keep()
@@ -242,12 +263,16 @@ def assert_told(scene: Scene, done: Played, before: set[Point]) -> None:
     assert "Traceback" not in said, said
     assert " bug " not in said, said
     taken, waiting = scene.taken() - before, scene.waiting() - before
-    is_lost = "samples dropped" in said
-    if "remote-write: ok" in line:
+    is_lost, are_read = "samples dropped" in said, "devices: 2 ok" in line
+    if are_read and "remote-write: ok" in line:
         assert {sn for sn, _ in taken} == SERIALS, said
+    if are_read and "pushgateway: ok" in line:
+        assert scene.pushed() == SERIALS, said
+    if are_read and "textfile: ok" in line:
+        assert all(sn in scene.text() for sn in SERIALS), said
     if "samples wait in the spool" in line:
         assert scene.waiting(), said
-    if done.status == 0 or (done.status == 75 and "devices: 2 ok" in line):
+    if done.status == 0 or (done.status == 75 and are_read):
         assert {sn for sn, _ in taken | waiting} == SERIALS, said
     assert not (is_lost and done.status in (0, 75)), said
 
