@@ -101,12 +101,12 @@ SCENES = {
     "on failure, the app account is down": (ON_FAILURE, went_well_and_is_down, True),
 }
 SHORT_OF_KILLS = {
-    "a backlog is drained": 4,
-    "records are set aside": 3,
+    "a backlog is drained": 3,
+    "records are set aside": 2,
     "the app account logs in": 2,
 }
 #: In full these are played at every call, the others at some.
-SHORT_OF_FAULTS = {"a backlog is drained": 5, "the first run": 3}
+SHORT_OF_FAULTS = {"a backlog is drained": 4, "the first run": 2}
 
 
 def rows(short: dict[str, int]) -> list[object]:
