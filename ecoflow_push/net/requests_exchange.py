@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 
@@ -90,7 +91,9 @@ class RequestsExchange:
     def close(self) -> None:
         """Close the kept connections, for good: whoever still sends is too late."""
         self._is_closed = True
-        self._adapter.close()
+        # A close that fails has closed all the same.
+        with suppress(OSError):
+            self._adapter.close()
 
     def _read(self, response: requests.Response, most_bytes: int) -> bytes:
         def read(size: int) -> bytes:
