@@ -91,9 +91,12 @@ class RequestsExchange:
     def close(self) -> None:
         """Close the kept connections, for good: whoever still sends is too late."""
         self._is_closed = True
-        # A close that fails has closed all the same.
-        with suppress(OSError):
-            self._adapter.close()
+        pools = self._adapter.poolmanager.pools
+        for key in pools.keys():  # noqa: SIM118 - it is no mapping that can be walked
+            # A close that fails has closed all the same, and urllib3 would print it.
+            with suppress(OSError):
+                pools[key].close()
+        self._adapter.close()
 
     def _read(self, response: requests.Response, most_bytes: int) -> bytes:
         def read(size: int) -> bytes:
