@@ -175,7 +175,7 @@ class Tracer:
     def __init__(self, order: Order, command: list[str]) -> None:
         self.order = order
         self.count = 0
-        self.name = ""
+        self.kind = ("", False)
         self.error = 0
         self._due: dict[int, int] = {}
         self._raw = (ctypes.c_ulonglong * 27)()
@@ -227,6 +227,8 @@ class Tracer:
         if not what or (self.order.turn < 0 and not self._changes(name, what)):
             return CONT
         place, at = self.count, self.order.at
+        # What a socket may be refused with, a file may not.
+        kind = (name, what.startswith("socket:"))
         self.count += 1
         if at < 0:
             self._report(place, name, what, "")
@@ -235,11 +237,11 @@ class Tracer:
             os.kill(self.pid, signal.SIGKILL)
         elif place == at:
             said = self._choose(name, what)
-            self.name = name
+            self.kind = kind
             self.error = 0 if said == SHORT else getattr(errno, said)
             self._report(place, name, what, said)
             return self._refuse(tid, name)
-        elif self.order.stays and name == self.name:
+        elif self.order.stays and kind == self.kind:
             return self._refuse(tid, name)
         return CONT
 
