@@ -267,4 +267,5 @@ def _quick_acknowledge(client: Client) -> None:
     sock = client.socket()
     option = getattr(socket, "TCP_QUICKACK", None)
     if isinstance(sock, socket.socket) and option is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, option, 1)
+        with suppress(OSError):  # a courtesy
+            sock.setsockopt(socket.IPPROTO_TCP, option, 1)
