@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ecoflow_push.memory.files import replace_file
-from ecoflow_push.memory.lock import hold, is_held, release
+from ecoflow_push.memory.files import release, replace_file
+from ecoflow_push.memory.lock import hold, is_held
 from ecoflow_push.memory.state import State
 from tests.conftest import DELTA
 from tests.support import Run, push

@@ -131,7 +131,7 @@ def test_a_clock_that_was_set_is_found_out(seconds, queue):
 
 def test_without_a_memory_the_spool_is_left_alone(queue):
     """What cannot be remembered is sent all the same, and nothing is stored."""
-    queue.state.trouble = "no state"
+    queue.state.trouble, queue.state.is_ours = "no state", False
     queue.server.script = [Answer(503)] * 2
 
     failed = queue.run(say(A))

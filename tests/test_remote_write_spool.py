@@ -360,3 +360,44 @@ def test_a_disk_that_became_read_only(written, receiver):
     assert "out of order" in run.stderr
     assert state(written)["dropped"] == {"refused": 7}
     assert spool_files(written) == []
+def test_what_waits_needs_no_memory(written, receiver):
+    """A run that cannot read the state still writes what waits before what is new."""
+    receiver.fail("", faults.status(503))
+    assert push(written).status == 75
+    receiver.heal()
+    receiver.requests.clear()
+    (path,) = Path(written["STATE_DIR"]).glob("*/state.json")
+    aside = path.rename(path.with_name("aside"))
+    path.mkdir()
+
+    run = push(written)
+
+    assert run.status == 0, run.stderr
+    assert "(1 snapshots from the spool)" in run.stderr
+    assert "cannot read the state folder" in run.stderr
+    assert len(of_devices(receiver)) == 2
+    assert spool_files(written) == []
+    path.rmdir()
+    aside.rename(path)
+    assert push(written).status == 0
+    assert not state(written)["dropped"]
+
+
+def test_what_could_not_be_written_first_is_not_taken_for_written(written, receiver):
+    """What waited while the spool could not be opened, and is refused, is counted."""
+    receiver.fail("", faults.status(503))
+    assert push(written).status == 75
+    receiver.heal()
+    (bad,) = Path(written["STATE_DIR"]).glob("*/spool-*/bad")
+    bad.rmdir()
+    bad.touch()
+    shut = push(written)
+    assert shut.status == 0, shut.stderr
+    assert "cannot use the spool" in shut.stderr
+    bad.unlink()
+
+    run = push(written)
+
+    assert run.status == 1, run.stderr
+    assert "7 samples dropped: the server refused their snapshot" in run.stderr
+    assert state(written)["dropped"] == {"refused": 7}

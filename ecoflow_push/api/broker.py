@@ -7,6 +7,7 @@ import logging
 import socket
 import struct
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,8 @@ class Broker:
         Raises EcoflowApiException or ApiOutOfTime.
         """
         self._granted.clear()
-        self._connected().subscribe([(topic, QOS) for topic in topics])
+        wanted = [(topic, QOS) for topic in topics]
+        self._do(lambda client: client.subscribe(wanted))
         limit = Deadline(min(SUBSCRIBE_SECONDS, deadline.left()))
         while not self._granted:
             if limit.left() <= 0:
@@ -127,8 +129,8 @@ class Broker:
         return self._granted.popleft()
 
     def publish(self, topic: str, payload: str | bytes) -> None:
-        """Send a message with the next steps."""
-        self._connected().publish(topic, payload, QOS)
+        """Send a message with the next steps; raises EcoflowApiException."""
+        self._do(lambda client: client.publish(topic, payload, QOS))
 
     def listen(self, limit: Deadline) -> Iterator[tuple[str, bytes]]:
         """Let the network do one step, and yield the messages that it brought.
@@ -149,7 +151,8 @@ class Broker:
         """Leave at once; safe to call twice."""
         client, self._client = self._client, None
         if client is not None:
-            client.disconnect()
+            with suppress(OSError):
+                client.disconnect()
             sock = client.socket()
             if sock is not None:
                 sock.close()
@@ -179,13 +182,23 @@ class Broker:
         client.on_subscribe = on_subscribe
         client.on_message = on_message
 
+    def _do(self, work: Callable[[Client], Any]) -> Any:
+        """Use the connection; what the host has against that ends the session."""
+        client = self._connected()
+        try:
+            return work(client)
+        except OSError as exc:
+            raise limit_of(exc) or EcoflowApiException(
+                f"the connection to the broker ended: {explain(exc).text}"
+            ) from exc
+
     def _step(self, limit: Deadline) -> None:
         """Let the network do one step, and take in what it brought."""
         client = self._connected()
         _quick_acknowledge(client)
         self._allowed = STEP_BYTES
         try:
-            status = client.loop(min(limit.left(), 1.0))
+            status = self._do(lambda _: client.loop(min(limit.left(), 1.0)))
         except (ValueError, struct.error) as exc:
             # What paho raises for a packet that is none.
             raise EcoflowApiException("the broker sent a broken packet") from exc
@@ -254,4 +267,5 @@ def _quick_acknowledge(client: Client) -> None:
     sock = client.socket()
     option = getattr(socket, "TCP_QUICKACK", None)
     if isinstance(sock, socket.socket) and option is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, option, 1)
+        with suppress(OSError):  # a courtesy
+            sock.setsockopt(socket.IPPROTO_TCP, option, 1)

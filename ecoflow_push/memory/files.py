@@ -51,11 +51,23 @@ def open_regular(path: str, flags: int, *, alone: bool = False) -> int:
         from ecoflow_push.net.deadline import limit_of
 
         raise limit_of(exc) or exc from exc
-    found = os.fstat(descriptor)
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        release(descriptor)
+        raise
     if stat.S_ISREG(found.st_mode) and not (alone and found.st_nlink > 1):
         return descriptor
-    os.close(descriptor)
+    release(descriptor)
     raise OSError(errno.EINVAL, "not a regular file")
+
+
+def release(descriptor: int) -> None:
+    """Close what was not written to; a close that fails has closed all the same."""
+    try:
+        os.close(descriptor)
+    except OSError:
+        return
 
 
 def read_regular(path: str, most_bytes: int) -> bytes:
@@ -63,8 +75,12 @@ def read_regular(path: str, most_bytes: int) -> bytes:
 
     Raises OSError. Only as much memory is asked for as the file needs.
     """
-    with open(open_regular(path, os.O_RDONLY), "rb") as file:
-        return file.read(min(os.fstat(file.fileno()).st_size, most_bytes) + 1)
+    descriptor = open_regular(path, os.O_RDONLY)
+    try:
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(min(os.fstat(descriptor).st_size, most_bytes) + 1)
+    finally:
+        release(descriptor)
 
 
 def replace_file(

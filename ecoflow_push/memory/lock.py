@@ -13,7 +13,7 @@ import hashlib
 import os
 
 from ecoflow_push.errors import LockedError
-from ecoflow_push.memory.files import open_regular
+from ecoflow_push.memory.files import open_regular, release
 
 HELD = "another run is still at work; this one leaves"
 NAME = "lock"
@@ -69,14 +69,6 @@ def _lock(descriptor: int) -> None:
         if isinstance(exc, BlockingIOError):
             raise LockedError(HELD) from exc
         raise
-
-
-def release(descriptor: int) -> None:
-    """Free a lock; a close that fails has closed all the same."""
-    try:
-        os.close(descriptor)
-    except OSError:
-        return
 
 
 def is_held(folder: str) -> bool:

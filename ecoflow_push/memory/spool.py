@@ -67,17 +67,26 @@ class Spool:
 
     def open(self, known: EndpointRecord | None = None) -> None:
         """Make the folders; take what is `known` of them, if it is still true."""
-        try:
-            self.files.make()
-            if not (known and self._is_known(known)):
-                self._list()
-                # What a killed run left goes from there, too.
-                for inside in (BAD, LAST):
-                    self.files.listed(inside)
-        except OSError as exc:
-            self.files.is_made = False
-            text = f"cannot use the spool {self.folder}: {exc.strerror}"
-            self.files.trouble = text
+        # Twice, if need be: what is new would be sent without what waits, and a server
+        # that keeps the order would never take that again.
+        for _ in range(2):
+            try:
+                self._open(known)
+            except OSError as exc:
+                self.files.is_made = False
+                text = f"cannot use the spool {self.folder}: {exc.strerror}"
+                self.files.trouble = text
+            else:
+                self.files.trouble = ""
+                return
+
+    def _open(self, known: EndpointRecord | None) -> None:
+        self.files.make()
+        if not (known and self._is_known(known)):
+            self._list()
+            # What a killed run left goes from there, too.
+            for inside in (BAD, LAST):
+                self.files.listed(inside)
 
     def note(self, known: EndpointRecord, *, is_sure: bool = True) -> None:
         """Let the next run know what waits; the folder must not change after this.

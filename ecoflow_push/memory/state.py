@@ -12,7 +12,7 @@ import os
 import time
 
 from ecoflow_push.memory import lock
-from ecoflow_push.memory.files import NewerFile, read_json, write_json
+from ecoflow_push.memory.files import NewerFile, read_json, release, write_json
 from ecoflow_push.memory.lock import fingerprint
 from ecoflow_push.memory.records import (
     DeviceRecord,
@@ -46,6 +46,9 @@ class State:
 
     def __init__(self) -> None:
         self.trouble = self.reason = self.cure = ""
+        #: Whether the lock is held, and all in the folder is of this version, as far as
+        #: that is known: what waits in it may be touched, memory or not.
+        self.is_ours = True
         self.devices: dict[str, DeviceRecord] = {}
         self.last_success_at: float | None = None
         #: Until when a source is to be left alone (Unix s), by its name.
@@ -76,18 +79,21 @@ class State:
         state = cls()
         state._folder = folder
         try:
-            state._lock = lock.hold(folder)
+            state._lock = _hold(folder)
         except OSError as exc:
+            state.is_ours = False
             state._fail("cannot use the state folder", exc.strerror)
             return state
         try:
             state._load(looks=looks)
-            state._tell_if_open()
         except NewerFile:
+            state.is_ours = False
             reason = "it was written by a newer version of this program"
             state._fail("cannot use the state folder", reason, NEWER_CURE)
+            return state
         except OSError as exc:
             state._fail("cannot read the state folder", exc.strerror)
+        state._tell_if_open()
         return state
 
     def __enter__(self) -> State:  # noqa: PYI034 - typing.Self would import typing
@@ -99,7 +105,7 @@ class State:
     def close(self) -> None:
         """Release the lock."""
         if self._lock >= 0:
-            lock.release(self._lock)
+            release(self._lock)
             self._lock = -1
 
     def save(self) -> None:
@@ -131,7 +137,11 @@ class State:
 
     def _tell_if_open(self) -> None:
         """Say once a day if others can write to the folder, and mend that."""
-        if not (said := lock.close_to_others(self._folder)):
+        try:
+            said = lock.close_to_others(self._folder)
+        except OSError:  # no look at it is worth a run's memory
+            return
+        if not said:
             return
         now, told_at = time.time(), self._open_told_at
         if told_at is None or not 0 <= now - told_at < TELL_SECONDS:
@@ -206,6 +216,14 @@ class State:
         self._refused_at = number_of(data.get("refused_at"))
         self._refused_keys = text_of(data.get("refused_keys"))
         self._open_told_at = number_of(data.get("open_told_at"))
+
+
+def _hold(folder: str) -> int:
+    """Return the lock; a disk that fails is asked once more: nothing lasts without."""
+    try:
+        return lock.hold(folder)
+    except OSError:
+        return lock.hold(folder)
 
 
 def _wait(since: float | None, now: float, seconds: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 
+from ecoflow_push.errors import HostLimit
 from ecoflow_push.memory.files import read_regular, replace_file
 from ecoflow_push.memory.records import TELL_SECONDS
 
@@ -18,7 +19,7 @@ LASTS, IS_OVER = "lasts", "over"
 class Told:
     """The file `name` of a state folder, about `what`: of anything else it is silent.
 
-    A folder that cannot be written is no fault here; then each run tells.
+    A folder that cannot be read or written is no fault here; then each run tells.
     """
 
     def __init__(self, folder: str, name: str, what: str) -> None:
@@ -48,7 +49,7 @@ class Told:
         return True
 
     def _read(self) -> tuple[float | None, str]:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, HostLimit, ValueError):
             content = read_regular(self._path, MOST_BYTES)
             what, told_at, state = content.decode().split()
             if what == self._what:

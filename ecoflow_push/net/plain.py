@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import select
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -78,7 +78,9 @@ class PlainExchange:
         """Close the kept connections, for good: whoever still sends is too late."""
         self._is_closed = True
         for connection in self._all:
-            connection.close()
+            # A close that fails has closed all the same.
+            with suppress(OSError):
+                connection.close()
 
     def _connection(self) -> _Connection:
         try:

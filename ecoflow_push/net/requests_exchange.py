@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 
@@ -90,6 +91,11 @@ class RequestsExchange:
     def close(self) -> None:
         """Close the kept connections, for good: whoever still sends is too late."""
         self._is_closed = True
+        pools = self._adapter.poolmanager.pools
+        for key in pools.keys():  # noqa: SIM118 - it is no mapping that can be walked
+            # A close that fails has closed all the same, and urllib3 would print it.
+            with suppress(OSError):
+                pools[key].close()
         self._adapter.close()
 
     def _read(self, response: requests.Response, most_bytes: int) -> bytes:

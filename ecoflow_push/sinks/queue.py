@@ -240,8 +240,8 @@ class Queue(Sink):
         if self._is_open:
             return
         self._is_open = True
-        if self._state.trouble:
-            # Without a lock or a memory, what waits is not ours to touch.
+        if not self._state.is_ours:
+            # Without a lock, what waits is not ours to touch.
             self._spool.files.trouble = self._state.trouble
         else:
             self._spool.open(self._state.endpoint)

@@ -222,9 +222,9 @@ class Replay:
             self.turns.grow(device)
             queue = self._state.endpoint.queue(device)
             queue.rested, queue.failing, queue.hung, queue.why = 0, 0, 0, ""
-            # Before the first file goes: this run may be given up in between.
-            newest_ms = entries[-1].time_ms if entries else 0
-            queue.delivered_ms = max(queue.delivered_ms, newest_ms)
+            # Before a file goes, if any can: this run may be given up in between.
+            if entries and self._spool.files.is_made:
+                queue.delivered_ms = max(queue.delivered_ms, entries[-1].time_ms)
             for entry in entries:
                 self.delivered.add(entry)
                 self._spool.delivered(entry)

@@ -53,6 +53,9 @@ def tell(
         delivery.note = f" ({replayed} snapshots from the spool)"
     if stop := _stop_of(replay, spool, stored=stored):
         delivery.errors.append(stop)
+    elif not stored:
+        why = spool.trouble or "SPOOL_MAX_BYTES is too small"
+        delivery.errors.append(SinkError(f"{replay.name}: not stored either: {why}"))
 
 
 def _reports(
