@@ -165,10 +165,15 @@ def learn_parts(url: SplitResult) -> None:
 
     user, password = unquote(url.username or ""), unquote(url.password or "")
     learn_pair(user, password)
-    learn(password or user, url.query)
+    learn(password, url.query)
+    if user and not password:
+        learn_tokens(user)
     for part in url.query.split("&"):
-        value = part.partition("=")[2]
-        learn(unquote(value), unquote_plus(value))
+        _, _, value = part.partition("=")
+        forms = value, unquote(value), unquote_plus(value)
+        learn(*forms)
+        if _is_random(forms[1]):
+            learn_tokens(*forms)
     for name in url.path.split("/"):
         if len(name) >= SHORTEST_PATH_TOKEN and _is_random(unquote(name)):
             learn_tokens(name, unquote(name))

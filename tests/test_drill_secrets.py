@@ -1,0 +1,124 @@
+"""Every secret, on every way on which something fails: nothing of it is told to anyone.
+
+A path is a place that answers, a way in which its answer quotes all secrets, and how
+push.py was started. Each is walked with each style of the log.
+"""
+
+from __future__ import annotations
+
+import random
+import stat
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+
+import cramjam
+import pytest
+
+from ecoflow_push.simulator import faults
+from ecoflow_push.simulator.server import Received
+from tests.forked import forked
+from tests.leaks import leaks
+from tests.leaky import (
+    APP_LIST,
+    HEARS,
+    PLACES,
+    Scene,
+    Secrets,
+    by_account,
+    quoting,
+    scene,
+    watched,
+)
+from tests.support import Run, push
+
+STYLES = {
+    "text": {"LOG_LEVEL": "INFO"},
+    "JSON": {"LOG_LEVEL": "INFO", "LOG_FORMAT": "json"},
+    "DEBUG": {"LOG_LEVEL": "DEBUG"},
+}
+# Of a place, in the short form.
+SHORT = 3
+PATHS = sum(len(place.ways) * len(place.modes) for place in PLACES.values())
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Scene]:
+    with scene() as found:
+        yield found
+
+
+def laid(base: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    whole = {**base, **changes}
+    if changes.get("PUSHGATEWAY_BEARER_TOKEN"):
+        scheme, _, rest = str(whole["PUSHGATEWAY_URL"]).partition("//")
+        whole["PUSHGATEWAY_URL"] = f"{scheme}//{rest.rpartition('@')[2]}"
+    return {name: value for name, value in whole.items() if value is not None}
+
+
+@pytest.mark.case("K1", "K2")
+@pytest.mark.drill("secrets")
+@pytest.mark.parametrize("name", PLACES)
+def test_what_a_server_quotes_is_told_to_nobody(name, drill, servers, tmp_path):
+    """Whoever quotes all secrets, and however: they are in no output, file or body."""
+    place = PLACES[name]
+    rng = random.Random(f"{drill.seed} {name}")
+    cases = list(product(place.ways, place.modes, STYLES))
+    rng.shuffle(cases)
+    size = drill.size(SHORT, len(cases))
+    wrong: dict[object, object] = {}
+    unmet, masked = [], 0
+    for number in range(size):
+        way, mode, style = case = cases[number % len(cases)]
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        servers.heal()
+        environ = {**servers.environ(folder), **STYLES[style]}
+        if place.is_second:
+            # Without a list, or the next run would not ask for one.
+            servers.cloud.fail(APP_LIST, faults.status(500))
+            forked(laid(environ, by_account(servers)))
+            servers.heal()
+        reached: list[str] = []
+        text = quoting(place.secrets, rng)
+        fault = place.ways[way]
+        if name != "the broker":
+            fault = watched(fault(text), reached)
+        run = forked(laid(environ, place.plant(servers, fault, text)), *mode)
+        masked += "***" in run.stdout + run.stderr
+        if not reached and name != "the broker":
+            unmet.append(case)
+        if run.status in (70, 78) or run.status < 0:
+            wrong[case] = run
+        elif found := told(run, place.secrets, folder, servers):
+            wrong[case] = found
+    print(f"{name}: {size} runs, {masked} with a mask, {len(unmet)} unmet")
+    assert not wrong
+    assert not unmet
+
+
+def told(
+    run: Run, secrets: Secrets, folder: Path, servers: Scene
+) -> dict[str, list[str]]:
+    """Return what of all secrets was told, by where that was."""
+    texts = {"stdout": run.stdout, "stderr": run.stderr}
+    for path in folder.rglob("*"):
+        # What is kept of a login is there for the next run, and for nobody else.
+        is_login = path.name == "account.json"
+        if is_login:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        elif path.is_file() and path.name != "bearer":
+            texts[str(path)] = path.read_bytes().decode("latin-1")
+    found = {where: leaks(text, *secrets) for where, text in texts.items()}
+    for name, own in HEARS.items():
+        heard = "\n".join(map(_heard, servers.servers[name].received))
+        found[f"what {name} heard"] = leaks(heard, *secrets.without(own))
+    return {where: parts for where, parts in found.items() if parts}
+
+
+def _heard(received: Received) -> str:
+    body = received.body
+    if received.headers.get("content-encoding") == "snappy":
+        body = bytes(cramjam.snappy.decompress_raw(body))
+    head = [received.path, *(f"{k}: {v}" for k, v in received.headers.items())]
+    return "\n".join([*head, body.decode("latin-1")])
