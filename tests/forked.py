@@ -6,6 +6,7 @@ file from its first line to its last. Nothing has been read or learnt before.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -47,7 +48,7 @@ for line in sys.stdin:
 
 @cache
 def _forker() -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", FORKER, PUSH],
         env={"PATH": os.defpath, "PYTHONPATH": str(ROOT)},
         cwd="/",
@@ -55,6 +56,9 @@ def _forker() -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
     )
+    # Whoever measures counts what is waited for.
+    atexit.register(process.communicate)
+    return process
 
 
 def forked(environ: Mapping[str, str], *arguments: str) -> Run:

@@ -19,6 +19,7 @@ from ecoflow_push.simulator.cloud import SimulatedCloud
 from ecoflow_push.simulator.server import Fault, Handler, RecordingServer
 from tests.conftest import DELTA
 from tests.leaks import spellings, whole
+from tests.receiver import Receiver
 from tests.scripted_broker import Connection, ScriptedBroker
 from tests.support import free_port
 
@@ -33,7 +34,7 @@ ACCOUNT_PASSWORD = "p@s:s/w#r%d 'x\"y\\z ü!"
 GATEWAY_PASSWORD = "g@te:w/a#y%2 'q\"r\\s ü?"
 GATEWAY_TOKEN = "glc_eyJvIjoiNzQ1/Mz+A="
 PATH_TOKEN = "t0k3n%2Fof-a%20path.77"
-QUERY_TOKEN = "q7Vw+x/9Zr_t=K2m"
+QUERY_TOKEN = "q7Vw+x/9Zr_t=K2m~uX5"
 HEADER_TOKEN = "hdr-5Yb/0c+Ue4Wn=="
 WRITE_TOKEN = "rw_9A8b7C6d/5E4f+3G2h1="
 PING = "5f2c8e71-9a3b-4d60-b1c7-e08d94f6a235"
@@ -90,10 +91,13 @@ class Scene:
     def __init__(self, stack: ExitStack) -> None:
         keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
         self.cloud = stack.enter_context(SimulatedCloud([DELTA], **keys))
-        self.others = {
+        self.others: dict[str, RecordingServer] = {
             name: stack.enter_context(RecordingServer())
-            for name in ("gateway", "receiver", "monitor", "proxy", "nobody")
+            for name in ("gateway", "monitor", "proxy", "nobody")
         }
+        self.others["receiver"] = stack.enter_context(Receiver())
+        #: A broker that is well, and hears of no device.
+        self.broker = stack.enter_context(ScriptedBroker())
         self.stack = stack
 
     @property
@@ -289,6 +293,11 @@ def of_account(part: str) -> Any:
     return plant
 
 
+def of_kept_login(scene: Scene, fault: Fault, _text: str) -> dict[str, str | None]:
+    scene.cloud.fail(APP_LIST, fault)
+    return by_account(scene, scene.broker.port)
+
+
 def of_server(name: str, part: str = "", **settings: str | None) -> Any:
     def plant(scene: Scene, fault: Fault, _text: str) -> dict[str, str | None]:
         scene.others[name].fail(part, fault)
@@ -361,7 +370,7 @@ PLACES: dict[str, Place] = {
     ),
     "the app's list": Place(ALL_WAYS, LOOKS, of_account(APP_LIST), BASIC + CERTIFIED),
     "the app's list, with a kept login": Place(
-        *(ALL_WAYS, ASKS, of_account(APP_LIST), BASIC + CERTIFIED), is_second=True
+        *(ALL_WAYS, ASKS, of_kept_login, BASIC + CERTIFIED), is_second=True
     ),
     "the broker": Place(
         BROKER, (RUN, CHECK, TABLE), by_broker, BASIC + CERTIFIED

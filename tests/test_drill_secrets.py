@@ -6,6 +6,7 @@ push.py was started. Each is walked with each style of the log.
 
 from __future__ import annotations
 
+import gzip
 import random
 import stat
 from collections.abc import Iterator, Mapping
@@ -77,7 +78,7 @@ def test_what_a_server_quotes_is_told_to_nobody(name, drill, servers, tmp_path):
         if place.is_second:
             # Without a list, or the next run would not ask for one.
             servers.cloud.fail(APP_LIST, faults.status(500))
-            forked(laid(environ, by_account(servers)))
+            forked(laid(environ, by_account(servers, servers.broker.port)))
             servers.heal()
         reached: list[str] = []
         text = quoting(place.secrets, rng)
@@ -118,7 +119,10 @@ def told(
 
 def _heard(received: Received) -> str:
     body = received.body
-    if received.headers.get("content-encoding") == "snappy":
+    encoding = received.headers.get("content-encoding")
+    if encoding == "snappy":
         body = bytes(cramjam.snappy.decompress_raw(body))
+    elif encoding == "gzip":
+        body = gzip.decompress(body)
     head = [received.path, *(f"{k}: {v}" for k, v in received.headers.items())]
     return "\n".join([*head, body.decode("latin-1")])
