@@ -22,8 +22,11 @@ from tests.forked import forked
 from tests.leaks import leaks
 from tests.leaky import (
     APP_LIST,
+    CHECK,
+    DRY,
     HEARS,
     PLACES,
+    RUN,
     Scene,
     Secrets,
     by_account,
@@ -31,7 +34,8 @@ from tests.leaky import (
     scene,
     watched,
 )
-from tests.support import Run, push
+from tests.misset import ARGUMENTS, HEAD, TAIL, WHOLE, WRONG
+from tests.support import Run
 
 STYLES = {
     "text": {"LOG_LEVEL": "INFO"},
@@ -40,6 +44,23 @@ STYLES = {
 }
 # Of a place, in the short form.
 SHORT = 3
+SHORT_SETTINGS = 25
+# What a variable is not looked at without.
+BESIDE: dict[str, dict[str, str]] = {
+    "ECOFLOW_ACCOUNT_USER": {"ECOFLOW_ACCOUNT_PASSWORD": "hidden-1"},
+    "ECOFLOW_ACCOUNT_PASSWORD": {"ECOFLOW_ACCOUNT_USER": "a@b.example"},
+    "PUSHGATEWAY_PASSWORD": {
+        "PUSHGATEWAY_URL": "http://127.0.0.1:1",
+        "PUSHGATEWAY_USERNAME": "user",
+    },
+    "PUSHGATEWAY_BEARER_TOKEN": {"PUSHGATEWAY_URL": "http://127.0.0.1:1"},
+    "REMOTE_WRITE_PASSWORD": {
+        "REMOTE_WRITE_URL": "http://127.0.0.1:1",
+        "REMOTE_WRITE_USERNAME": "user",
+    },
+    "REMOTE_WRITE_BEARER_TOKEN": {"REMOTE_WRITE_URL": "http://127.0.0.1:1"},
+    "REMOTE_WRITE_HEADERS": {"REMOTE_WRITE_URL": "http://127.0.0.1:1"},
+}
 PATHS = sum(len(place.ways) * len(place.modes) for place in PLACES.values())
 
 
@@ -126,3 +147,63 @@ def _heard(received: Received) -> str:
         body = gzip.decompress(body)
     head = [received.path, *(f"{k}: {v}" for k, v in received.headers.items())]
     return "\n".join([*head, body.decode("latin-1")])
+
+
+@pytest.mark.case("K2", "K4", "K5", "K12")
+@pytest.mark.drill("secrets")
+def test_what_is_set_wrongly_is_told_without_its_value(drill, servers, tmp_path):
+    """A secret that is set wrongly, or in the wrong place, is in nothing that is said."""
+    rng = random.Random(f"{drill.seed} wrong")
+    ways = product(WRONG, (RUN, CHECK, DRY))
+    cases = [(*way, rng.choice(list(STYLES))) for way in ways]
+    rng.shuffle(cases)
+    wrong: dict[object, object] = {}
+    servers.heal()
+    size = drill.size(SHORT_SETTINGS, len(cases))
+    for number in range(size):
+        what, mode, style = case = cases[number % len(cases)]
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        base = {
+            **servers.cloud.environ(),
+            "TEXTFILE_PATH": str(folder / "text.prom"),
+            "STATE_DIR": str(folder / "state"),
+            "RUN_DEADLINE": "3",
+            "ESTABLISH_ATTEMPTS": "1",
+            **STYLES[style],
+        }
+        changes = WRONG[what](folder)
+        name = what.partition(":")[0]
+        base |= {k: v for k, v in BESIDE.get(name, {}).items() if k not in changes}
+        files = sorted(map(str, folder.glob("*.env")))
+        options = [each for file in files for each in ("--env-file", file)]
+        if "ECOFLOW_ACCOUNT" in name:
+            base["ECOFLOW_SOURCE"] = "mqtt"
+        run = forked(laid(base, changes), *mode, *options)
+        said = "\n".join([run.stdout, run.stderr, *_written(folder)])
+        found = leaks(said, (HEAD, TAIL, WHOLE))
+        if found or run.status in (70, *range(-64, 0)):
+            wrong[case] = found, run
+    print(f"settings: {size} runs, {len(wrong)} failed")
+    assert not wrong
+
+
+def _written(folder: Path) -> list[str]:
+    """Return what a run left behind."""
+    mine = ("value", "settings.env", "account.json", "fifo")
+    paths = [path for path in folder.rglob("*") if path.name not in mine]
+    return [p.read_bytes().decode("latin-1") for p in paths if p.is_file()]
+
+
+@pytest.mark.case("K3")
+@pytest.mark.drill("secrets")
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_the_command_line_takes_no_secret(arguments, servers, tmp_path):
+    """What is no option ends a run before it begins, and is not repeated."""
+    servers.heal()
+
+    run = forked({**servers.environ(tmp_path)}, *arguments)
+
+    assert run.status in (64, 78)
+    assert leaks(run.stdout + run.stderr, (HEAD, TAIL, WHOLE)) == []
+    assert servers.cloud.received == []
