@@ -19,7 +19,7 @@ from ecoflow_push.simulator.cloud import SimulatedCloud
 from ecoflow_push.simulator.server import Fault, Handler, RecordingServer
 from tests.conftest import DELTA
 from tests.leaks import spellings, whole
-from tests.receiver import Receiver
+from tests.receiver import PATH, Receiver
 from tests.scripted_broker import Connection, ScriptedBroker
 from tests.support import free_port
 
@@ -45,6 +45,7 @@ USER_ID = "1765432198076543210"
 BROKER_USER = "app-93b1e0c7d2f84a65"
 BROKER_PASSWORD = 'Zq7"x&w<2>k+L/m=9 v\\T4'
 EARNED = (TOKEN, USER_ID, BROKER_USER, BROKER_PASSWORD)
+
 
 class Secrets(NamedTuple):
     """What is to be kept: of a token any part, a phrase as a whole."""
@@ -89,8 +90,9 @@ class Scene:
     """All servers that a run may meet, each well until it is told to fail."""
 
     def __init__(self, stack: ExitStack) -> None:
-        keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
-        self.cloud = stack.enter_context(SimulatedCloud([DELTA], **keys))
+        self.cloud = stack.enter_context(
+            SimulatedCloud([DELTA], access_key=ACCESS_KEY, secret_key=SECRET_KEY)
+        )
         self.others: dict[str, RecordingServer] = {
             name: stack.enter_context(RecordingServer())
             for name in ("gateway", "monitor", "proxy", "nobody")
@@ -120,7 +122,7 @@ class Scene:
             "ECOFLOW_ACCESS_KEY": ACCESS_KEY,
             "ECOFLOW_SECRET_KEY": SECRET_KEY,
             "PUSHGATEWAY_URL": f"{gateway}/{PATH_TOKEN}",
-            "REMOTE_WRITE_URL": f"{url['receiver']}/api/v1/write?t={quote(QUERY_TOKEN)}",
+            "REMOTE_WRITE_URL": f"{url['receiver']}{PATH}?t={quote(QUERY_TOKEN)}",
             "REMOTE_WRITE_BEARER_TOKEN_FILE": str(folder / "bearer"),
             "REMOTE_WRITE_HEADERS": f"X-Api-Key: {HEADER_TOKEN}",
             "HEALTHCHECK_URL": f"{url['monitor']}/ping/{PING}",
@@ -149,13 +151,20 @@ def quoting(secrets: Secrets, rng: random.Random) -> str:
 
 # -- ways to answer -----------------------------------------------------------------
 
+#: What is to be set, and to be taken away.
+Changes = Mapping[str, str | None]
 #: How an answer holds a text.
 Way = Callable[[str], Fault]
+CODES = ("5001", "1006", "1008", "8512", "8513", "8521", "401", "6012")
 STATUSES = (400, 401, 403, 404, 407, 408, 409, 413, 415, 422, 429, 500, 502, 503)
 
 
 def _status(number: int) -> Way:
     return lambda text: faults.status(number, text.encode())
+
+
+def _code(number: str) -> Way:
+    return lambda text: faults.code(number, text)
 
 
 def _packed(text: str) -> Fault:
@@ -178,7 +187,7 @@ HTTP: dict[str, Way] = {
     "a redirect to a path": lambda text: faults.redirect(f"/x/{text}"),
     "a redirect to a host": lambda text: faults.redirect(f"https://h.example/{text}"),
     "a redirect to a user": lambda text: faults.redirect(f"//{text}@h.example/"),
-    "a redirect to no address": lambda text: faults.redirect(text),
+    "a redirect to no address": faults.redirect,
     "a challenge": lambda text: faults.status(401, b"", WWW_Authenticate=text),
     "a time to wait": lambda text: faults.status(429, b"", Retry_After=text),
     "an odd date": lambda text: faults.status(500, b"", Date=text),
@@ -208,10 +217,7 @@ def envelope(**members: object) -> Fault:
 
 #: Of EcoFlow's alone.
 ECOFLOW: dict[str, Way] = {
-    **{
-        f"code {number}": lambda text, number=number: faults.code(number, text)
-        for number in ("5001", "1006", "1008", "8512", "8513", "8521", "401", "6012")
-    },
+    **{f"code {number}": _code(number) for number in CODES},
     "a code that is a text": lambda text: envelope(code=text, message="no"),
     "a trace": lambda text: envelope(code="1", message="no", eagleEyeTraceId=text),
     "a message that is a list": lambda text: envelope(code="1", message=[text]),
@@ -248,11 +254,14 @@ def certified(port: int) -> Fault:
 
 
 class Place(NamedTuple):
-    """Who answers: `plant` lets it, and returns what has to be set for that."""
+    """Who answers: `plant` lets it, and returns what has to be set for that.
 
-    ways: Mapping[str, Way]
+    What its `ways` make is a fault, or a broker with its script.
+    """
+
+    ways: Mapping[str, Callable[[str], Any]]
     modes: tuple[tuple[str, ...], ...]
-    plant: Callable[[Scene, Fault, str], Mapping[str, str | None]]
+    plant: Callable[[Scene, Any], Changes]
     #: All that is set, or earned before the answer is read.
     secrets: Secrets = BASIC + KEYS
     #: Whether a run was there before, and left its login behind.
@@ -260,7 +269,7 @@ class Place(NamedTuple):
 
 
 def of_cloud(part: str) -> Any:
-    def plant(scene: Scene, fault: Fault, _text: str) -> dict[str, str | None]:
+    def plant(scene: Scene, fault: Fault) -> Changes:
         scene.cloud.fail(part, fault)
         return {}
 
@@ -268,7 +277,7 @@ def of_cloud(part: str) -> Any:
     return plant
 
 
-KEYLESS: dict[str, str | None] = {
+KEYLESS: Changes = {
     "ECOFLOW_ACCESS_KEY": None,
     "ECOFLOW_SECRET_KEY": None,
     "ECOFLOW_ACCOUNT_USER": ACCOUNT_USER,
@@ -277,7 +286,7 @@ KEYLESS: dict[str, str | None] = {
 }
 
 
-def by_account(scene: Scene, port: int = 0) -> dict[str, str | None]:
+def by_account(scene: Scene, port: int = 0) -> Changes:
     """Let the app account be served, by a broker that is not there unless named."""
     scene.cloud.fail(LOGIN, logged_in())
     scene.cloud.fail(CERTIFICATION, certified(port or free_port()))
@@ -286,20 +295,20 @@ def by_account(scene: Scene, port: int = 0) -> dict[str, str | None]:
 
 
 def of_account(part: str) -> Any:
-    def plant(scene: Scene, fault: Fault, _text: str) -> dict[str, str | None]:
+    def plant(scene: Scene, fault: Fault) -> Changes:
         scene.cloud.fail(part, fault)
         return by_account(scene)
 
     return plant
 
 
-def of_kept_login(scene: Scene, fault: Fault, _text: str) -> dict[str, str | None]:
+def of_kept_login(scene: Scene, fault: Fault) -> Changes:
     scene.cloud.fail(APP_LIST, fault)
     return by_account(scene, scene.broker.port)
 
 
 def of_server(name: str, part: str = "", **settings: str | None) -> Any:
-    def plant(scene: Scene, fault: Fault, _text: str) -> dict[str, str | None]:
+    def plant(scene: Scene, fault: Fault) -> Changes:
         scene.others[name].fail(part, fault)
         return settings
 
@@ -309,7 +318,7 @@ def of_server(name: str, part: str = "", **settings: str | None) -> Any:
 def of_proxy(variable: str) -> Any:
     """Let a proxy answer: for sinks in their stead, for EcoFlow to CONNECT."""
 
-    def plant(scene: Scene, fault: Fault, _text: str) -> dict[str, str | None]:
+    def plant(scene: Scene, fault: Fault) -> Changes:
         proxy = scene.others["proxy"]
         proxy.fail("", fault)
         pair = f"user:{quote(PROXY_PASSWORD, safe='')}"
@@ -323,9 +332,9 @@ def of_proxy(variable: str) -> Any:
     return plant
 
 
-def by_broker(scene: Scene, fault: Fault, text: str) -> dict[str, str | None]:
-    """Play what is behind a "fault": here it is a script of the broker's."""
-    broker = scene.stack.enter_context(fault(text))  # type: ignore[arg-type]
+def by_broker(scene: Scene, script: ScriptedBroker) -> Changes:
+    """Let a broker play its script behind an account that is well."""
+    broker = scene.stack.enter_context(script)
     return by_account(scene, broker.port)
 
 
@@ -372,9 +381,7 @@ PLACES: dict[str, Place] = {
     "the app's list, with a kept login": Place(
         *(ALL_WAYS, ASKS, of_kept_login, BASIC + CERTIFIED), is_second=True
     ),
-    "the broker": Place(
-        BROKER, (RUN, CHECK, TABLE), by_broker, BASIC + CERTIFIED
-    ),
+    "the broker": Place(BROKER, (RUN, CHECK, TABLE), by_broker, BASIC + CERTIFIED),
     "the gateway": Place(HTTP, ASKS, of_server("gateway")),
     "the gateway, with a token": Place(
         HTTP,

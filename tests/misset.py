@@ -52,7 +52,7 @@ def _forms(name: str, form: str) -> dict[str, Wrong]:
     right = form.format(WHOLE)
 
     def texts(*found: tuple[str, str]) -> dict[str, Wrong]:
-        return {f"{name}: {what}": lambda _, t=text: {name: t} for what, text in found}
+        return {f"{name}: {what}": value_of(name)(text) for what, text in found}
 
     def content(raw: bytes) -> Wrong:
         def write(folder: Path) -> Settings:
@@ -119,7 +119,8 @@ def _addresses(name: str) -> dict[str, Wrong]:
         "a fragment": f"{scheme}://127.0.0.1:1/#{WHOLE}",
         "a query": f"{scheme}://127.0.0.1:1/?t={WHOLE}",
         "a path": f"{scheme}://127.0.0.1:1/{WHOLE}/x",
-        "only the secret": WHOLE,
+        # Alone it could be the name of a host.
+        "only the secret": f"{HEAD}={TAIL}",
     }
     return {
         **found,
@@ -155,8 +156,12 @@ LINES = (
 WRONG: Mapping[str, Wrong] = {
     **{k: v for name, form in PLAIN.items() for k, v in _forms(name, form).items()},
     **{k: v for name in ADDRESSES for k, v in _addresses(name).items()},
-    **{f"{name}: a secret": value_of(name)(WHOLE) for name in ELSEWHERE},
-    **{f"{name}: an address": value_of(name)(f"https://u:{WHOLE}@h") for name in ELSEWHERE},
+    # Without the mark it could be a serial number, or a host's name.
+    **{f"{name}: a secret": value_of(name)(f"{HEAD}={TAIL}") for name in ELSEWHERE},
+    **{
+        f"{name}: an address": value_of(name)(f"https://u:{WHOLE}@h")
+        for name in ELSEWHERE
+    },
     **{f"line {n}": _file_of_settings(line) for n, line in enumerate(LINES)},
 }
 #: Of the command line, where no secret is taken.

@@ -88,7 +88,9 @@ class World(NamedTuple):
         }
 
 
-WORLDS = [w for w in map(World._make, product(GATEWAY, REMOTE, TEXTFILE, DISK)) if w.sinks]
+WORLDS = [
+    w for w in map(World._make, product(GATEWAY, REMOTE, TEXTFILE, DISK)) if w.sinks
+]
 
 
 def expected(collecting: int, world: World) -> int:
@@ -104,16 +106,13 @@ def expected(collecting: int, world: World) -> int:
     if well:
         # Not there, or failing, is 75 also beside a sink that works; a refusal is 1.
         return 75 if stored and sinks["remote"] in ("down", "503") else 1
+    refused = 76 if all(how in FOR_GOOD for how in sinks.values()) else 74
     if len(sinks) == 1:
+        # Why it does not have them says more than that they wait.
         (how,) = sinks.values()
-        if how == "401":
-            return 77
-        if how in FOR_GOOD:
-            return 76
-        return 75 if stored else 74
-    if stored:
-        return 75
-    return 76 if all(how in FOR_GOOD for how in sinks.values()) else 74
+        refused = 77 if how == "401" else refused
+        return 75 if stored and refused == 74 else refused
+    return 75 if stored else refused
 
 
 class Servers(NamedTuple):

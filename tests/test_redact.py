@@ -119,8 +119,8 @@ KINDS = {
     ),
     "a header": (
         lambda read: read.headers("X"),
-        {"X": "Authorization: Bearer k6nd-token; X-Key: k6nd-key"},
-        ["Bearer k6nd-token", "k6nd-token", "k6nd-key"],
+        {"X": "Authorization: Bearer k6nd-bearer; X-Key: k6nd-key"},
+        ["Bearer k6nd-bearer", "k6nd-bearer", "k6nd-key"],
     ),
     "a proxy's password": (
         lambda read: read.proxies(),

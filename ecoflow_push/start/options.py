@@ -159,7 +159,8 @@ def parse_args(argv: Sequence[str]) -> Options:
 def _is_option(text: str) -> bool:
     """Return whether it can be shown: an option may be called so, a secret is not."""
     name = text.removeprefix("--")
-    return name != text and name.replace("-", "").isalpha() and name.islower()
+    letters = name.replace("-", "").replace("_", "")
+    return name != text and letters.isalpha() and letters.islower()
 
 
 def _interval(text: str) -> float:
