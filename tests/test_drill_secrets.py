@@ -7,11 +7,18 @@ push.py was started. Each is walked with each style of the log.
 from __future__ import annotations
 
 import gzip
+import os
 import random
+import re
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import cramjam
 import pytest
@@ -21,12 +28,19 @@ from ecoflow_push.simulator.server import Received
 from tests.forked import forked
 from tests.leaks import leaks
 from tests.leaky import (
+    ACCESS_KEY,
     APP_LIST,
+    BASIC,
     CHECK,
     DRY,
     HEARS,
+    HTTP,
+    KEYS,
+    LIST,
     PLACES,
     RUN,
+    SECRET_KEY,
+    TABLE,
     Scene,
     Secrets,
     by_account,
@@ -36,13 +50,16 @@ from tests.leaky import (
 )
 from tests.misset import ARGUMENTS, HEAD, TAIL, WHOLE, WRONG
 from tests.scripted_broker import ScriptedBroker
-from tests.support import Run
+from tests.support import PUSH, Run, eventually, fetch, free_port, push
+from tests.typist import ACCESS, NUMBER, SECRET, Typist
 
 STYLES = {
     "text": {"LOG_LEVEL": "INFO"},
     "JSON": {"LOG_LEVEL": "INFO", "LOG_FORMAT": "json"},
     "DEBUG": {"LOG_LEVEL": "DEBUG"},
 }
+# Moments, and how long something took.
+TIMES = re.compile(r"\d{4}-\d\d-\d\dT\S+|\d+\.\d+(e[+-]\d+)?")
 # Of a place, in the short form.
 SHORT = 3
 SHORT_SETTINGS = 25
@@ -103,7 +120,7 @@ def test_what_a_server_quotes_is_told_to_nobody(name, drill, servers, tmp_path):
             forked(laid(environ, by_account(servers, servers.broker.port)))
             servers.heal()
         reached: list[str] = []
-        fault = place.ways[way](quoting(place.secrets, rng))
+        fault: Any = place.ways[way](quoting(place.secrets, rng))
         is_script = isinstance(fault, ScriptedBroker)
         fault = fault if is_script else watched(fault, reached)
         run = forked(laid(environ, place.plant(servers, fault)), *mode)
@@ -207,3 +224,143 @@ def test_the_command_line_takes_no_secret(arguments, servers, tmp_path):
     assert run.status in (64, 78)
     assert leaks(run.stdout + run.stderr, (HEAD, TAIL, WHOLE)) == []
     assert servers.cloud.received == []
+
+
+@contextmanager
+def started(
+    folder: Path, environ: Mapping[str, str], *arguments: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process that writes into files."""
+    with (
+        (folder / "stdout").open("wb") as stdout,
+        (folder / "stderr").open("wb") as stderr,
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            env={"PATH": os.defpath, "HOME": "/nonexistent", **environ},
+            cwd="/",
+            stdout=stdout,
+            stderr=stderr,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def what_was_said(folder: Path) -> list[str]:
+    return [(folder / name).read_text() for name in ("stdout", "stderr")]
+
+
+#: How a process ends that waits for EcoFlow, by its signal.
+ENDS = {"is ended": signal.SIGTERM, "is told to crash": signal.SIGABRT}
+
+
+@pytest.mark.case("K7", "L5")
+@pytest.mark.drill("secrets")
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        pytest.param(("--check",), marks=pytest.mark.late),
+        pytest.param(("--every", "60"), marks=pytest.mark.late),
+    ],
+)
+def test_what_others_see_of_a_process(options, end, servers, tmp_path):
+    """Neither a list of processes shows a secret, nor a dump that Python makes."""
+    servers.heal()
+    servers.cloud.fail(LIST, faults.hang())
+    environ = {**servers.environ(tmp_path), **STYLES["DEBUG"]}
+    python = ("-X", "dev", "-X", "tracemalloc")
+    with started(tmp_path, environ, *python, str(PUSH), *options) as process:
+        assert eventually(lambda: servers.cloud.received)
+        own = Path(f"/proc/{process.pid}")
+        shown = [path.read_text() for path in own.glob("task/*/comm")]
+        shown += [(own / name).read_text() for name in ("cmdline", "status")]
+        children = [path.read_text() for path in own.glob("task/*/children")]
+        process.send_signal(ENDS[end])
+        process.wait(30)
+    said = what_was_said(tmp_path)
+
+    assert not "".join(children).strip()
+    assert end != "is told to crash" or "Current thread" in said[1]
+    run = Run(0, said[0] + "\n".join(shown), said[1])
+    assert told(run, BASIC + KEYS, tmp_path / "state", servers) == {}
+
+
+@pytest.mark.case("K1", "L13")
+@pytest.mark.drill("secrets")
+@pytest.mark.parametrize(
+    "style",
+    [
+        "JSON",
+        pytest.param("text", marks=pytest.mark.late),
+        pytest.param("DEBUG", marks=pytest.mark.late),
+    ],
+)
+def test_what_a_process_that_stays_tells(style, drill, servers, tmp_path):
+    """Run by run a job that stays masks what all its servers quote, in metrics too."""
+    rng = random.Random(f"{drill.seed} stays {style}")
+    servers.heal()
+    servers.cloud.fail(LIST, HTTP["status 500"](quoting(BASIC + KEYS, rng)), 2)
+    for name in ("gateway", "receiver", "monitor"):
+        text = quoting(BASIC + KEYS, rng)
+        servers.others[name].fail("", HTTP["status 400"](text))
+    port = free_port()
+    environ = {
+        **servers.environ(tmp_path),
+        **STYLES[style],
+        "EXPORTER_PORT": str(port),
+        "RUN_DEADLINE": "2",
+    }
+    with started(tmp_path, environ, str(PUSH), "--every", "1") as process:
+        pings = servers.others["monitor"].received
+        assert eventually(lambda: len([x for x in pings if x.body]) > 2)
+        shown = fetch(f"http://127.0.0.1:{port}/metrics").decode()
+        process.terminate()
+        assert process.wait(30) == 0
+    said = what_was_said(tmp_path)
+
+    assert "***" in said[1]
+    assert "ecoflow_pd_soc" in shown
+    run = Run(0, said[0] + shown, said[1])
+    assert told(run, BASIC + KEYS, tmp_path, servers) == {}
+
+
+@pytest.mark.case("K1")
+@pytest.mark.drill("secrets")
+def test_what_stands_on_the_screen_of_init(drill, home, servers):
+    """What is typed, and quoted by EcoFlow, is masked on the screen of --init."""
+    servers.heal()
+    text = quoting(KEYS, random.Random(drill.seed))
+    servers.cloud.fail(LIST, faults.code("5001", text))
+    environ = {**home, "ECOFLOW_API_HOST": servers.cloud.url}
+    with Typist(environ) as typist:
+        typist.answer(NUMBER)
+        typist.answer(ACCESS, ACCESS_KEY)
+        typist.answer(SECRET, SECRET_KEY)
+        typist.wait_for("code 5001")
+        typist.process.terminate()
+        typist.end()
+
+        assert "***" in typist.screen
+        assert leaks(typist.screen, *KEYS) == []
+
+
+@pytest.mark.drill("secrets")
+@pytest.mark.parametrize("mode", [RUN, CHECK, DRY, TABLE])
+def test_a_run_that_is_forked_is_like_any_other(mode, drill, servers, tmp_path):
+    """What is forked says the same as what is started, and knows no other's secret."""
+    text = quoting(BASIC + KEYS, random.Random(drill.seed))
+    said = []
+    for start in (push, forked):
+        folder = tmp_path / start.__name__
+        folder.mkdir()
+        servers.heal()
+        servers.cloud.fail(LIST, faults.code("5001", text))
+        run = start(servers.environ(folder), *mode)
+        lines = f"{run.stdout}\n{run.stderr}".replace(str(folder), "folder")
+        said.append((run.status, TIMES.sub("", lines)))
+
+    assert said[0] == said[1]
