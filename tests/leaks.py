@@ -65,9 +65,15 @@ def parts(token: str) -> frozenset[str]:
     return frozenset(p for p in found if len(set(p)) >= KINDS and "..." not in p)
 
 
-def leaks(text: str, tokens: Iterable[str], phrases: Iterable[str] = ()) -> list[str]:
-    """Return what a text tells: parts of tokens, and phrases in whole spellings."""
+def leaks(text: str, *secrets: Iterable[str]) -> list[str]:
+    """Return all parts of secrets that a text tells.
+
+    Of a password, too: if it is quoted as a whole, who cuts it is the program.
+    """
     windows = {text[at : at + PART] for at in range(len(text) - PART + 1)}
-    found = [part for token in tokens for part in sorted(parts(token) & windows)]
-    found += [form for secret in phrases for form in whole(secret) if form in text]
-    return found
+    return [
+        part
+        for group in secrets
+        for secret in group
+        for part in sorted(parts(secret) & windows)
+    ]

@@ -29,7 +29,7 @@ LIST, QUOTA = "/device/list", "/quota/all"
 # What is set. Of a password no part is looked for: it may be a word of any line.
 ACCESS_KEY = "AK9f3c71e0b2d8465a"
 SECRET_KEY = "SK/b7+e21d=94c6f0a38"
-ACCOUNT_USER = "some.one+ecoflow@mail.example"
+ACCOUNT_USER = "s0me.0ne+m41l@p0st.invalid"
 ACCOUNT_PASSWORD = "p@s:s/w#r%d 'x\"y\\z ü!"
 GATEWAY_PASSWORD = "g@te:w/a#y%2 'q\"r\\s ü?"
 GATEWAY_TOKEN = "glc_eyJvIjoiNzQ1/Mz+A="
@@ -48,7 +48,7 @@ EARNED = (TOKEN, USER_ID, BROKER_USER, BROKER_PASSWORD)
 
 
 class Secrets(NamedTuple):
-    """What is to be kept: of a token any part, a phrase as a whole."""
+    """What is to be kept; a server may cut a token, a phrase it quotes as a whole."""
 
     tokens: tuple[str, ...]
     phrases: tuple[str, ...] = ()
@@ -196,6 +196,7 @@ HTTP: dict[str, Way] = {
     "JSON of another": lambda text: faults.body(json.dumps({"error": text}).encode()),
     "a text": lambda text: faults.body(text.encode(), "text/plain"),
     "UTF-16": lambda text: faults.status(500, text.encode("utf-16")),
+    "Latin-1": lambda text: faults.status(500, text.encode("latin-1", "replace")),
     "gzip": _packed,
     "an odd compression": lambda text: faults.status(500, b"", Content_Encoding=text),
     "a body that is cut": lambda text: faults.cut(text.encode(), 1_000_000),

@@ -59,7 +59,7 @@ STYLES = {
     "DEBUG": {"LOG_LEVEL": "DEBUG"},
 }
 # Moments, and how long something took.
-TIMES = re.compile(r"\d{4}-\d\d-\d\dT\S+|\d+\.\d+(e[+-]\d+)?")
+TIMES = re.compile(r"\d{4}-\d\d-\d\dT\S+|\d+\.\d+(e[+-]\d+)?|[+-]\d+ s\b")
 # Of a place, in the short form.
 SHORT = 3
 SHORT_SETTINGS = 25

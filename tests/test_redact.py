@@ -36,6 +36,10 @@ NASTY = "p\"a's/s @\n+ü€"
         html.escape(NASTY, quote=False),
         html.escape(NASTY).replace("&quot;", "&#34;").replace("&#x27;", "&#39;"),
         repr(NASTY.encode()),
+        NASTY.encode().decode("latin-1"),
+        NASTY.encode("latin-1", "replace").decode("utf-8", "replace"),
+        NASTY.encode("ascii", "replace").decode(),
+        json.dumps(NASTY, ensure_ascii=False).encode().decode("latin-1"),
     ],
 )
 def test_a_secret_is_masked_in_every_spelling(spelling):
