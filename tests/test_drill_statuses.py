@@ -106,13 +106,11 @@ def expected(collecting: int, world: World) -> int:
     if well:
         # Not there, or failing, is 75 also beside a sink that works; a refusal is 1.
         return 75 if stored and sinks["remote"] in ("down", "503") else 1
+    # Which of them it is says more than that they wait.
     refused = 76 if all(how in FOR_GOOD for how in sinks.values()) else 74
-    if len(sinks) == 1:
-        # Why it does not have them says more than that they wait.
-        (how,) = sinks.values()
-        refused = 77 if how == "401" else refused
-        return 75 if stored and refused == 74 else refused
-    return 75 if stored else refused
+    if list(sinks.values()) == ["401"]:
+        refused = 77
+    return 75 if stored and refused == 74 else refused
 
 
 class Servers(NamedTuple):
