@@ -58,6 +58,12 @@ STYLES = {
     "JSON": {"LOG_LEVEL": "INFO", "LOG_FORMAT": "json"},
     "DEBUG": {"LOG_LEVEL": "DEBUG"},
 }
+#: One of them in the short form.
+ONE_OF_STYLES = (
+    "JSON",
+    pytest.param("text", marks=pytest.mark.late),
+    pytest.param("DEBUG", marks=pytest.mark.late),
+)
 # Moments, and how long something took.
 TIMES = re.compile(r"\d{4}-\d\d-\d\dT\S+|\d+\.\d+(e[+-]\d+)?|[+-]\d+ s\b")
 # Of a place, in the short form.
@@ -291,14 +297,7 @@ def test_what_others_see_of_a_process(options, end, servers, tmp_path):
 
 @pytest.mark.case("K1", "L13")
 @pytest.mark.drill("secrets")
-@pytest.mark.parametrize(
-    "style",
-    [
-        "JSON",
-        pytest.param("text", marks=pytest.mark.late),
-        pytest.param("DEBUG", marks=pytest.mark.late),
-    ],
-)
+@pytest.mark.parametrize("style", ONE_OF_STYLES)
 def test_what_a_process_that_stays_tells(style, drill, servers, tmp_path):
     """Run by run a job that stays masks what all its servers quote, in metrics too."""
     rng = random.Random(f"{drill.seed} stays {style}")
@@ -364,3 +363,33 @@ def test_a_run_that_is_forked_is_like_any_other(mode, drill, servers, tmp_path):
         said.append((run.status, TIMES.sub("", lines)))
 
     assert said[0] == said[1]
+
+
+#: Where a path is told that nobody can write to, or read.
+PATHS_TOLD = ("TEXTFILE_PATH", "STATE_DIR", "ECOFLOW_CA_FILE", "XDG_STATE_HOME", "HOME")
+
+
+@pytest.mark.case("K6")
+@pytest.mark.drill("secrets")
+@pytest.mark.parametrize("style", ONE_OF_STYLES)
+def test_a_path_that_a_secret_is_part_of(style, servers, tmp_path):
+    """Even where a folder is called as a secret is, every line masks its name."""
+    (tmp_path / "file").write_text("")
+    place = f"{tmp_path}/file/{SECRET_KEY.replace('/', '-')}"
+    key = place.rpartition("/")[2]
+    runs = []
+    for name, mode in product(PATHS_TOLD, (RUN, CHECK, DRY)):
+        servers.heal()
+        environ: dict[str, str | None] = {
+            "ECOFLOW_SECRET_KEY": key,
+            "TEXTFILE_PATH": str(tmp_path / "text.prom"),
+            **({"STATE_DIR": None} if "HOME" in name else {}),
+            name: place + ".prom" * (name == "TEXTFILE_PATH"),
+        }
+        base = {**servers.environ(tmp_path), **STYLES[style]}
+        runs.append(forked(laid(base, environ), *mode))
+
+    said = "\n".join(run.stdout + run.stderr for run in runs)
+    assert "cannot write" in said
+    assert "cannot use the state folder" in said
+    assert leaks(said, [key]) == []
