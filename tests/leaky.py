@@ -44,7 +44,8 @@ TOKEN = 'eyJh/bGci+OiJI"UzI1.NiJ9_pr\\0be~42'
 USER_ID = "1765432198076543210"
 BROKER_USER = "app-93b1e0c7d2f84a65"
 BROKER_PASSWORD = 'Zq7"x&w<2>k+L/m=9 v\\T4'
-EARNED = (TOKEN, USER_ID, BROKER_USER, BROKER_PASSWORD)
+# What nobody knows before it is quoted.
+FRESH_TOKEN = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 
 
 class Secrets(NamedTuple):
@@ -67,13 +68,14 @@ ACCOUNT = Secrets((), (ACCOUNT_PASSWORD, ACCOUNT_USER))
 #: What an account has once it is logged in.
 LOGGED_IN = ACCOUNT + Secrets((TOKEN, USER_ID))
 CERTIFIED = LOGGED_IN + Secrets((BROKER_USER, BROKER_PASSWORD))
+FRESH = Secrets((FRESH_TOKEN,))
 OF_GATEWAY = Secrets((GATEWAY_TOKEN, PATH_TOKEN), (GATEWAY_PASSWORD,))
 OF_RECEIVER = Secrets((QUERY_TOKEN, HEADER_TOKEN, WRITE_TOKEN))
 OF_MONITOR = Secrets((PING,))
 OF_PROXY = Secrets((), (PROXY_PASSWORD,))
 #: Who may hear what, by the server's name.
 HEARS = {
-    "cloud": KEYS + CERTIFIED,
+    "cloud": KEYS + CERTIFIED + FRESH,
     "gateway": OF_GATEWAY,
     "receiver": OF_RECEIVER,
     "monitor": OF_MONITOR,
@@ -234,8 +236,8 @@ def logged_in() -> Fault:
 
 
 def handing_out(text: str) -> Fault:
-    """Refuse, and hand out all the same."""
-    data = {"user": {"userId": USER_ID}, "token": TOKEN}
+    """Refuse, and hand out another token all the same."""
+    data = {"user": {"userId": USER_ID}, "token": FRESH_TOKEN}
     return envelope(code="5001", message=f"token {text} is not valid", data=data)
 
 
@@ -372,11 +374,14 @@ PLACES: dict[str, Place] = {
     "EcoFlow's list": Place(ALL_WAYS, LOOKS, of_cloud(LIST)),
     "EcoFlow's quotas": Place(ALL_WAYS, LOOKS, of_cloud(QUOTA)),
     "the login": Place(ALL_WAYS, LOOKS, of_account(LOGIN), BASIC + ACCOUNT),
-    "a login that is refused with a token": Place(
-        AUTH, LOOKS, of_account(LOGIN), BASIC + LOGGED_IN
-    ),
     "the certification": Place(
-        {**ALL_WAYS, **AUTH}, LOOKS, of_account(CERTIFICATION), BASIC + LOGGED_IN
+        ALL_WAYS, LOOKS, of_account(CERTIFICATION), BASIC + LOGGED_IN
+    ),
+    "a login that is refused with a token": Place(
+        AUTH, LOOKS, of_account(LOGIN), BASIC + LOGGED_IN + FRESH
+    ),
+    "a certification that is refused with a token": Place(
+        AUTH, LOOKS, of_account(CERTIFICATION), BASIC + LOGGED_IN + FRESH
     ),
     "the app's list": Place(ALL_WAYS, LOOKS, of_account(APP_LIST), BASIC + CERTIFIED),
     "the app's list, with a kept login": Place(
