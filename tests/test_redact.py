@@ -60,6 +60,21 @@ def test_a_secret_as_go_writes_json(mark):
     assert redact(f"g0-s3cret\\u{ord(mark):04x}x") == "***"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h/?t=w3q-Tok%2B7e9nX2",
+        "http://w3q-Tok%2B7e9nX2@h/",
+        "http://h/w3q-Tok%2B7e9nX2/write",
+    ],
+)
+def test_parts_of_a_token_in_a_url(url):
+    """Of a token in an address any part is masked: servers quote them cut."""
+    Reader({"X": url}).url("X", query=True)
+
+    assert redact("say w3q-Tok+7...") == "say ***..."
+
+
 def test_a_secret_within_another_one():
     """Of two secrets, one within the other, nothing of the longer one stays."""
     learn("inner-s3cret", "outer-inner-s3cret-outer")
