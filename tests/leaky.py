@@ -133,7 +133,7 @@ class Scene:
             "PUSH_INSTANCE": "test",
             "ESTABLISH_ATTEMPTS": "2",
             "RETRY_TIMEOUT": "0.01",
-            "RUN_DEADLINE": "5",
+            "RUN_DEADLINE": "15",
         }
 
 
