@@ -229,9 +229,8 @@ class Reader(Texts):
     def state_dir(self, name: str) -> str:
         """Return where to remember things: the variable, else XDG's place for it."""
         own, state_home = self.path(name), self.path("XDG_STATE_HOME")
-        if not (own or state_home):
-            state_home = os.path.join(self.home(), ".local/state")
-        return own or os.path.join(state_home or "", "ecoflow-push")
+        state_home = own or state_home or os.path.join(self.home(), ".local/state")
+        return own or os.path.join(state_home, "ecoflow-push")
 
     def proxies(self) -> dict[str, str]:
         """Return what the usual variables say, with the keys http, https and no.
