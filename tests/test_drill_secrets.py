@@ -31,6 +31,7 @@ from tests.leaky import (
     ACCESS_KEY,
     APP_LIST,
     BASIC,
+    CERTIFIED,
     CHECK,
     DRY,
     HEARS,
@@ -395,3 +396,21 @@ def test_a_path_that_a_secret_is_part_of(style, servers, tmp_path):
     assert "cannot write" in said
     assert "cannot use the state folder" in said
     assert leaks(said, [key]) == []
+
+
+@pytest.mark.case("K8")
+@pytest.mark.drill("secrets")
+def test_libraries_that_somebody_lets_talk(servers, tmp_path):
+    """What urllib3 says of addresses, where someone switched that on, is masked too."""
+    servers.heal()
+    (tmp_path / "sitecustomize.py").write_text(
+        "import logging\n"
+        "for name in ('', 'urllib3', 'requests', 'paho'):\n"
+        "    logging.getLogger(name).setLevel(logging.DEBUG)\n"
+    )
+    environ = laid(servers.environ(tmp_path), by_account(servers, servers.broker.port))
+
+    run = push({**environ, "PYTHONPATH": str(tmp_path), "LOG_LEVEL": "DEBUG"})
+
+    assert "certification?userId=***" in run.stderr
+    assert told(run, BASIC + CERTIFIED, tmp_path / "state", servers) == {}
