@@ -121,9 +121,19 @@ def _spellings(secret: str) -> set[str]:
     if not (plain.isalnum() and secret.isascii()):
         found.update(_escaped(secret), _in_percent(raw), _in_html(secret))
         found |= {repr(secret)[1:-1], repr(raw)[2:-1]}
+        # An error within an error is quoted twice.
+        found.update(*map(_quoted_again, found))
     if not secret.isascii():
         found.update(*map(_misread, found))
     return found
+
+
+def _quoted_again(text: str) -> tuple[str, ...]:
+    if text.isascii() and "\\" not in text and '"' not in text:
+        return ()
+    import json
+
+    return tuple(json.dumps(text, ensure_ascii=each)[1:-1] for each in (True, False))
 
 
 def _misread(text: str) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ NASTY = "p\"a's/s @\n+ü€"
         html.escape(NASTY).replace("&quot;", "&#34;").replace("&#x27;", "&#39;"),
         repr(NASTY.encode()),
         NASTY.encode().decode("latin-1"),
+        json.dumps(json.dumps(NASTY)),
+        json.dumps(html.escape(NASTY)),
         NASTY.encode("latin-1", "replace").decode("utf-8", "replace"),
         NASTY.encode("ascii", "replace").decode(),
         json.dumps(NASTY, ensure_ascii=False).encode().decode("latin-1"),
