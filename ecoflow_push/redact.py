@@ -121,7 +121,31 @@ def _spellings(secret: str) -> set[str]:
     if not (plain.isalnum() and secret.isascii()):
         found.update(_escaped(secret), _in_percent(raw), _in_html(secret))
         found |= {repr(secret)[1:-1], repr(raw)[2:-1]}
+        # An error within an error is quoted twice.
+        found.update(*map(_quoted_again, found))
+    if not secret.isascii():
+        found.update(*map(_misread, found))
     return found
+
+
+def _quoted_again(text: str) -> tuple[str, ...]:
+    if text.isascii() and "\\" not in text and '"' not in text:
+        return ()
+    import json
+
+    return tuple(json.dumps(text, ensure_ascii=each)[1:-1] for each in (True, False))
+
+
+def _misread(text: str) -> tuple[str, ...]:
+    """Return a text as who takes UTF-8 for Latin-1 reads it, and the other way round.
+
+    All headers are read so, and bodies in another encoding than they say.
+    """
+    return (
+        text.encode("utf-8", "surrogatepass").decode("latin-1"),
+        text.encode("latin-1", "replace").decode("utf-8", "replace"),
+        text.encode("ascii", "replace").decode(),
+    )
 
 
 def _within_base64(secret: str) -> Iterator[str]:

@@ -37,6 +37,12 @@ NASTY = "p\"a's/s @\n+ü€"
         html.escape(NASTY, quote=False),
         html.escape(NASTY).replace("&quot;", "&#34;").replace("&#x27;", "&#39;"),
         repr(NASTY.encode()),
+        NASTY.encode().decode("latin-1"),
+        json.dumps(json.dumps(NASTY)),
+        json.dumps(html.escape(NASTY)),
+        NASTY.encode("latin-1", "replace").decode("utf-8", "replace"),
+        NASTY.encode("ascii", "replace").decode(),
+        json.dumps(NASTY, ensure_ascii=False).encode().decode("latin-1"),
     ],
 )
 def test_a_secret_is_masked_in_every_spelling(spelling):
@@ -55,6 +61,21 @@ def test_a_secret_as_go_writes_json(mark):
     learn(f"g0-s3cret{mark}x")
 
     assert redact(f"g0-s3cret\\u{ord(mark):04x}x") == "***"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h/?t=w3q-Tok%2B7e9nX2",
+        "http://w3q-Tok%2B7e9nX2@h/",
+        "http://h/w3q-Tok%2B7e9nX2/write",
+    ],
+)
+def test_parts_of_a_token_in_a_url(url):
+    """Of a token in an address any part is masked: servers quote them cut."""
+    Reader({"X": url}).url("X", query=True)
+
+    assert redact("say w3q-Tok+7...") == "say ***..."
 
 
 def test_a_secret_within_another_one():
@@ -120,8 +141,8 @@ KINDS = {
     ),
     "a header": (
         lambda read: read.headers("X"),
-        {"X": "Authorization: Bearer k6nd-token; X-Key: k6nd-key"},
-        ["Bearer k6nd-token", "k6nd-token", "k6nd-key"],
+        {"X": "Authorization: Bearer k6nd-bearer; X-Key: k6nd-key"},
+        ["Bearer k6nd-bearer", "k6nd-bearer", "k6nd-key"],
     ),
     "a proxy's password": (
         lambda read: read.proxies(),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import USER_ID, SimulatedCloud
 from ecoflow_push.simulator.server import Fault, RecordingServer
+from tests.leaks import parts, spellings
 from tests.support import free_port, push
 
 LOGIN, CERTIFICATION, LIST = "/auth/login", "/certification", "/user/device"
@@ -33,43 +31,6 @@ STYLES = {
     "JSON": {"LOG_LEVEL": "INFO", "LOG_FORMAT": "json"},
     "DEBUG": {"LOG_LEVEL": "DEBUG"},
 }
-
-
-def spellings(secret: str) -> list[str]:
-    """Return the ways in which a server may quote a secret."""
-    half, raw = len(secret) // 2, secret.encode()
-    percent = quote(secret, safe="")
-    in_json = json.dumps(secret)[1:-1]
-    return [
-        secret,
-        f"Bearer {secret}",
-        f"{secret[:half]}...",
-        f"...{secret[half:]}",
-        f"{secret[:9]} {secret[9:]}",
-        percent,
-        percent.lower() if secret.lower() == secret else quote(secret),
-        base64.b64encode(raw).decode(),
-        base64.urlsafe_b64encode(raw).decode().rstrip("="),
-        base64.b64encode(f"Bearer {secret}".encode()).decode(),
-        base64.b64encode(json.dumps({"token": secret}).encode()).decode(),
-        quote(base64.b64encode(raw).decode(), safe=""),
-        in_json,
-        in_json.replace("/", "\\/"),
-        json.dumps(in_json)[1:-1],
-        raw.hex(),
-        html.escape(secret),
-    ]
-
-
-def parts(secret: str) -> set[str]:
-    """Return every part of a secret, in every spelling, that tells something of it."""
-    wrapped = base64.b64encode(b"Bearer ..").decode()[:-4]
-    forms = [each.removeprefix("Bearer ") for each in spellings(secret)]
-    # What a wrapping looks like in base64, and what stands beside it, tells nothing.
-    forms = [each[12:] if each.startswith(wrapped) else each for each in forms]
-    forms = [each[16:-7] if each.startswith("eyJ0b2tlbiI6") else each for each in forms]
-    found = {form[at : at + 8] for form in forms for at in range(len(form) - 7)}
-    return {part for part in found if len(set(part)) > 3 and "..." not in part}
 
 
 def logged_in(**data: Any) -> Fault:

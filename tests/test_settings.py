@@ -351,7 +351,26 @@ FAULTS = [
     ({"https_proxy": "socks5://x:1"}, "https_proxy: expected http(s)://host:port"),
     ({"HTTPS_PROXY": "socks5://x:1"}, "HTTPS_PROXY: expected http(s)://host:port"),
     ({"ECOFLOW_SECRET_KEY_FILE": "/nonexistent"}, "set only one of them"),
+    ({"NO_PROXY": "http://h:1/x"}, "NO_PROXY: expected hosts, separated by commas"),
+    ({"NO_PROXY": "u:pw@h"}, "NO_PROXY: expected hosts, separated by commas"),
+    ({"no_proxy": "a\u200b.example"}, "no_proxy: holds a ZERO WIDTH SPACE"),
+    ({"STATE_DIR": "/tmp/a\u200b"}, "STATE_DIR: holds a ZERO WIDTH SPACE"),
+    ({"HOME": "home", "STATE_DIR": ""}, "HOME: expected an absolute path"),
+    ({"PUSHGATEWAY_URL": "http://u:12/3@g:9091"}, "write %2F for /, %3F for ?"),
+    ({"PUSHGATEWAY_URL": "http://u:pw#1@g:9091"}, "%23 for # and %40 for @"),
+    ({"HEALTHCHECK_URL": "http://u:12?3@g:9091"}, "write %2F for /, %3F for ?"),
 ]
+
+
+def test_hosts_without_a_proxy():
+    """NO_PROXY has hosts, domains, networks and ports, with commas or spaces."""
+    hosts = ".b.example *.c,10.0.0.0/8 , [::1]:80, b\u00fccher.example"
+    environ = {**BASE, "HTTP_PROXY": "p:1", "NO_PROXY": hosts}
+
+    settings = Settings.from_environ(environ)
+
+    said = ".b.example,*.c,10.0.0.0/8,[::1]:80,b\u00fccher.example"
+    assert settings.proxies["no"] == said
 
 
 ONE_CAUSE = {

@@ -97,6 +97,11 @@ def _content(path: str, environ: Mapping[str, str]) -> tuple[str, bool]:
                 _refuse(path, "expected a regular file")
             raw = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as exc:
+        if "=" in path:
+            # Its value may be a secret.
+            _refuse(
+                "a setting", "expected a file", "put it into one, or before push.py"
+            )
         _refuse(path, f"cannot be read ({getattr(exc, 'strerror', '') or 'its name'})")
     if len(raw) > MAX_FILE_BYTES:
         _refuse(path, f"longer than {MAX_FILE_BYTES} bytes")

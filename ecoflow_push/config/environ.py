@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from ecoflow_push.config.kinds import (
+    ESCAPE_CURE,
     LOOPBACK,
     RESERVED_HEADERS,
     RESERVED_LABELS,
@@ -227,9 +228,8 @@ class Reader(Texts):
 
     def state_dir(self, name: str) -> str:
         """Return where to remember things: the variable, else XDG's place for it."""
-        own = self.path(name)
-        state_home = self.path("XDG_STATE_HOME")
-        state_home = state_home or os.path.join(self.home(), ".local/state")
+        own, state_home = self.path(name), self.path("XDG_STATE_HOME")
+        state_home = own or state_home or os.path.join(self.home(), ".local/state")
         return own or os.path.join(state_home, "ecoflow-push")
 
     def proxies(self) -> dict[str, str]:
@@ -241,7 +241,7 @@ class Reader(Texts):
         for kind in ("http", "https", "no"):
             name = f"{kind}_proxy"
             name = name if self.raw(name) else name.upper()
-            value = self.shaped(name)
+            value = self.hosts(name) if kind == "no" else self.shaped(name)
             if value and kind != "no":
                 value = value if "://" in value else "http://" + value
                 if parts := self._split(name, value, "http(s)://host:port"):
@@ -262,7 +262,7 @@ class Reader(Texts):
             self.fault(name, str(exc))
             return None
         if value and not parts:
-            self.expected(name, form, value)
+            self.expected(name, form, value, ESCAPE_CURE if "@" in value else "")
         return parts
 
     def _number(

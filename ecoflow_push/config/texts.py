@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # A secret is a line, not a document; a wrong path must not fill the memory.
 MAX_FILE_BYTES = 64 * 1024
+# Of names, patterns and networks, and what stands between them.
+HOST_MARKS = "._-:*[]/, "
 HOMES = ("~/", "$HOME/")
 # What the names of config/strangers.py begin with, and few others.
 STRANGE = (
@@ -153,13 +155,33 @@ class Texts:
         return origins.get(name, "environment")
 
     def shaped(self, name: str) -> str | None:
-        """Return the same; what a loader should have taken off it is a fault."""
+        """Return the same; what a loader should have taken off it is a fault.
+
+        So is what nobody sees, but for a byte that is no UTF-8: names have some.
+        """
         value = self.raw(name)
+        seen = (value or "").encode("utf-8", "replace").decode()
+        if not seen.isprintable():
+            self.expected(name, "one line of printable text", seen)
+            return None
         return self._bare(name, value) if value else None
 
     def home(self) -> str:
         """Return the home folder."""
-        return self.raw("HOME") or os.path.expanduser("~")
+        home = self.shaped("HOME") or ""
+        if home and not home.startswith("/") and not self.is_faulty("HOME"):
+            self.expected("HOME", "an absolute path", home)
+        return home or os.path.expanduser("~")
+
+    def hosts(self, name: str) -> str | None:
+        """Return names of hosts with commas between them, as NO_PROXY has them."""
+        value = self.shaped(name) or ""
+        found = value.replace(",", " ").split()
+        if "//" in value or not all(c.isalnum() or c in HOST_MARKS for c in value):
+            # An address may have a password in it.
+            self.expected(name, "hosts, separated by commas", value)
+            return None
+        return ",".join(found)
 
     def path(self, name: str) -> str | None:
         """Return an absolute path; `~/` and `$HOME/` are the home folder."""

@@ -131,7 +131,10 @@ SURROUNDINGS = (
         " first",
     ),
     Variable("HTTP_PROXY", "proxy for http, likewise"),
-    Variable("NO_PROXY", "hosts that are reached without a proxy, likewise"),
+    Variable(
+        "NO_PROXY",
+        "hosts that are reached without a proxy, with commas between them, likewise",
+    ),
     Variable("XDG_STATE_HOME", "see `STATE_DIR`", is_path=True),
     Variable("HOME", "see `STATE_DIR`", is_path=True),
     Variable("KUBERNETES_SERVICE_HOST", "set in a pod; see `PUSH_INSTANCE`"),

@@ -109,7 +109,7 @@ class LoginFile:
         self._bound = [host, user]
         self._secret = f"{user}\0{password}".encode()
         self._refused: dict[str, object] = {}
-        self._is_loaded = False
+        self._is_loaded = self._is_told = False
 
     def load(self) -> None:
         """Read the file, once; what is damaged, foreign or too old is left out."""
@@ -156,11 +156,15 @@ class LoginFile:
         try:
             write_json(self._path, FILE_VERSION, fields)
         except OSError as exc:
-            log.warning(
-                "cannot keep the login in %s (%s): the next run must log in again",
+            said = "cannot keep the login in %s (%s): the next run must log in again"
+            # A run saves it more than once, and what ails the disk is told once.
+            log.log(
+                logging.DEBUG if self._is_told else logging.WARNING,
+                said,
                 self._path,
                 exc.strerror,
             )
+            self._is_told = True
 
     def refused_for(self) -> float:
         """Return for how many seconds this very password must not be tried again."""

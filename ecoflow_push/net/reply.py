@@ -105,7 +105,8 @@ class Reply:
         from urllib.parse import urlsplit
 
         try:
-            parts = urlsplit(self.headers.get("Location", "").strip())
+            # Masked before it is split and cut: half a secret is one too.
+            parts = urlsplit(redact(self.headers.get("Location", "").strip()))
         except ValueError:
             return ""
         host, path = parts.netloc.rpartition("@")[2], parts.path.partition(";")[0]
@@ -114,8 +115,7 @@ class Reply:
             return ""
         scheme = f"{parts.scheme}:" if parts.scheme else ""
         place = f"{scheme}//{host}{path}" if host else path
-        # Masked before it is cut: half a secret is one too.
-        place = re.sub(r"[^!-~]", "?", redact(place))[:MOST_PLACE]
+        place = re.sub(r"[^!-~]", "?", place)[:MOST_PLACE]
         return f" to {place}" if place else ""
 
     def content(self, most_bytes: int = LOOK_BYTES) -> bytes:

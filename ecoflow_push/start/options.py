@@ -148,12 +148,19 @@ def parse_args(argv: Sequence[str]) -> Options:
     wrong += ["--every"] if options.every is not None and shows else []
     wrong += ["--init"] if options.init and not options.asks else []
     if wrong:
-        name = wrong[0] if wrong[0].startswith("--") else "an argument"
+        name = wrong[0] if _is_option(wrong[0]) else "an argument"
         near = _nearest(wrong[0], known)
         hint = f"did you mean {near}? See" if near else f"{WANTED.get(name, '')}see"
         text = f"ecoflow-push: {name} is wrong; {hint} --help\n"
         parser.exit(ExitStatus.USAGE, text)
     return options
+
+
+def _is_option(text: str) -> bool:
+    """Return whether it can be shown: an option may be called so, a secret is not."""
+    name = text.removeprefix("--")
+    letters = name.replace("-", "").replace("_", "")
+    return name != text and letters.isalpha() and letters.islower()
 
 
 def _interval(text: str) -> float:
