@@ -14,7 +14,8 @@ from threading import Event
 
 import pytest
 
-from ecoflow_push.memory.lock import hold, is_held, release
+from ecoflow_push.memory.files import release
+from ecoflow_push.memory.lock import hold, is_held
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import Answer
 from tests.conftest import DELTA

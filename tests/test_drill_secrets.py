@@ -25,7 +25,6 @@ import pytest
 
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import Received
-from tests.forked import forked
 from tests.leaks import leaks
 from tests.leaky import (
     ACCESS_KEY,
@@ -41,7 +40,6 @@ from tests.leaky import (
     PLACES,
     RUN,
     SECRET_KEY,
-    TABLE,
     Scene,
     Secrets,
     by_account,
@@ -125,13 +123,13 @@ def test_what_a_server_quotes_is_told_to_nobody(name, drill, servers, tmp_path):
         if place.is_second:
             # Without a list, or the next run would not ask for one.
             servers.cloud.fail(APP_LIST, faults.status(500))
-            forked(laid(environ, by_account(servers, servers.broker.port)))
+            push(laid(environ, by_account(servers, servers.broker.port)))
             servers.heal()
         reached: list[str] = []
         fault: Any = place.ways[way](quoting(place.secrets, rng))
         is_script = isinstance(fault, ScriptedBroker)
         fault = fault if is_script else watched(fault, reached)
-        run = forked(laid(environ, place.plant(servers, fault)), *mode)
+        run = push(laid(environ, place.plant(servers, fault)), *mode)
         masked += "***" in run.stdout + run.stderr
         if not (fault.connects if is_script else reached):
             unmet.append(case)
@@ -205,7 +203,7 @@ def test_what_is_set_wrongly_is_told_without_its_value(drill, servers, tmp_path)
         options = [each for file in files for each in ("--env-file", file)]
         if "ECOFLOW_ACCOUNT" in name:
             base["ECOFLOW_SOURCE"] = "mqtt"
-        run = forked(laid(base, changes), *mode, *options)
+        run = push(laid(base, changes), *mode, *options)
         said = "\n".join([run.stdout, run.stderr, *_written(folder)])
         found = leaks(said, (HEAD, TAIL, WHOLE))
         if found or run.status in (70, *range(-64, 0)):
@@ -228,7 +226,7 @@ def test_the_command_line_takes_no_secret(arguments, servers, tmp_path):
     """What is no option ends a run before it begins, and is not repeated."""
     servers.heal()
 
-    run = forked({**servers.environ(tmp_path)}, *arguments)
+    run = push({**servers.environ(tmp_path)}, *arguments)
 
     assert run.status in (64, 78)
     assert leaks(run.stdout + run.stderr, (HEAD, TAIL, WHOLE)) == []
@@ -350,24 +348,6 @@ def test_what_stands_on_the_screen_of_init(drill, home, servers):
         assert leaks(typist.screen, *KEYS) == []
 
 
-@pytest.mark.drill("secrets")
-@pytest.mark.parametrize("mode", [RUN, CHECK, DRY, TABLE])
-def test_a_run_that_is_forked_is_like_any_other(mode, drill, servers, tmp_path):
-    """What is forked says the same as what is started, and knows no other's secret."""
-    text = quoting(BASIC + KEYS, random.Random(drill.seed))
-    said = []
-    for start in (push, forked):
-        folder = tmp_path / start.__name__
-        folder.mkdir()
-        servers.heal()
-        servers.cloud.fail(LIST, faults.code("5001", text))
-        run = start(servers.environ(folder), *mode)
-        lines = f"{run.stdout}\n{run.stderr}".replace(str(folder), "folder")
-        said.append((run.status, TIMES.sub("", lines)))
-
-    assert said[0] == said[1]
-
-
 #: Where a path is told that nobody can write to, or read.
 PATHS_TOLD = ("TEXTFILE_PATH", "STATE_DIR", "ECOFLOW_CA_FILE", "XDG_STATE_HOME", "HOME")
 
@@ -390,7 +370,7 @@ def test_a_path_that_a_secret_is_part_of(style, servers, tmp_path):
             name: place + ".prom" * (name == "TEXTFILE_PATH"),
         }
         base = {**servers.environ(tmp_path), **STYLES[style]}
-        runs.append(forked(laid(base, environ), *mode))
+        runs.append(push(laid(base, environ), *mode))
 
     said = "\n".join(run.stdout + run.stderr for run in runs)
     assert "cannot write" in said

@@ -24,9 +24,8 @@ from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
 from ecoflow_push.simulator.server import Fault, RecordingServer
 from tests.broker import BROKER_PASSWORD, BROKER_USER
 from tests.conftest import DELTA, OFFLINE, STREAM
-from tests.forked import forked
 from tests.receiver import Receiver
-from tests.support import Run, free_port
+from tests.support import Run, free_port, push
 
 NOWHERE = "http://127.0.0.1:1"
 DEAF = SimulatedDevice("R351ZFAKE0000009", {"pd.soc": 1}, deaf_to=1000)
@@ -303,7 +302,7 @@ def run_in(
     }
     servers.well.received.clear()
     servers.receiver.stored.clear()
-    return forked(
+    return push(
         {
             **settings,
             **{name: value for name, value in where.items() if value},

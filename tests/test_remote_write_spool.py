@@ -360,6 +360,8 @@ def test_a_disk_that_became_read_only(written, receiver):
     assert "out of order" in run.stderr
     assert state(written)["dropped"] == {"refused": 7}
     assert spool_files(written) == []
+
+
 def test_what_waits_needs_no_memory(written, receiver):
     """A run that cannot read the state still writes what waits before what is new."""
     receiver.fail("", faults.status(503))
