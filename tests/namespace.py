@@ -214,8 +214,16 @@ class Road:
             visitor.close()
             return
         server.settimeout(None)
-        for ends in ((visitor, server), (server, visitor)):
-            threading.Thread(target=_pump, args=ends, daemon=True).start()
+        thread = threading.Thread(target=_join, args=(visitor, server), daemon=True)
+        thread.start()
+
+        def close() -> None:
+            for each in (visitor, server):
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+        self._closing.append(close)
 
     def _carry(self) -> None:
         ends = {self._near_end: self._far_end, self._far_end: self._near_end}
@@ -299,6 +307,14 @@ def _name(query: bytes, at: int) -> tuple[str, int]:
         labels.append(query[at + 1 : at + 1 + length].decode())
         at += 1 + length
     return ".".join(labels).lower(), at + 1
+
+
+def _join(visitor: socket.socket, server: socket.socket) -> None:
+    with visitor, server:
+        there = threading.Thread(target=_pump, args=(visitor, server), daemon=True)
+        there.start()
+        _pump(server, visitor)
+        there.join()
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
