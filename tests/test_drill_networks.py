@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -200,3 +201,161 @@ def test_a_resolver_that_fails(kind, here, authority):
     if addresses is not None:
         assert told(here.road) <= addresses | {RECEIVER}
     assert len(of_devices(here.receiver)) == (run.status == 0)
+
+
+@pytest.mark.case("N11", "N12")
+def test_a_name_that_changes(here):
+    """Each new try asks anew: a name that is mended during a run is enough."""
+    here.zone.names["api.test"] = [EMPTY]
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(here.push, RUN_DEADLINE="20")
+        while EMPTY not in told(here.road) and not run.done():
+            time.sleep(0.01)
+        here.zone.names["api.test"] = [API]
+        assert run.result().status == 0
+
+
+ROADS = {
+    "the first address is dead": {"api.test": [DEAD, API]},
+    "the first address refuses": {"api.test": [EMPTY, API]},
+    "IPv6 alone": {"api.test": [FAR_V6]},
+    "IPv6 is dead": {"api.test": ["fd09::99", API]},
+    "two of three are dead": {"receiver.test": [DEAD, "10.9.0.44", RECEIVER]},
+}
+
+
+@pytest.mark.case("N12")
+@pytest.mark.parametrize(
+    "kind", ["the first address is dead", *(pytest.param(x, marks=late) for x in ROADS)]
+)
+def test_an_address_that_is_dead(kind, here):
+    """One address that answers is enough, whatever stands before it."""
+    here.road.door(FAR_V6, 443, here.cloud.server_address[1])
+    here.zone.names.update(ROADS[kind])
+    # The shorter the deadline, the less each address may take of it.
+    run = here.push(RUN_DEADLINE="8")
+
+    assert run.status == 0, run.stderr
+
+
+@pytest.mark.late
+@pytest.mark.case("N12")
+def test_a_broker_whose_first_address_is_dead(here, authority, tmp_path):
+    """The broker's second address is tried while there is time for it."""
+    environ = {k: v for k, v in here.environ.items() if not k.startswith("ECOFLOW_")}
+    environ |= {
+        **here.cloud.account_environ(),
+        "ECOFLOW_API_HOST": "https://api.test",
+        "ECOFLOW_CA_FILE": here.environ["ECOFLOW_CA_FILE"],
+        "RUN_DEADLINE": "40",
+    }
+    here.zone.names["mqtt.ecoflow.com"] = [DEAD, BROKER]
+    with mosquitto(tmp_path / "broker", authority) as broker:
+        port = broker.port
+        here.road.door(BROKER, port, port)
+        here.cloud.broker = SimulatedBroker(
+            "mqtt.ecoflow.com", port, BROKER_USER, BROKER_PASSWORD
+        )
+        tls = ssl.create_default_context(cafile=str(tmp_path / "broker" / "ca.pem"))
+        with SimulatedDevices(
+            here.cloud.devices, "localhost", port, username="sim", password="sim", tls=tls
+        ):
+            run = here.road.push(environ)
+
+    assert_kept(run, 40)
+    assert run.status == 0, run.stderr
+
+
+def is_first(packet: Packet) -> bool:
+    return packet.protocol == TCP and packet.flags & (SYN | ACK) == SYN
+
+
+# What the road stops, and what a run may end with.
+HOLES: dict[str, tuple[Callable[[Packet], bool], set[int]]] = {
+    "no connection to EcoFlow": (lambda p: is_first(p) and p.to == API, LOST),
+    "no connection at all": (is_first, LOST),
+    "no connection to the receiver": (
+        lambda p: is_first(p) and p.to == RECEIVER,
+        {75},
+    ),
+    "nothing large comes in": (lambda p: not p.is_out and p.size > 600, LOST),
+    "nothing large goes out": (lambda p: p.is_out and p.size > 900, {75}),
+    "no answer from the receiver": (
+        lambda p: p.to == RECEIVER and not is_first(p),
+        {75},
+    ),
+    "nothing at all": (lambda _: True, LOST),
+}
+
+
+@pytest.mark.case("N2")
+@pytest.mark.parametrize(
+    "kind", ["nothing large goes out", *(pytest.param(x, marks=late) for x in HOLES)]
+)
+def test_a_hole_in_the_road(kind, here):
+    """What the road swallows is waited for until the deadline, and is lost for none."""
+    # As many as do not fit into one packet, and do not shrink.
+    chance = random.Random(1)
+    values = {f"pd.k{n}": chance.random() for n in range(200)}
+    here.cloud.devices[:] = [replace(DELTA, quotas={**DELTA.quotas, **values})]
+    here.road.stops, statuses = HOLES[kind]
+
+    run = here.push()
+
+    assert run.status in statuses, run.stderr
+    assert not here.arrived()
+    waiting = here.stored()
+    assert len(waiting) == (run.status == 75 and statuses == {75})
+    here.road.stops = lambda _: False
+    assert here.push(RUN_DEADLINE="20").status == 0
+    assert waiting < here.arrived()
+    assert not here.stored()
+
+
+@pytest.mark.case("N17")
+def test_a_captive_portal(here):
+    """A portal that answers for every name is shown no key, and given nothing."""
+    with RecordingServer() as portal:
+        portal.fail("", faults.page())
+        for port in (80, 443):
+            here.road.door(OTHER, port, portal.server_address[1])
+        here.zone.names |= {"api.test": [OTHER], "receiver.test": [OTHER]}
+
+        run = here.push()
+
+        assert portal.received == []
+    assert run.status in LOST, run.stderr
+    assert told(here.road) == {OTHER}
+
+
+@pytest.mark.late
+@pytest.mark.case("N17", "P4")
+@pytest.mark.parametrize(
+    "fault", [faults.page(), faults.redirect("http://portal.test/login")]
+)
+def test_a_captive_portal_before_sinks_without_tls(fault, here):
+    """A page is no answer of a sink's: what was read is kept, and arrives later."""
+    with Receiver() as receiver, RecordingServer() as gateway:
+        here.road.door(RECEIVER, 80, receiver.server_address[1])
+        here.road.door(OTHER, 80, gateway.server_address[1])
+        here.zone.names["gateway.test"] = [OTHER]
+        here.environ.update(
+            REMOTE_WRITE_URL="http://receiver.test/api/v1/write",
+            PUSHGATEWAY_URL="http://gateway.test",
+            REMOTE_WRITE_BEARER_TOKEN="",
+        )
+        for each in (receiver, gateway):
+            each.fail("", fault)
+
+        run = here.push()
+
+        assert run.status in (75, 76), run.stderr
+        assert "log in" not in run.stderr
+        assert len(here.stored()) == 1
+        for each in (receiver, gateway):
+            each.heal()
+        assert here.push().status == 0
+        assert len(of_devices(receiver)) == 2
+        assert receiver.outrages == []
+
+
