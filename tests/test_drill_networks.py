@@ -183,7 +183,8 @@ SOON = ("is silent", "names the receiver")
 
 @pytest.mark.case("N11")
 @pytest.mark.parametrize(
-    "kind", [each if each in SOON else pytest.param(each, marks=late) for each in NAMING]
+    "kind",
+    [each if each in SOON else pytest.param(each, marks=late) for each in NAMING],
 )
 def test_a_resolver_that_fails(kind, here, authority):
     """A dead, wrong or lying resolver costs no more than the deadline, and no key."""
@@ -258,7 +259,12 @@ def test_a_broker_whose_first_address_is_dead(here, authority, tmp_path):
         )
         tls = ssl.create_default_context(cafile=str(tmp_path / "broker" / "ca.pem"))
         with SimulatedDevices(
-            here.cloud.devices, "localhost", port, username="sim", password="sim", tls=tls
+            here.cloud.devices,
+            "localhost",
+            port,
+            username="sim",
+            password="sim",
+            tls=tls,
         ):
             run = here.road.push(environ)
 
@@ -359,3 +365,213 @@ def test_a_captive_portal_before_sinks_without_tls(fault, here):
         assert receiver.outrages == []
 
 
+NETRC = "the-password-of-netrc"
+
+
+@pytest.mark.case("N19")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "one",
+        *(
+            pytest.param(x, marks=late)
+            for x in ("chain", "by IPv6", "wants a password")
+        ),
+        *(pytest.param(x, marks=late) for x in ("dead", "parent is dead", "refuses")),
+    ],
+)
+def test_proxies(kind, here, tmp_path):
+    """Through a proxy nobody else is asked anything, no name and no server.
+
+    A .netrc changes nothing of what is sent.
+    """
+    (tmp_path / ".netrc").write_text(f"default login me password {NETRC}\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    ports = {
+        "api.test": here.cloud.server_address[1],
+        "receiver.test": here.receiver.server_address[1],
+    }
+    password = "me:s%40crt" if "password" in kind else ""
+    with ExitStack() as stack:
+        last = stack.enter_context(
+            Proxy(
+                knows=ports,
+                password=password.replace("%40", "@"),
+                answers=403 if kind == "refuses" else 0,
+            )
+        )
+        first = last
+        if kind in ("chain", "parent is dead"):
+            parent = last.place if kind == "chain" else "127.0.0.1:1"
+            first = stack.enter_context(Proxy(parent=parent))
+        place = FAR_V6 if kind == "by IPv6" else OTHER
+        if kind != "dead":
+            here.road.door(place, 3128, int(first.place.partition(":")[2]))
+        place = f"[{place}]" if ":" in place else place
+        user = f"{password}@" if password else ""
+
+        run = here.push(HTTPS_PROXY=f"http://{user}{place}:3128", HOME=str(tmp_path))
+
+        wanted = {"CONNECT api.test:443", "CONNECT receiver.test:443"}
+        asked = {each.rpartition(" ")[0] for each in last.received}
+    assert set(here.road.sent) == {(place.strip("[]"), 3128)}
+    assert here.zone.asked == []
+    assert "s%40crt" not in run.stderr
+    assert "s@crt" not in run.stderr
+    if kind in ("dead", "parent is dead", "refuses"):
+        assert run.status in LOST, run.stderr
+        assert "proxy" in run.stderr
+        assert here.cloud.received == []
+        return
+    assert run.status == 0, run.stderr
+    assert asked == wanted
+    for each in here.cloud.received:
+        assert "authorization" not in each.headers
+    for request in here.receiver.requests:
+        assert request.headers["authorization"] == f"Bearer {TOKEN}"
+
+
+@pytest.mark.late
+@pytest.mark.case("N19")
+def test_what_no_proxy_names(here):
+    """NO_PROXY is obeyed by the name, and the other server still has its proxy."""
+    with Proxy(knows={"api.test": here.cloud.server_address[1]}) as proxy:
+        here.road.door(OTHER, 3128, int(proxy.place.partition(":")[2]))
+
+        run = here.push(HTTPS_PROXY=f"http://{OTHER}:3128", NO_PROXY="receiver.test")
+
+        assert {each.split()[1] for each in proxy.received} == {"api.test:443"}
+    assert run.status == 0, run.stderr
+    assert told(here.road) == {OTHER, RECEIVER}
+    assert set(here.zone.asked) == {"receiver.test"}
+
+
+def each_in(
+    towns: int, rounds: int, folder: Path, authority, seed: int, work
+) -> list[list]:
+    """Let several towns do their part of the rounds at once; return what they found."""
+
+    def live(number: int) -> list:
+        with town(folder / f"town{number}", authority, seed + number) as found:
+            chance = random.Random(seed + number)
+            return work(found, chance, range(number, rounds, towns))
+
+    with ThreadPoolExecutor(towns) as pool:
+        return list(pool.map(live, range(towns)))
+
+
+@pytest.mark.case("N20")
+def test_a_drill_of_the_edge_of_lte(tmp_path, authority, drill):
+    """With 10 % loss, 600 ms and 64 kbit/s nearly all runs deliver, and none loses."""
+    rounds = drill.size(1, 100)
+    # In the short form a road that is bad, and not the worst.
+    worst = (0.1, 0.3, 64_000.0)
+    loses, delay, rate = worst if drill.is_full else (0.03, 0.1, 128_000.0)
+
+    def work(found: Town, _: random.Random, numbers: range) -> list:
+        found.environ["RUN_DEADLINE"] = "50"
+        found.environ["LOG_LEVEL"] = "INFO"
+        stored: set[int] = set()
+        ends = []
+        for _ in numbers:
+            found.road.loses, found.road.delay, found.road.rate = loses, delay, rate
+            run = found.push()
+            ends.append((run.status, run.seconds))
+            stored |= found.stored()
+        found.road.loses = found.road.delay = found.road.rate = 0.0
+        assert found.push().status == 0
+        assert stored <= found.arrived()
+        assert not found.stored()
+        return ends
+
+    towns = min(rounds, 8)
+    ends = sum(each_in(towns, rounds, tmp_path, authority, drill.seed, work), [])
+    statuses = Counter(status for status, _ in ends)
+    seconds = sorted(seconds for _, seconds in ends)
+    print(f"statuses {dict(statuses)}, median {seconds[len(seconds) // 2]} s,", end=" ")
+    print(f"longest {seconds[-1]} s")
+    assert statuses[0] >= 0.95 * rounds
+
+
+@pytest.mark.case("N21")
+def test_a_drill_of_partitions(tmp_path, authority, drill):
+    """A road that breaks at any moment of a run loses nothing that was stored."""
+    rounds = drill.size(2, 300)
+
+    def work(found: Town, chance: random.Random, numbers: range) -> list:
+        stored: set[int] = set()
+        statuses = []
+        for _ in numbers:
+            left = chance.randrange(60)
+            whom = chance.choice(["", API, RECEIVER])
+            heals = chance.random() < 0.3
+
+            def stops(packet: Packet, whom: str = whom) -> bool:
+                nonlocal left
+                left -= 1
+                return left < 0 and (not whom or not packet.is_out or packet.to == whom)
+
+            found.road.stops = stops
+            with ThreadPoolExecutor(1) as pool:
+                run = pool.submit(found.push)
+                if heals:
+                    while left >= 0 and not run.done():
+                        time.sleep(0.01)
+                    time.sleep(chance.random())
+                    found.road.stops = lambda _: False
+                statuses.append(run.result().status)
+            assert statuses[-1] in (0, 1, 69, 75), run.result().stderr
+            stored |= found.stored()
+        found.road.stops = lambda _: False
+        assert found.push().status == 0
+        assert stored <= found.arrived()
+        assert not found.stored()
+        print(f"{len(found.arrived())} arrived, {len(stored)} had waited")
+        return statuses
+
+    towns = min(rounds, 6)
+    ends = sum(each_in(towns, rounds, tmp_path, authority, drill.seed, work), [])
+    print("statuses", dict(Counter(ends)))
+
+
+@pytest.mark.case("N21")
+def test_a_link_that_is_down_for_long(here, drill):
+    """What is read while the receiver cannot be reached arrives whole, in order."""
+    rounds = drill.size(2, 30)
+    here.road.stops = lambda packet: packet.to == RECEIVER
+    for _ in range(rounds):
+        assert here.push().status == 75
+    waiting = here.stored()
+    assert len(waiting) == rounds
+    here.road.stops = lambda _: False
+
+    assert here.push(RUN_DEADLINE="20").status == 0
+
+    assert waiting < here.arrived()
+    assert len(here.arrived()) == rounds + 1
+    for points in here.receiver.stored.values():
+        assert [at for at, _ in points] == sorted(at for at, _ in points)
+
+
+@pytest.mark.late
+@pytest.mark.case("N21", "L12")
+def test_a_road_that_flaps_under_a_schedule(here):
+    """A process that stays goes on by itself whenever the road is there again."""
+    process = here.road.start(
+        {**here.environ, "RUN_DEADLINE": "1", "COLLECTING_INTERVAL": "1"}, "--every"
+    )
+    threads = []
+    for _ in range(5):
+        for is_down in (True, False):
+            here.road.stops = lambda _, is_down=is_down: is_down
+            time.sleep(3)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        threads.append(int(re.findall(r"Threads:\s+(\d+)", status)[0]))
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    statuses = re.findall(r"exit (\d+) [A-Z]+ after", said)
+    assert {"0"} < set(statuses) <= {"0", "69", "75"}, said
+    assert len(here.arrived()) >= statuses.count("0")
+    assert max(threads) <= threads[0] + 2
