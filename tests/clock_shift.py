@@ -24,7 +24,8 @@ def compiled(folder: Path) -> Path:
     if not compiler:
         pytest.skip("it needs a C compiler")
     made = folder / "clock_shift.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", made, SOURCE, "-ldl"]
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(made)]
+    command += [str(SOURCE), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return made

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import pytest
 
@@ -172,10 +172,10 @@ class Road:
         """Start push.py at the near end, as cron would."""
         resolv = shlex.quote(f"{self._folder}/resolv.conf")
         command = f"mount --bind {resolv} /etc/resolv.conf && exec "
+        alone = ("unshare", "-m", "sh", "-c", command + '"$@"', "sh")
         with self.at(self._near):
             return subprocess.Popen(
-                ["unshare", "-m", "sh", "-c", command + '"$@"', "sh"]
-                + [sys.executable, str(PUSH), *args],
+                [*alone, sys.executable, str(PUSH), *args],
                 env={"PATH": os.defpath, "HOME": "/nonexistent", **environ, **more},
                 cwd="/",
                 stdout=subprocess.PIPE,
@@ -274,7 +274,7 @@ class Zone:
         self.asked: list[str] = []
 
 
-def _reply(sock: socket.socket, zone: Zone, query: bytes, who: object) -> None:
+def _reply(sock: socket.socket, zone: Zone, query: bytes, who: Any) -> None:
     name, at = _name(query, 12)
     (kind,) = struct.unpack_from("!H", query, at)
     zone.asked.append(name)
@@ -284,7 +284,7 @@ def _reply(sock: socket.socket, zone: Zone, query: bytes, who: object) -> None:
         return
     if isinstance(zone.instead, bytes):
         with suppress(OSError):
-            sock.sendto(query[:2] + zone.instead, who)  # type: ignore[arg-type]
+            sock.sendto(query[:2] + zone.instead, who)
         return
     if isinstance(zone.instead, int):
         rcode = zone.instead
@@ -298,7 +298,7 @@ def _reply(sock: socket.socket, zone: Zone, query: bytes, who: object) -> None:
         struct.pack("!HHHIH", 0xC00C, kind, 1, 0, len(row)) + row for row in rows
     )
     with suppress(OSError):
-        sock.sendto(head + question + body, who)  # type: ignore[arg-type]
+        sock.sendto(head + question + body, who)
 
 
 def _name(query: bytes, at: int) -> tuple[str, int]:

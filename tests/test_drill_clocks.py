@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import datetime as dt
+import itertools
 import os
 import random
 import re
@@ -27,7 +28,7 @@ from tests.clock_shift import WallClock, compiled
 from tests.conftest import DELTA
 from tests.mqtt import paths
 from tests.receiver import Receiver
-from tests.remote_write import of_devices, spool_files
+from tests.remote_write import spool_files
 from tests.support import PUSH, Run, eventually, push
 from tests.test_loop import lines, staying
 
@@ -99,7 +100,7 @@ AGES = {
 @pytest.mark.case("T1", "T2")
 @pytest.mark.parametrize("age", ["1970", *(pytest.param(x, marks=late) for x in AGES)])
 def test_a_clock_of_another_age(age, here):
-    """Told the time or not, nothing is written at a time that cannot be, and 75 says so.
+    """Told the time or not, nothing is written at a time that cannot be: 75.
 
     Put right, it goes on without a word.
     """
@@ -148,7 +149,7 @@ def test_an_age_to_come(age, here):
     ("age", "cure"), [("1970", "set this machine's clock"), ("after 2106", "clock")]
 )
 def test_a_certificate_under_a_wrong_clock(age, cure, made, tmp_path, authority):
-    """A certificate that is not of this time has the clock for a cure, and no key goes."""
+    """Of a certificate not of this time the cure is the clock, and no key goes."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ends = dt.datetime.now(dt.UTC) + dt.timedelta(days=365)
     authority.issue_cert("localhost", not_after=ends).configure_cert(tls)
@@ -345,16 +346,15 @@ def test_a_schedule_over_a_turn_of_summer_time(kind, here, tmp_path, drill):
     if kind:
         here.clock.set(calendar.timegm(TURNS[kind]) - beats / 2)
         here.tell(here.clock.offset)
-    began = []
+    began: list[float] = []
     with staying(here.environ, "1", log=log):
         while len(began) < beats:
-            count = len(began) + 1
-            assert eventually(lambda: len(lines(log, r" exit \d")) >= count)
+            assert eventually(lambda: len(lines(log, r" exit \d")) > len(began))
             began.append(time.monotonic())
             if not kind:
                 # Without a word from anybody, an hour to and fro.
-                here.clock.shift(-HOUR if count % 2 else 0)
-    gaps = [later - one for one, later in zip(began, began[1:], strict=False)]
+                here.clock.shift(-HOUR if len(began) % 2 else 0)
+    gaps = [later - one for one, later in itertools.pairwise(began)]
     # A beat that a busy machine missed is two seconds.
     assert max(gaps) < 1 + 2
     assert abs(began[-1] - began[0] - (beats - 1)) < 3

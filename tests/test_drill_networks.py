@@ -6,7 +6,6 @@ arrives in the end, and keys are shown to nobody else.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import signal
@@ -18,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -138,7 +137,7 @@ def told(road: Road) -> set[str]:
 # Not reached, or not in time.
 LOST = {69, 75}
 # What the resolver does, what a run may end with, and whom it may then talk to.
-NAMING: dict[str, tuple[Callable[[Town], object], set[int], set[str]]] = {
+NAMING: dict[str, tuple[Callable[[Town], object], set[int], set[str] | None]] = {
     "is silent": (lambda t: setattr(t.zone, "instead", ""), LOST, set()),
     "three are silent": (
         lambda t: t.road.resolvers("10.9.0.50", "10.9.0.51", "10.9.0.52"),
@@ -168,7 +167,7 @@ NAMING: dict[str, tuple[Callable[[Town], object], set[int], set[str]]] = {
         set(),
     ),
     "names no host": (
-        lambda t: t.zone.names.update({"api.test": ["0.0.0.0", "::"]}),  # noqa: S104
+        lambda t: t.zone.names.update({"api.test": ["0.0.0.0", "::"]}),
         LOST,
         set(),
     ),
@@ -303,7 +302,7 @@ def test_a_hole_in_the_road(kind, here):
     # As many as do not fit into one packet, and do not shrink.
     chance = random.Random(1)
     values = {f"pd.k{n}": chance.random() for n in range(200)}
-    here.cloud.devices[:] = [replace(DELTA, quotas={**DELTA.quotas, **values})]
+    here.cloud.devices[:] = [replace(DELTA, quotas={**(DELTA.quotas or {}), **values})]
     here.road.stops, statuses = HOLES[kind]
 
     run = here.push()
@@ -446,18 +445,21 @@ def test_what_no_proxy_names(here):
     assert set(here.zone.asked) == {"receiver.test"}
 
 
+Work = Callable[[Town, random.Random, range], list[Any]]
+
+
 def each_in(
-    towns: int, rounds: int, folder: Path, authority, seed: int, work
-) -> list[list]:
+    towns: int, rounds: int, folder: Path, authority, seed: int, work: Work
+) -> list[Any]:
     """Let several towns do their part of the rounds at once; return what they found."""
 
-    def live(number: int) -> list:
+    def live(number: int) -> list[Any]:
         with town(folder / f"town{number}", authority, seed + number) as found:
             chance = random.Random(seed + number)
             return work(found, chance, range(number, rounds, towns))
 
     with ThreadPoolExecutor(towns) as pool:
-        return list(pool.map(live, range(towns)))
+        return [one for some in pool.map(live, range(towns)) for one in some]
 
 
 @pytest.mark.case("N20")
@@ -468,7 +470,7 @@ def test_a_drill_of_the_edge_of_lte(tmp_path, authority, drill):
     worst = (0.1, 0.3, 64_000.0)
     loses, delay, rate = worst if drill.is_full else (0.03, 0.1, 128_000.0)
 
-    def work(found: Town, _: random.Random, numbers: range) -> list:
+    def work(found: Town, chance: random.Random, numbers: range) -> list[Any]:
         found.environ["RUN_DEADLINE"] = "50"
         found.environ["LOG_LEVEL"] = "INFO"
         stored: set[int] = set()
@@ -485,7 +487,7 @@ def test_a_drill_of_the_edge_of_lte(tmp_path, authority, drill):
         return ends
 
     towns = min(rounds, 8)
-    ends = sum(each_in(towns, rounds, tmp_path, authority, drill.seed, work), [])
+    ends = each_in(towns, rounds, tmp_path, authority, drill.seed, work)
     statuses = Counter(status for status, _ in ends)
     seconds = sorted(seconds for _, seconds in ends)
     print(f"statuses {dict(statuses)}, median {seconds[len(seconds) // 2]} s,", end=" ")
@@ -498,7 +500,7 @@ def test_a_drill_of_partitions(tmp_path, authority, drill):
     """A road that breaks at any moment of a run loses nothing that was stored."""
     rounds = drill.size(2, 300)
 
-    def work(found: Town, chance: random.Random, numbers: range) -> list:
+    def work(found: Town, chance: random.Random, numbers: range) -> list[Any]:
         stored: set[int] = set()
         statuses = []
         for _ in numbers:
@@ -530,7 +532,7 @@ def test_a_drill_of_partitions(tmp_path, authority, drill):
         return statuses
 
     towns = min(rounds, 6)
-    ends = sum(each_in(towns, rounds, tmp_path, authority, drill.seed, work), [])
+    ends = each_in(towns, rounds, tmp_path, authority, drill.seed, work)
     print("statuses", dict(Counter(ends)))
 
 

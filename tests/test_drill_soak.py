@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.support import ROOT, free_port
 
 pytestmark = pytest.mark.drill("soak")
 
+Row = dict[str, Any]
 #: What the memory may grow by (KiB a beat), threads and descriptors not at all but for
 #: those of a request that hangs at that moment.
 MOST_SLOPE, FEW = 1.0, 4
@@ -57,7 +59,7 @@ class MoodyCloud(SimulatedCloud):
 
     moods: Moods
 
-    def next_fault(self, path: str) -> Fault | None:  # noqa: ARG002
+    def next_fault(self, path: str) -> Fault | None:
         """Return the mood."""
         return self.moods()
 
@@ -67,7 +69,7 @@ class MoodyServer(RecordingServer):
 
     moods: Moods
 
-    def next_fault(self, path: str) -> Fault | None:  # noqa: ARG002
+    def next_fault(self, path: str) -> Fault | None:
         """Return the mood."""
         return self.moods()
 
@@ -86,9 +88,7 @@ class MoodyReceiver(Receiver):
         return fault or self.moods()
 
 
-def beaten(
-    environ: dict[str, str], count: int, seed: int, log: Path
-) -> list[dict[str, int]]:
+def beaten(environ: dict[str, str], count: int, seed: int, log: Path) -> list[Row]:
     """Return what a process held that did so many beats, from time to time."""
     every = max(1, count // 100)
     with open(log, "w", encoding="utf-8") as stderr:
@@ -113,16 +113,17 @@ def beaten(
     return rows
 
 
-def slope(rows: list[dict[str, int]]) -> float:
+def slope(rows: list[Row]) -> float:
     """Return by how much the memory grew (KiB a beat), by least squares."""
     xs = [row["beat"] for row in rows]
     ys = [row["memory"] for row in rows]
     x, y = sum(xs) / len(xs), sum(ys) / len(ys)
     wide = sum((one - x) ** 2 for one in xs)
-    return sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / wide
+    grown: float = sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / wide
+    return grown
 
 
-def assert_flat(rows: list[dict[str, int]], *, is_full: bool) -> None:
+def assert_flat(rows: list[Row], *, is_full: bool) -> None:
     # The first third is for caches to fill.
     later = rows[len(rows) // 3 :]
     grown = slope(later)
@@ -143,16 +144,13 @@ def assert_flat(rows: list[dict[str, int]], *, is_full: bool) -> None:
 def test_a_drill_of_many_beats(tmp_path, drill):
     """Memory, threads and descriptors stay, whatever servers and host do."""
     count = drill.size(25, 10_000)
-    servers = (
-        MoodyCloud([DELTA, STREAM], keeps=50),
-        MoodyServer(),
-        MoodyReceiver(),
-        MoodyServer(),
-    )
+    cloud, receiver = MoodyCloud([DELTA, STREAM]), MoodyReceiver()
+    gateway, watcher = MoodyServer(), MoodyServer()
+    servers: tuple[MoodyCloud | MoodyServer | MoodyReceiver, ...]
+    servers = (cloud, gateway, receiver, watcher)
     for number, each in enumerate(servers):
         each.moods = Moods(drill.seed + number, 0.05, 0.002)
-        each.keeps = each.keeps or 50
-    cloud, gateway, receiver, watcher = servers
+        each.keeps = 50
     with cloud, gateway, receiver, watcher:
         environ = {
             **cloud.environ(),
@@ -160,7 +158,7 @@ def test_a_drill_of_many_beats(tmp_path, drill):
             "REMOTE_WRITE_URL": receiver.write_url,
             "HEALTHCHECK_URL": watcher.url,
             "TEXTFILE_PATH": str(tmp_path / "out.prom"),
-            "PULL_PORT": str(free_port()),
+            "EXPORTER_PORT": str(free_port()),
             "STATE_DIR": str(tmp_path / "state"),
             "RUN_DEADLINE": "2",
             "RETRY_TIMEOUT": "0.01",
@@ -194,13 +192,13 @@ def test_a_drill_of_sessions_that_fail(kind, account, cloud, tmp_path, drill):
     """Nor do those that fail, in whatever way."""
     count = drill.size(3, 30 if kind == "is silent" else 600)
     cloud.keeps = 50
-    script = {
+    scripts: dict[str, dict[str, Any]] = {
         "hangs up": {"hangs_up": True},
         "refuses": {"connack": 3},
         "is silent": {"connack": None},
-    }[kind]
+    }
     account |= {"RUN_DEADLINE": "2", "MQTT_TIMEOUT": "1"}
-    with ScriptedBroker(**script) as broker:
+    with ScriptedBroker(**scripts[kind]) as broker:
         use(cloud, broker)
         rows = beaten(account, count, drill.seed, tmp_path / "log")
         assert broker.connects > 0.9 * count

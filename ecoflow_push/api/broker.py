@@ -207,7 +207,7 @@ class Broker:
             raise EcoflowApiException("the connection was lost")
 
     def _receive(self, own: Callable[[], Any], size: int) -> bytes:
-        """Read for paho by its `own` method, which would keep a packet of any length that it claims.
+        """Read for paho, which would keep a packet of any length that it claims.
 
         And in one step as many packets as it has sent itself.
         """
