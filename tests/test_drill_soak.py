@@ -146,11 +146,9 @@ def test_a_drill_of_many_beats(tmp_path, drill):
     count = drill.size(25, 10_000)
     cloud, receiver = MoodyCloud([DELTA, STREAM]), MoodyReceiver()
     gateway, watcher = MoodyServer(), MoodyServer()
-    servers: tuple[MoodyCloud | MoodyServer | MoodyReceiver, ...]
-    servers = (cloud, gateway, receiver, watcher)
-    for number, each in enumerate(servers):
-        each.moods = Moods(drill.seed + number, 0.05, 0.002)
-        each.keeps = 50
+    moods = [Moods(drill.seed + number, 0.05, 0.002) for number in range(4)]
+    cloud.moods, gateway.moods, receiver.moods, watcher.moods = moods
+    cloud.keeps = gateway.keeps = watcher.keeps = 50
     with cloud, gateway, receiver, watcher:
         environ = {
             **cloud.environ(),
