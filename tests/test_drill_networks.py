@@ -44,7 +44,9 @@ pytestmark = [
     pytest.mark.skipif(bool(lacks()), reason=lacks()),
 ]
 
-API, RECEIVER, BROKER, DEAD, EMPTY, OTHER = (f"10.9.0.{n}" for n in (1, 2, 3, 4, 5, 6))
+API, RECEIVER, BROKER, EMPTY, OTHER = (f"10.9.0.{n}" for n in range(1, 6))
+# Beyond the road, where nobody is to say that there is nothing.
+DEAD, DEAD_TOO, DEAD_THREE = (f"10.66.0.{n}" for n in (1, 2, 3))
 NAMES = ("api.test", "receiver.test", "mqtt.ecoflow.com", "localhost", FAR_V6)
 TOKEN = "a-token-for-the-receiver"
 SECRETS = (ACCESS_KEY, SECRET_KEY, TOKEN)
@@ -140,12 +142,12 @@ LOST = {69, 75}
 NAMING: dict[str, tuple[Callable[[Town], object], set[int], set[str] | None]] = {
     "is silent": (lambda t: setattr(t.zone, "instead", ""), LOST, set()),
     "three are silent": (
-        lambda t: t.road.resolvers("10.9.0.50", "10.9.0.51", "10.9.0.52"),
+        lambda t: t.road.resolvers(DEAD, DEAD_TOO, DEAD_THREE),
         LOST,
         set(),
     ),
     "the first of two is silent": (
-        lambda t: t.road.resolvers("10.9.0.50", RESOLVER),
+        lambda t: t.road.resolvers(DEAD, RESOLVER),
         {0},
         {API, RECEIVER},
     ),
@@ -219,8 +221,8 @@ ROADS = {
     "the first address is dead": {"api.test": [DEAD, API]},
     "the first address refuses": {"api.test": [EMPTY, API]},
     "IPv6 alone": {"api.test": [FAR_V6]},
-    "IPv6 is dead": {"api.test": ["fd09::99", API]},
-    "two of three are dead": {"receiver.test": [DEAD, "10.9.0.44", RECEIVER]},
+    "IPv6 is dead": {"api.test": ["fd66::1", API]},
+    "two of three are dead": {"receiver.test": [DEAD, DEAD_TOO, RECEIVER]},
 }
 
 

@@ -202,7 +202,7 @@ class MqttApiClient(EcoflowApiClient):
             except KeysRefused:
                 # They may have been rotated, so exactly one new login; but not one in
                 # every run, when what is refused is something else.
-                if 0 <= time.time() - certification.obtained_at < RENEW_SECONDS:
+                if time.time() - certification.obtained_at < RENEW_SECONDS:
                     raise
                 self._broker.close()
                 renewed = self._account.certification(deadline, fresh=True)
