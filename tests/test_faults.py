@@ -104,6 +104,7 @@ def assert_decent(run: Run, status: int, *, lines: int = 1) -> None:
         assert secret not in run.stderr + run.stdout
 
 
+@pytest.mark.case("N3", "N4", "N5", "N6", "N7", "N8", "N9", "N10", "N13", "N15", "N17")
 @pytest.mark.parametrize("where", [LIST, QUOTA])
 @pytest.mark.parametrize("fault", CLOUD_FAULTS)
 def test_a_fault_of_the_cloud(fault, where, environ, cloud, pushgateway):
@@ -128,6 +129,7 @@ def test_a_fault_of_the_cloud(fault, where, environ, cloud, pushgateway):
         assert len(asked) == requests + again
 
 
+@pytest.mark.case("N14")
 @pytest.mark.parametrize("fault", ["HTTP 500", "reset", "cut short", "8521"])
 def test_a_passing_fault_is_tried_again(fault, environ, cloud, pushgateway):
     """A fault that passes costs another try, each with a fresh nonce and signature."""
@@ -143,6 +145,7 @@ def test_a_passing_fault_is_tried_again(fault, environ, cloud, pushgateway):
     assert values(pushgateway.device(DELTA.sn))
 
 
+@pytest.mark.case("N13")
 def test_a_short_retry_after_is_obeyed(environ, cloud):
     """A Retry-After that fits is waited for."""
     cloud.fail(LIST, faults.status(503, Retry_After="1"), times=1)
@@ -153,6 +156,7 @@ def test_a_short_retry_after_is_obeyed(environ, cloud):
     assert run.seconds >= 1
 
 
+@pytest.mark.case("N13")
 def test_a_long_retry_after_silences_the_next_runs(environ, cloud, pushgateway):
     """After a Retry-After too long for the run, the next runs do not ask at all."""
     cloud.fail(LIST, faults.status(429, Retry_After="600"), times=1)
@@ -166,6 +170,7 @@ def test_a_long_retry_after_silences_the_next_runs(environ, cloud, pushgateway):
     assert pushgateway.run()["ecoflow_push_exit_status"] == 75
 
 
+@pytest.mark.case("N15")
 def test_refused_keys_are_not_tried_every_minute(environ, cloud, pushgateway):
     """After three refusals in a row the keys rest for 5 minutes, or until changed."""
     cloud.fail(LIST, faults.code("8513", "accessKey is invalid"))
@@ -190,6 +195,7 @@ def test_odd_numbers_are_left_out(environ, cloud, pushgateway):
     assert pushgateway.run()["ecoflow_push_skipped_values non_finite"] == 6
 
 
+@pytest.mark.case("N22")
 def test_one_hanging_device_does_not_starve_the_next(environ, cloud, pushgateway):
     """A device whose quotas hang costs its own share; the other one is read."""
     cloud.devices.append(STREAM)
@@ -201,6 +207,7 @@ def test_one_hanging_device_does_not_starve_the_next(environ, cloud, pushgateway
     assert values(pushgateway.device(STREAM.sn))
 
 
+@pytest.mark.case("N16")
 def test_a_redirect_is_not_followed(environ, cloud, pushgateway):
     """A redirect by EcoFlow is 69, and the other host never sees the keys."""
     with RecordingServer() as other:
@@ -212,6 +219,7 @@ def test_a_redirect_is_not_followed(environ, cloud, pushgateway):
         assert len(cloud.received) == 1
 
 
+@pytest.mark.case("N1", "N11")
 def test_a_refused_connection_and_a_dead_name(environ, pushgateway):
     """A closed port and a name that does not resolve are 69, with plain words."""
     environ["ECOFLOW_API_HOST"] = f"http://127.0.0.1:{free_port()}"
@@ -226,6 +234,7 @@ def test_a_refused_connection_and_a_dead_name(environ, pushgateway):
     assert pushgateway.run()["ecoflow_push_exit_status"] == 69
 
 
+@pytest.mark.case("N18")
 def test_a_certificate_nobody_trusts(environ, server_tls, tmp_path):
     """A certificate of an unknown authority is 69, tried once, never in plain text."""
     with SimulatedCloud([DELTA], tls=server_tls) as cloud:
@@ -236,6 +245,7 @@ def test_a_certificate_nobody_trusts(environ, server_tls, tmp_path):
         assert cloud.received == []
 
 
+@pytest.mark.case("N18")
 def test_a_silent_handshake_ends_in_time(environ):
     """A server that accepts and never speaks TLS is 75 within the deadline."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

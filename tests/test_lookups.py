@@ -72,6 +72,7 @@ def test_nobody_joins_a_look_up_that_hangs(exchange):
         assert sent(exchange(url), url, 10).status == 200
 
 
+@pytest.mark.case("N11")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may set another resolver")
 def test_a_dead_resolver_gathers_no_threads(tmp_path):
     """In a process that stays, a resolver that is silent costs a thread per name."""
@@ -120,6 +121,7 @@ CERTIFICATES = {
 }
 
 
+@pytest.mark.case("N18")
 @pytest.mark.parametrize("exchange", [PlainExchange, RequestsExchange])
 @pytest.mark.parametrize("kind", CERTIFICATES)
 def test_what_no_authority_can_mend(kind, exchange, authority, ca_file):

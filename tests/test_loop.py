@@ -78,6 +78,7 @@ def beats(
     return began
 
 
+@pytest.mark.case("T7")
 @pytest.mark.parametrize(
     ("durations", "expected"),
     [
@@ -95,6 +96,7 @@ def test_beats_are_kept_or_skipped(durations, expected):
     assert beats(durations) == expected
 
 
+@pytest.mark.case("T8")
 def test_no_beat_drifts():
     """After 10,000 runs of any duration below it, the interval is still exact."""
     chance = random.Random(1)
@@ -104,6 +106,7 @@ def test_no_beat_drifts():
     assert began == [float(n) for n in range(10_000)]
 
 
+@pytest.mark.case("T6")
 def test_the_walls_clock_moves_no_beat():
     """A zone that moves by an hour in every run, as schedule sees it, moves no beat."""
     hour = [0]
@@ -210,6 +213,7 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+@pytest.mark.case("L13")
 @pytest.mark.drill("soak")
 def test_a_drill_of_beats(environ, cloud, pushgateway, tmp_path, drill):
     """Faults at random end no schedule, shift no beat, and leak nothing."""
@@ -252,6 +256,7 @@ def test_a_drill_of_beats(environ, cloud, pushgateway, tmp_path, drill):
     assert max(fds for _, fds in held) - held[0][1] <= 4
 
 
+@pytest.mark.case("L13")
 def test_a_bug_ends_no_schedule_and_shifts_no_beat(caplog):
     """A run that fails in an unforeseen way is 70, and the next one comes in time."""
     clock = Clock()

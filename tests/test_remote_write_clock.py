@@ -22,6 +22,7 @@ from tests.support import ROOT, push
 LIST = "device/list"
 
 
+@pytest.mark.case("T2")
 @pytest.mark.parametrize("offset", [400, -400])
 def test_a_wrong_clock_writes_nothing(offset, environ, cloud, receiver, pushgateway):
     """More than 5 minutes from EcoFlow's time: nothing sent, nothing stored, 75."""
@@ -41,6 +42,7 @@ def test_a_wrong_clock_writes_nothing(offset, environ, cloud, receiver, pushgate
     assert pushgateway.run()["ecoflow_push_dropped_samples_total clock"] == 7
 
 
+@pytest.mark.case("T10")
 @pytest.mark.parametrize("offset", [0, 400])
 def test_the_receiver_tells_the_time_if_nobody_did(offset, receiver, tmp_path):
     """Where no answer told the time, the receiver is asked before the first write."""
@@ -94,6 +96,7 @@ def test_a_wrong_clock_leaves_what_waits_alone(written, cloud, receiver):
     assert spool_files(written) == before
 
 
+@pytest.mark.case("T3")
 def test_a_clock_that_went_back_writes_nothing(written, cloud, receiver):
     """A snapshot not after the last one, which nobody confirms, is not written: 75."""
     cloud.date_offset = receiver.date_offset = None
@@ -110,6 +113,7 @@ def test_a_clock_that_went_back_writes_nothing(written, cloud, receiver):
     assert state(written)["dropped"] == {"clock": 7}
 
 
+@pytest.mark.case("T4")
 def test_a_clock_that_was_put_right_goes_on(written, receiver):
     """Once a server confirms the clock, what it once stamped wrong stands in no way."""
     assert push(written).status == 0
@@ -131,6 +135,7 @@ def test_a_clock_that_was_put_right_goes_on(written, receiver):
     assert spool_files(written) == []
 
 
+@pytest.mark.case("T10")
 def test_a_clock_that_nobody_confirms_ages_nothing(written, cloud, receiver):
     """As long as no server tells the time, nothing that waits is too old."""
     receiver.fail("", faults.status(503))
@@ -144,6 +149,7 @@ def test_a_clock_that_nobody_confirms_ages_nothing(written, cloud, receiver):
     assert spool_files(written) == before
 
 
+@pytest.mark.case("T5")
 @pytest.mark.parametrize("seconds", [-7200, 7200])
 def test_a_clock_that_is_set_during_a_run_writes_nothing(seconds, receiver, tmp_path):
     """A snapshot from outside of the run's own time is neither sent nor stored."""

@@ -39,6 +39,7 @@ def server(request, server_tls):
         yield running
 
 
+@pytest.mark.case("N4", "N5", "N6")
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize(
     "fault",
@@ -292,6 +293,7 @@ def test_each_thread_has_a_connection(exchange):
     assert len(server.received) == 6
 
 
+@pytest.mark.case("N18")
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("wrong", ["expired", "other name", "old TLS"])
 @pytest.mark.filterwarnings("ignore:ssl.OP_NO:DeprecationWarning")
