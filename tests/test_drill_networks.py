@@ -376,7 +376,7 @@ NETRC = "the-password-of-netrc"
         "one",
         *(
             pytest.param(x, marks=late)
-            for x in ("chain", "by IPv6", "wants a password")
+            for x in ("chain", "by IPv6", "wants a password", "second address")
         ),
         *(pytest.param(x, marks=late) for x in ("dead", "parent is dead", "refuses")),
     ],
@@ -411,12 +411,21 @@ def test_proxies(kind, here, tmp_path):
         place = f"[{place}]" if ":" in place else place
         user = f"{password}@" if password else ""
 
-        run = here.push(HTTPS_PROXY=f"http://{user}{place}:3128", HOME=str(tmp_path))
+        named = place
+        if kind == "second address":
+            named = "proxy.test"
+            here.zone.names[named] = [DEAD, place]
+
+        run = here.push(
+            HTTPS_PROXY=f"http://{user}{named}:3128",
+            HOME=str(tmp_path),
+            RUN_DEADLINE="10",
+        )
 
         wanted = {"CONNECT api.test:443", "CONNECT receiver.test:443"}
         asked = {each.rpartition(" ")[0] for each in last.received}
-    assert set(here.road.sent) == {(place.strip("[]"), 3128)}
-    assert here.zone.asked == []
+    assert told(here.road) - {DEAD} == {place.strip("[]")}
+    assert set(here.zone.asked) <= {"proxy.test"}
     assert "s%40crt" not in run.stderr
     assert "s@crt" not in run.stderr
     if kind in ("dead", "parent is dead", "refuses"):

@@ -170,10 +170,3 @@ def dial(host: str, port: int, seconds: float) -> DeadlineSocket:
         sock.settimeout(until - time.monotonic())
         return sock
     raise error
-
-
-def obedient(plain: socket.socket, seconds: float | None) -> DeadlineSocket:
-    """Return the same connection as a socket that obeys."""
-    sock = DeadlineSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
-    sock.settimeout(seconds)
-    return sock
