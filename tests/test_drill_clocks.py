@@ -36,8 +36,10 @@ pytestmark = pytest.mark.drill("clocks")
 late = pytest.mark.late
 
 HOUR, DAY, YEAR = 3600.0, 86_400.0, 365.25 * 86_400
-#: What two clocks may differ by, and a little for a run's own time.
-MOST, LITTLE = 300, 5
+#: What two clocks may differ by (s).
+MOST = 300
+#: What a busy machine may take longer (s).
+PATIENCE = 30
 
 
 @pytest.fixture(scope="session")
@@ -357,9 +359,9 @@ def test_a_schedule_over_a_turn_of_summer_time(kind, here, tmp_path, drill):
                 # Without a word from anybody, an hour to and fro.
                 here.clock.shift(-HOUR if len(began) % 2 else 0)
     gaps = [later - one for one, later in itertools.pairwise(began)]
-    # A beat that a busy machine missed is two seconds.
-    assert max(gaps) < 1 + 2
-    assert abs(began[-1] - began[0] - (beats - 1)) < 3
+    # Not an hour; a busy machine may miss beats.
+    assert max(gaps) < PATIENCE
+    assert began[-1] - began[0] < beats - 1 + PATIENCE
     if kind:
         arrived = here.arrived()
         assert arrived == sorted(set(arrived))

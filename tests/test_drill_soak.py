@@ -15,7 +15,7 @@ import pytest
 
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedCloud
-from ecoflow_push.simulator.server import Fault, RecordingServer
+from ecoflow_push.simulator.server import Answer, Fault, Received, RecordingServer
 from tests.conftest import DELTA, STREAM
 from tests.mqtt import paths, use
 from tests.receiver import Receiver
@@ -87,6 +87,12 @@ class MoodyReceiver(Receiver):
         del self.received[:-20]
         del self.requests[:-20]
         return fault or self.moods()
+
+    def answer(self, received: Received) -> Answer:
+        """Take no request whose sender was out of time before its end."""
+        if len(received.body) < int(received.headers.get("content-length", 0)):
+            return Answer(400)
+        return super().answer(received)
 
 
 def beaten(environ: dict[str, str], count: int, seed: int, log: Path) -> list[Row]:

@@ -9,7 +9,6 @@ import struct
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakMethod
 
 from ecoflow_push.api.envelope import TIME_CURE
 from ecoflow_push.errors import ApiOutOfTime, EcoflowApiException, KeysRefused
@@ -88,10 +87,8 @@ class Broker:
         client.username_pw_set(certification.username, certification.password)
         if certification.tls:
             client.tls_set_context(self._trust.context(obedient=False))
-        # paho bounds nothing that it receives, and has no door to do so. By a weak
-        # reference: one that holds itself keeps its descriptors until it is swept.
-        own = WeakMethod(client._sock_recv)  # noqa: SLF001 - as above
-        receive = partial(self._receive, own)
+        # paho bounds nothing that it receives, and has no door to do so.
+        receive = partial(self._receive, client._sock_recv)  # noqa: SLF001 - as above
         client._sock_recv = receive  # type: ignore[method-assign]  # noqa: SLF001
         # Nor does it leave time for a second address after one that is dead.
         dialled = partial(_dial, host, port, limit)
@@ -158,6 +155,8 @@ class Broker:
             sock = client.socket()
             if sock is not None:
                 sock.close()
+            # Whoever tells of a failed connection still holds the client.
+            client._reset_sockets(sockpair_only=True)  # noqa: SLF001 - as above
         self._events.clear()
         self._messages.clear()
 
@@ -206,7 +205,7 @@ class Broker:
         if status != 0:
             raise EcoflowApiException("the connection was lost")
 
-    def _receive(self, own: Callable[[], Any], size: int) -> bytes:
+    def _receive(self, receive: Callable[[int], bytes], size: int) -> bytes:
         """Read for paho, which would keep a packet of any length that it claims.
 
         And in one step as many packets as it has sent itself.
@@ -216,7 +215,7 @@ class Broker:
             raise ConnectionError
         if self._allowed <= 0:
             raise BlockingIOError
-        data: bytes = own()(size)
+        data = receive(size)
         self._allowed -= len(data)
         self._received += len(data)
         if self._received > SWEEP_BYTES:
