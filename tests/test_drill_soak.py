@@ -97,7 +97,7 @@ class MoodyReceiver(Receiver):
 
 def beaten(environ: dict[str, str], count: int, seed: int, log: Path) -> list[Row]:
     """Return what a process held that did so many beats, from time to time."""
-    every = max(1, count // 100)
+    every = max(3, count // 100)
     with open(log, "w", encoding="utf-8") as stderr:
         done = subprocess.run(
             [sys.executable, "-m", "tests.beats", str(count), str(every), str(seed)],
@@ -199,6 +199,8 @@ def test_a_drill_of_sessions(account, fleet, cloud, pushgateway, tmp_path, drill
 
     rows = beaten(account, count, drill.seed, tmp_path / "log")
 
+    # Between two sweeps too: the three of any process, and one that looks.
+    assert max(row["files"] for row in rows) <= FEW + 2
     assert_flat(rows, is_full=drill.is_full)
     statuses = rows[-1]["statuses"]
     assert statuses.get("0", 0) > 0.9 * count, statuses
@@ -223,4 +225,5 @@ def test_a_drill_of_sessions_that_fail(kind, account, cloud, tmp_path, drill):
         use(cloud, broker)
         rows = beaten(account, count, drill.seed, tmp_path / "log")
         assert broker.connects > 0.9 * count
+    assert max(row["files"] for row in rows) <= FEW + 2
     assert_flat(rows, is_full=drill.is_full)
