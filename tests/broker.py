@@ -55,7 +55,7 @@ def mosquitto(folder: Path, authority: trustme.CA, *lines: str) -> Iterator[Mosq
     program = real_server("mosquitto")
     port = free_port()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    server = authority.issue_cert("localhost")
+    server = authority.issue_cert("localhost", "mqtt.ecoflow.com")
     server.private_key_pem.write_to_path(str(folder / "server.key"))
     server.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
     passwords = program.parent.parent / "bin" / "mosquitto_passwd"

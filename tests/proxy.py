@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import socket
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import ClassVar, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from tests.support import stop_listening
 
@@ -19,13 +20,24 @@ class Proxy:
     does not show user and password. Whom it does not reach it answers for with 503,
     in the words of a connection that was refused. A method in `gates` waits for its
     event before it goes on.
+    in the words of a connection that was refused. `knows` are the loopback ports of
+    hosts that no resolver has, `parent` is the place of the proxy that it asks.
     """
 
     #: Those that run, by their place.
     running: ClassVar[dict[str, Proxy]] = {}
 
-    def __init__(self, *, answers: int = 0, password: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        answers: int = 0,
+        password: str = "",
+        knows: Mapping[str, int] | None = None,
+        parent: str = "",
+    ) -> None:
         self.answers = answers
+        self.knows = knows or {}
+        self.parent = parent
         self.password = password
         #: The first line of each request.
         self.received: list[str] = []
@@ -77,12 +89,14 @@ class Proxy:
                 self.gates[method].wait(60)
             parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
             try:
-                server = socket.create_connection((parts.hostname, parts.port or 80), 5)
+                server = self._reach(parts)
             except OSError:
                 _say(client, 503, "connect: connection refused")
                 return
             with server:
-                if method == "CONNECT":
+                if self.parent:
+                    server.sendall(begun)
+                elif method == "CONNECT":
                     client.sendall(b"HTTP/1.1 200 Opened\r\n\r\n")
                 else:
                     path = target.partition(parts.netloc)[2] or "/"
@@ -93,6 +107,15 @@ class Proxy:
                 there.daemon = True
                 there.start()
                 _pump(server, client)
+
+    def _reach(self, parts: SplitResult) -> socket.socket:
+        host, port = parts.hostname or "", parts.port or 80
+        if self.parent:
+            host, _, place = self.parent.partition(":")
+            port = int(place)
+        elif host in self.knows:
+            host, port = "127.0.0.1", self.knows[host]
+        return socket.create_connection((host, port), 5)
 
     def _refusal(self, headers: list[str]) -> int:
         shown = base64.b64encode(self.password.encode()).decode()

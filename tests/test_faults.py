@@ -105,6 +105,7 @@ def assert_decent(run: Run, status: int, *, lines: int = 1) -> None:
 
 
 @pytest.mark.case("N3", "N4", "N5", "N6", "N7", "N8", "N9", "N15", "D1", "D5")
+@pytest.mark.case("N3", "N4", "N5", "N6", "N7", "N8", "N9", "N10", "N13", "N15", "N17")
 @pytest.mark.parametrize("where", [LIST, QUOTA])
 @pytest.mark.parametrize("fault", CLOUD_FAULTS)
 def test_a_fault_of_the_cloud(fault, where, environ, cloud, pushgateway):
@@ -130,6 +131,7 @@ def test_a_fault_of_the_cloud(fault, where, environ, cloud, pushgateway):
 
 
 @pytest.mark.case("N7")
+@pytest.mark.case("N14")
 @pytest.mark.parametrize("fault", ["HTTP 500", "reset", "cut short", "8521"])
 def test_a_passing_fault_is_tried_again(fault, environ, cloud, pushgateway):
     """A fault that passes costs another try, each with a fresh nonce and signature."""
@@ -209,6 +211,7 @@ def test_one_hanging_device_does_not_starve_the_next(environ, cloud, pushgateway
 
 
 @pytest.mark.case("K11")
+@pytest.mark.case("N16")
 def test_a_redirect_is_not_followed(environ, cloud, pushgateway):
     """A redirect by EcoFlow is 69, and the other host never sees the keys."""
     with RecordingServer() as other:
@@ -220,6 +223,7 @@ def test_a_redirect_is_not_followed(environ, cloud, pushgateway):
         assert len(cloud.received) == 1
 
 
+@pytest.mark.case("N1", "N11")
 def test_a_refused_connection_and_a_dead_name(environ, pushgateway):
     """A closed port and a name that does not resolve are 69, with plain words."""
     environ["ECOFLOW_API_HOST"] = f"http://127.0.0.1:{free_port()}"

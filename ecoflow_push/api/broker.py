@@ -15,7 +15,7 @@ from ecoflow_push.api.envelope import TIME_CURE
 from ecoflow_push.errors import ApiOutOfTime, EcoflowApiException, KeysRefused
 from ecoflow_push.net.deadline import Deadline, limit_of
 from ecoflow_push.net.explain import explain
-from ecoflow_push.net.sockets import looking_up
+from ecoflow_push.net.sockets import dial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -91,11 +91,13 @@ class Broker:
         # paho bounds nothing that it receives, and has no door to do so.
         receive = partial(self._receive, client._sock_recv)  # noqa: SLF001 - as above
         client._sock_recv = receive  # type: ignore[method-assign]  # noqa: SLF001
+        # Nor does it leave time for a second address after one that is dead.
+        dialled = partial(_dial, host, port, limit)
+        client._create_socket_connection = dialled  # type: ignore[method-assign]  # noqa: SLF001
         client.connect_timeout = max(0.1, limit.left())
         self._listen(client)
         try:
-            with looking_up(host, limit.left()):
-                client.connect(host, port, KEEPALIVE_SECONDS)
+            client.connect(host, port, KEEPALIVE_SECONDS)
         except (OSError, ValueError, OverflowError, struct.error) as exc:
             if lacking := limit_of(exc):
                 raise lacking from exc
@@ -156,6 +158,8 @@ class Broker:
             sock = client.socket()
             if sock is not None:
                 sock.close()
+            # Whoever tells of a failed connection still holds the client.
+            client._reset_sockets(sockpair_only=True)  # noqa: SLF001 - as above
         self._events.clear()
         self._messages.clear()
 
@@ -257,6 +261,13 @@ class Broker:
         if self._client is None:
             raise EcoflowApiException("not connected to the broker")
         return self._client
+
+
+def _dial(host: str, port: int, limit: Deadline) -> socket.socket:
+    sock = dial(host, port, limit.left())
+    # From here on paho does the waiting.
+    sock.settimeout(None)
+    return sock
 
 
 def _quick_acknowledge(client: Client) -> None:

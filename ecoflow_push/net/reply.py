@@ -6,6 +6,7 @@ import email.utils
 import re
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from http.client import HTTPMessage, IncompleteRead
 
 from ecoflow_push import __version__
@@ -58,6 +59,13 @@ class Request:
         self.most_bytes = most_bytes
 
 
+def seconds_of(date: str) -> float:
+    """Return the Unix seconds of a date as HTTP has it; raises ValueError or so."""
+    found = email.utils.parsedate_to_datetime(date)
+    # All of HTTP's dates are UTC (RFC 9110, 5.6.7), also those that do not say so.
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
 class Reply:
     """An answer; `headers` are case-insensitive, the body is as it came."""
 
@@ -76,9 +84,7 @@ class Reply:
         if re.fullmatch(r"\d+", text):
             return float(text[:12])
         try:
-            return max(
-                0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-            )
+            return max(0.0, seconds_of(text) - time.time())
         except (ValueError, OverflowError):
             return None
 
@@ -90,9 +96,9 @@ class Reply:
         """
         age = self.headers.get("Age", "").strip()
         try:
-            date = email.utils.parsedate_to_datetime(self.headers.get("Date", ""))
+            date = seconds_of(self.headers.get("Date", ""))
             kept = int(age[:9]) if age.isascii() and age.isdecimal() else 0
-            return at - (date.timestamp() + kept)
+            return at - (date + kept)
         except (ValueError, OverflowError):
             return None
 

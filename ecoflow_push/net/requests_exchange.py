@@ -12,18 +12,17 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import NameResolutionError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    NameResolutionError,
+    NewConnectionError,
+)
 
 from ecoflow_push.errors import Unreachable
 from ecoflow_push.limits import links
 from ecoflow_push.net.explain import ProxyRefused, ProxyUnreachable, WasClosed
 from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
-from ecoflow_push.net.sockets import (
-    CONNECT_SECONDS,
-    WithoutHints,
-    looking_up,
-    obedient,
-)
+from ecoflow_push.net.sockets import CONNECT_SECONDS, WithoutHints, dial
 from ecoflow_push.net.trust import Trust
 
 
@@ -140,6 +139,7 @@ class _DeadlineConnection:
     timeout: Any
     sock: Any
     _dns_host: str
+    port: int
     #: The socket that was there before the request, None for a new one.
     _kept: Any = None
 
@@ -163,12 +163,17 @@ class _DeadlineConnection:
             raise
 
     def _new_conn(self) -> socket.socket:
+        # The library's own gives all its time to the first of several addresses.
         try:
-            with looking_up(self._dns_host, self.timeout):
-                plain: socket.socket = super()._new_conn()  # type: ignore[misc]
+            sock = dial(self._dns_host.strip("[]"), self.port, self.timeout)
         except socket.gaierror as exc:
             raise NameResolutionError(self._dns_host, self, exc) from exc  # type: ignore[arg-type]
-        return obedient(plain, self.timeout)
+        except TimeoutError as exc:
+            raise ConnectTimeoutError(self, "no connection in time") from exc
+        except OSError as exc:
+            raise NewConnectionError(self, "no connection") from exc  # type: ignore[arg-type]
+        sock.settimeout(self.timeout)
+        return sock
 
 
 class _HTTPConnection(_DeadlineConnection, HTTPConnection):

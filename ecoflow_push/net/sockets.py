@@ -150,15 +150,16 @@ def dial(host: str, port: int, seconds: float) -> DeadlineSocket:
         found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
     # By now others have given this up, if the look-up took too long.
     error: OSError = TimeoutError("the deadline passed")
-    for family, kind, protocol, _, address in found:
+    for number, (family, kind, protocol, _, address) in enumerate(found, 1):
         left = until - time.monotonic()
         if left <= 0:
             break
+        # Against one dead address among several: the next one gets its chance.
+        share = left if number == len(found) else left / 2
         sock = None
         try:
             sock = DeadlineSocket(family, kind, protocol)
-            # Against one dead address among several: the next one gets its chance.
-            sock.settimeout(min(left, CONNECT_SECONDS))
+            sock.settimeout(min(share, CONNECT_SECONDS))
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as exc:
@@ -169,10 +170,3 @@ def dial(host: str, port: int, seconds: float) -> DeadlineSocket:
         sock.settimeout(until - time.monotonic())
         return sock
     raise error
-
-
-def obedient(plain: socket.socket, seconds: float | None) -> DeadlineSocket:
-    """Return the same connection as a socket that obeys."""
-    sock = DeadlineSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
-    sock.settimeout(seconds)
-    return sock

@@ -66,11 +66,16 @@ class Loop:
                 self._sleep(left)
 
 
-def stay(settings: Settings, job: Callable[[Mapping[str, Sink]], int]) -> int:
+def stay(
+    settings: Settings,
+    job: Callable[[Mapping[str, Sink]], int],
+    create_loop: Callable[[float, Callable[[], object]], Loop] = Loop,
+) -> int:
     """Run `job` on the beats of the settings until a signal ends it with 0.
 
     `job` is given the sinks that outlive a run; it returns its status and raises
-    nothing. Raises SettingsError when one of those sinks cannot be had.
+    nothing. `create_loop` is given the interval and what to do on its beats. Raises
+    SettingsError when one of those sinks cannot be had.
     """
     leave_with_a_word(stays=True)
     standing = create_standing(settings)
@@ -92,5 +97,5 @@ def stay(settings: Settings, job: Callable[[Mapping[str, Sink]], int]) -> int:
         if ping and status in (ExitStatus.CONFIG, ExitStatus.SOFTWARE):
             ping.end(ExitStatus(status), Deadline(0))
 
-    Loop(settings.interval, beat).run()
+    create_loop(settings.interval, beat).run()
     return ExitStatus.OK

@@ -14,6 +14,8 @@ WAS_SET = "the clock was set while the run was at work"
 MOST_SKEW_SECONDS = 1.0
 # One that also counts the time in which the machine slept, where there is one.
 STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# 2025: before there was anything that this could have read.
+EARLIEST = 1_735_689_600
 # Between two readings that are to be of one instant; a process may be stopped there.
 SAME_INSTANT_SECONDS = 0.01
 
@@ -40,6 +42,9 @@ class Clock:
         self.offset: float | None = None
         #: Why it is not to be trusted, "" if nothing speaks against it.
         self.distrust = ""
+        if self._started < EARLIEST:
+            year = time.gmtime(self._started).tm_year
+            self.distrust = f"the clock says that it is {year}"
 
     def now(self) -> float:
         """Return Unix seconds."""
