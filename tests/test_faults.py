@@ -104,8 +104,9 @@ def assert_decent(run: Run, status: int, *, lines: int = 1) -> None:
         assert secret not in run.stderr + run.stdout
 
 
-@pytest.mark.case("N3", "N4", "N5", "N6", "N7", "N8", "N9", "N15", "D1", "D5")
-@pytest.mark.case("N3", "N4", "N5", "N6", "N7", "N8", "N9", "N10", "N13", "N15", "N17")
+@pytest.mark.case(
+    "N3", "N4", "N5", "N6", "N7", "N8", "N9", "N10", "N13", "N15", "N17", "D1", "D5"
+)
 @pytest.mark.parametrize("where", [LIST, QUOTA])
 @pytest.mark.parametrize("fault", CLOUD_FAULTS)
 def test_a_fault_of_the_cloud(fault, where, environ, cloud, pushgateway):
@@ -130,8 +131,7 @@ def test_a_fault_of_the_cloud(fault, where, environ, cloud, pushgateway):
         assert len(asked) == requests + again
 
 
-@pytest.mark.case("N7")
-@pytest.mark.case("N14")
+@pytest.mark.case("N7", "N14")
 @pytest.mark.parametrize("fault", ["HTTP 500", "reset", "cut short", "8521"])
 def test_a_passing_fault_is_tried_again(fault, environ, cloud, pushgateway):
     """A fault that passes costs another try, each with a fresh nonce and signature."""
@@ -210,8 +210,7 @@ def test_one_hanging_device_does_not_starve_the_next(environ, cloud, pushgateway
     assert values(pushgateway.device(STREAM.sn))
 
 
-@pytest.mark.case("K11")
-@pytest.mark.case("N16")
+@pytest.mark.case("N16", "K11")
 def test_a_redirect_is_not_followed(environ, cloud, pushgateway):
     """A redirect by EcoFlow is 69, and the other host never sees the keys."""
     with RecordingServer() as other:

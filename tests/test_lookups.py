@@ -74,7 +74,6 @@ def test_nobody_joins_a_look_up_that_hangs(exchange):
 
 
 @pytest.mark.case("N11", "L14")
-@pytest.mark.case("N11")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may set another resolver")
 def test_a_dead_resolver_gathers_no_threads(tmp_path):
     """In a process that stays, a resolver that is silent costs a thread per name."""

@@ -23,7 +23,6 @@ LIST = "device/list"
 
 
 @pytest.mark.case("T1", "T2")
-@pytest.mark.case("T2")
 @pytest.mark.parametrize("offset", [400, -400])
 def test_a_wrong_clock_writes_nothing(offset, environ, cloud, receiver, pushgateway):
     """More than 5 minutes from EcoFlow's time: nothing sent, nothing stored, 75."""
@@ -137,7 +136,6 @@ def test_a_clock_that_was_put_right_goes_on(written, receiver):
 
 
 @pytest.mark.case("T5", "T10")
-@pytest.mark.case("T10")
 def test_a_clock_that_nobody_confirms_ages_nothing(written, cloud, receiver):
     """As long as no server tells the time, nothing that waits is too old."""
     receiver.fail("", faults.status(503))
