@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SHORTEST_SECRET = 4
 # Of a token; a run of zeros tells nothing of one.
 SHORTEST_PART, FEWEST_KINDS = 8, 4
+# What a server calls its token may be as long as it likes; none of ours is.
+LONGEST_TOKEN = 4096
 # A part is looked for by a piece of it. Of a token each STRIDE-th piece is known, so
 # that every part has one.
 PIECE = 4
@@ -36,7 +38,7 @@ def learn(*secrets: str) -> None:
 
 def learn_tokens(*tokens: str) -> None:
     """Mask these texts, and any part of them that tells something."""
-    _learn(tokens, _tokens)
+    _learn(tuple(token[:LONGEST_TOKEN] for token in tokens), _tokens)
 
 
 def _learn(secrets: tuple[str, ...], known: set[str]) -> None:

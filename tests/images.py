@@ -85,8 +85,8 @@ def images_or_skip() -> None:
 
 
 @contextmanager
-def place_for_images(folder: Path) -> Iterator[Path]:
-    """Return a folder for images: in memory, if there is one, for they are flushed."""
+def place_in_memory(folder: Path) -> Iterator[Path]:
+    """Return a folder in memory, if it can be, for what is flushed often."""
     memory = Path("/dev/shm")
     base = memory if os.access(memory, os.W_OK) else folder
     with tempfile.TemporaryDirectory(dir=base, prefix="images-") as made:
@@ -96,7 +96,7 @@ def place_for_images(folder: Path) -> Iterator[Path]:
 def _why_not() -> str:
     if os.geteuid() != 0:
         return "it needs root"
-    with place_for_images(Path(tempfile.gettempdir())) as place:
+    with place_in_memory(Path(tempfile.gettempdir())) as place:
         image = Image(place / "try", place / "mnt")
         image.make()
         try:
