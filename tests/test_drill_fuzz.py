@@ -520,7 +520,14 @@ def kinds() -> list[Kind]:
         Kind(headers, ANSWERS[:]),
         Kind(record, [RECORD.to_bytes()]),
         Kind(device_list, [f'{{"code":"0","data":[{rows}]}}'.encode()]),
-        Kind(gateway_list, [groups(2), b'{"data":[{"labels":{"job":"a"}}]}']),
+        Kind(
+            gateway_list,
+            [
+                groups(2),
+                b'{"data":[{"labels":{"job":"a"}}]}',
+                b'{"data":[{"labels":[]}]}',
+            ],
+        ),
         Kind(message, told),
         Kind(remote_write, ANSWERS[:]),
         Kind(settings, named),
