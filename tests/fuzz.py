@@ -7,14 +7,16 @@ it had reached.
 
 from __future__ import annotations
 
+import copy
 import http.client
 import io
+import json
 import random
 import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, Self
@@ -34,7 +36,7 @@ TOKENS = (
 )
 OURS = f"{ROOT / 'ecoflow_push'}/"
 #: Of so many cases one is watched, in full numbers.
-WATCHED = 12
+WATCHED = 40
 MOST_SEEDS = 400
 
 
@@ -59,6 +61,61 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return data
 
 
+#: What stands in JSON where something else was.
+ODD: tuple[Any, ...] = (
+    *(-1, 0, 1, 7, 2**31, 2**53, 2**63, 2**64, 10**15, -0.0, 1e308, float("inf")),
+    *(
+        float("nan"),
+        True,
+        False,
+        None,
+        "",
+        "x",
+        "1",
+        "\ud800",
+        "a\nb",
+        "\0" * 9,
+        "x" * 300,
+    ),
+    *([], {}, [[]], [[], {}], {"": {}}, [0] * 40, {"__name__": 1}),
+)
+LONGEST_JSON = 4_000
+
+
+def reshaped(data: bytes, rng: random.Random) -> bytes:
+    """Return JSON in which something is of another kind, or in another's place."""
+    if len(data) > LONGEST_JSON or data[:1] not in (b"{", b"["):
+        return data
+    try:
+        whole = json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    for _ in range(rng.choice((1, 1, 2))):
+        holders = list(_holders(whole))
+        if not holders:
+            break
+        inside = rng.choice(holders)
+        key: Any = rng.choice(
+            list(inside) if isinstance(inside, dict) else range(len(inside))
+        )
+        kind = rng.randrange(5)
+        if kind == 0:
+            del inside[key]
+        elif kind == 1:
+            other = rng.choice(holders)
+            inside[key] = json.loads(json.dumps(other))
+        else:
+            inside[key] = copy.deepcopy(rng.choice(ODD))
+    return json.dumps(whole).encode()
+
+
+def _holders(value: object) -> Iterator[Any]:
+    if isinstance(value, (dict, list)) and value:
+        yield value
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _holders(each)
+
+
 class Case(NamedTuple):
     """What a kind is given: bytes, luck of its own, and a folder."""
 
@@ -77,7 +134,8 @@ class Kind:
         self.reached: set[tuple[str, int]] = set()
 
     def data(self, rng: random.Random) -> bytes:
-        return mutated(rng.choice(self.seeds), rng)
+        data = rng.choice(self.seeds)
+        return reshaped(data, rng) if rng.random() < 0.3 else mutated(data, rng)
 
     def watch(self, case: Case) -> None:
         """Run a case, and keep its bytes if it reached what none had reached."""

@@ -351,6 +351,11 @@ def state(case: Case) -> None:
     )
     with State.open(str(case.folder)) as found:
         JUDGED["states"] += bool(found.devices)
+        counts = [found.runs, *found.dropped.values(), *found.failures.values()]
+        for each in found.endpoints.values():
+            counts += [each.samples, each.size, each.aside, each.failing_runs]
+            counts += [n for q in each.queues.values() for n in q.row()[:6]]  # type: ignore[misc]
+        assert all(0 <= count <= 10**15 for count in counts)
         is_ours = not found.trouble
         found.pause_for("rest", time.time())
         found.refused_for("x", time.time())
@@ -447,6 +452,7 @@ LISTED = (
 )
 ROW = '{"sn":"R331ZFAKE%d","deviceName":"Garage","productName":"DELTA","online":1}'
 NAMES = f'{{"version": 1, "bound": ["host", "user"], "names": {{"{SN}": {{"name": "G"'
+ENVELOPE = b'{"code":"0","message":"Success","data":%b}'
 MAPPED = [quotas for _, quotas in MAPS]
 ANSWERS = [
     b"200\nDate: Wed, 21 Oct 2026 07:28:00 GMT\nAge: 12\n\n",
@@ -513,38 +519,31 @@ def kinds() -> list[Kind]:
         b'"certification"' + named_broker,
         b'"device"' + LISTED,
     ]
-    return [
-        Kind(rest, [b'{"code":"0","message":"Success","data":%b}' % m for m in MAPPED]),
-        Kind(message, told),
-        Kind(raw_http, http),
-        Kind(headers, ANSWERS[:]),
-        Kind(record, [RECORD.to_bytes()]),
-        Kind(device_list, [f'{{"code":"0","data":[{rows}]}}'.encode()]),
-        Kind(
-            gateway_list,
-            [
-                groups(2),
-                b'{"data":[{"labels":{"job":"a"}}]}',
-                b'{"data":[{"labels":[]}]}',
-            ],
-        ),
-        Kind(message, told),
-        Kind(remote_write, ANSWERS[:]),
-        Kind(settings, named),
-        Kind(
-            record_file,
-            [framed(RECORD.to_bytes()), b"001764057600123.312." + SN.encode()],
-        ),
-        Kind(account, accounts),
-        Kind(state, [as_json(FIELDS)]),
-        Kind(env_file, [quoted, plain.encode()]),
-        Kind(notes, [b'[{"age":3},"spool-0123456789ab",5,3]']),
-        Kind(pushgateway, [*ANSWERS, b"200\n\n" + groups(1)]),
-        Kind(login, [as_json(EARNED)]),
-        Kind(headers, ANSWERS[:]),
-        Kind(record, [RECORD.to_bytes()]),
-        Kind(broker, [packets(topic, each) for each in told[::9]]),
+    record_seeds = [RECORD.to_bytes(), json.dumps(RECORD._replace(ended=[])).encode()]
+    file_seeds = [framed(RECORD.to_bytes()), b"001764057600123.312." + SN.encode()]
+    list_seeds = [f'{{"code":"0","data":[{rows}]}}'.encode()]
+    group_seeds = [b'{"data":[{"labels":%b}]}' % x for x in (b'{"job":"a"}', b"[]")]
+    # How often each comes: the dear ones seldom, but what is heard of devices.
+    found = [
+        (4, Kind(record, record_seeds)),
+        (3, Kind(headers, ANSWERS[:])),
+        (3, Kind(raw_http, http)),
+        (3, Kind(message, told)),
+        (3, Kind(record_file, file_seeds)),
+        (3, Kind(device_list, list_seeds)),
+        (3, Kind(gateway_list, [groups(2), *group_seeds])),
+        (3, Kind(account, accounts)),
+        (2, Kind(notes, [b'[{"age":3},"spool-0123456789ab",5,3]'])),
+        (2, Kind(remote_write, ANSWERS[:])),
+        (2, Kind(pushgateway, [*ANSWERS, b"200\n\n" + groups(1)])),
+        (2, Kind(state, [as_json(FIELDS)])),
+        (2, Kind(rest, [ENVELOPE % quotas for quotas in MAPPED])),
+        (1, Kind(login, [as_json(EARNED)])),
+        (1, Kind(settings, named)),
+        (1, Kind(env_file, [quoted, plain.encode()])),
+        (1, Kind(broker, [packets(topic, each) for each in told[::9]])),
     ]
+    return [kind for times, kind in found for _ in range(times)]
 
 
 @pytest.fixture
