@@ -115,7 +115,7 @@ class History:
     def _run(self, form: str, said: Path) -> None:
         self._takes = self._chance.choice([0.0, 0.0, 0.5, 1.0])
         self._loses = self._chance.choice([0.0, 0.0, 0.5])
-        self._cuts_requests = form == "request"
+        self._cuts_requests = form != "instant"
         self._asked.clear()
         self._let_go.clear()
         if form != "instant":
