@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,23 @@ def place_in_memory(folder: Path) -> Iterator[Path]:
         yield Path(made)
 
 
+def trace_or_skip() -> None:
+    """Skip the test where no call can be traced, saying what lacks."""
+    if reason := why_no_trace():
+        pytest.skip(reason)
+
+
+@cache
+def why_no_trace() -> str:
+    """Return why no call of the program can be traced, "" if it can."""
+    if not shutil.which("strace"):
+        return "strace is not installed"
+    try_it = ["strace", "-f", "-qq", "-o", os.devnull, "true"]
+    done = subprocess.run(try_it, capture_output=True, text=True, check=False)
+    return f"strace: {done.stderr.strip()}" if done.returncode else ""
+
+
+@cache
 def _why_not() -> str:
     if os.geteuid() != 0:
         return "it needs root"

@@ -36,7 +36,15 @@ from ecoflow_push.simulator import faults
 from tests.broker import BROKER_PASSWORD
 from tests.conftest import DELTA, STREAM
 from tests.delivery import DOWN
-from tests.images import Image, Job, clone, images_or_skip, place_in_memory
+from tests.images import (
+    Image,
+    Job,
+    clone,
+    images_or_skip,
+    place_in_memory,
+    trace_or_skip,
+    why_no_trace,
+)
 from tests.receiver import PATH, Receiver, decode
 from tests.support import ROOT, push
 
@@ -293,12 +301,8 @@ def home_of_jobs(written, cloud) -> dict[str, str]:
     return {**written, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def traceable() -> bool:
-    return shutil.which("strace") is not None
-
-
 @pytest.mark.drill("power")
-@pytest.mark.case("S8", "S3", "L16")
+@pytest.mark.case("S8")
 def test_drill_power_images(place, home_of_jobs, receiver, drill):
     """What was promised is on the disk after any cut, and the next run delivers it."""
     wanted = drill.size(4, 240)
@@ -311,9 +315,9 @@ def test_drill_power_images(place, home_of_jobs, receiver, drill):
         folder = place / str(number)
         folder.mkdir()
         history = History(folder, home_of_jobs, receiver, chance)
-        kinds = ["request", "flush", "instant"] if traceable() else ["request"]
-        first = [] if drill.is_full else ["flush"]
-        history.live(first or chance.choices(kinds, k=chance.randint(1, 3)))
+        kinds = ["request", "instant", *(() if why_no_trace() else ("flush",))]
+        forms_of_runs = chance.choices(kinds, k=chance.randint(1, 3))
+        history.live(forms_of_runs if drill.is_full else kinds[-1:])
         cuts = history.cuts if drill.is_full else few(history.cuts)
         disk = folder / "after"
         for each in cuts:
@@ -430,8 +434,7 @@ class Forgetful:
 @pytest.mark.parametrize("lacks", ["nothing", *CLONES])
 def test_drill_power_order(lacks, home_of_jobs, drill, tmp_path):
     """Whatever is sent was flushed before, with each folder above it, name by name."""
-    if not traceable():
-        pytest.skip("strace is not installed")
+    trace_or_skip()
     drill.size(1, 1)
     tree = ROOT
     if lacks != "nothing":
@@ -468,11 +471,10 @@ def test_drill_power_order(lacks, home_of_jobs, drill, tmp_path):
 
 
 @pytest.mark.drill("power")
-@pytest.mark.case("S8", "M12")
+@pytest.mark.case("S8")
 def test_drill_power_login(place, account, fleet, drill, tmp_path):
     """What an app account has earned is whole or not there, after a cut at any step."""
-    if not traceable():
-        pytest.skip("strace is not installed")
+    trace_or_skip()
     wanted, cuts = drill.size(1, 60), 0
     chance = random.Random(drill.seed)
     while cuts < wanted:
