@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
-# As many digits as the name of its file has: the year 33658.
-MOST_MS = 10**15
+# More than a message can carry (int64).
+MOST_MS = 2**63
 
 LabelSet = tuple[tuple[str, str], ...]
 #: What tells a series from all others: its name and its sorted labels.
