@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SHORTEST_SECRET = 4
 # Of a token; a run of zeros tells nothing of one.
 SHORTEST_PART, FEWEST_KINDS = 8, 4
+# What a server calls its token may be as long as it likes; none of ours is.
+LONGEST_TOKEN = 4096
 # A part is looked for by a piece of it. Of a token each STRIDE-th piece is known, so
 # that every part has one.
 PIECE = 4
@@ -36,7 +38,7 @@ def learn(*secrets: str) -> None:
 
 def learn_tokens(*tokens: str) -> None:
     """Mask these texts, and any part of them that tells something."""
-    _learn(tokens, _tokens)
+    _learn(tuple(token[:LONGEST_TOKEN] for token in tokens), _tokens)
 
 
 def _learn(secrets: tuple[str, ...], known: set[str]) -> None:
@@ -70,34 +72,27 @@ def _windows(text: str) -> Iterator[tuple[str, ...]]:
 
 
 def _without_parts(text: str) -> str:
-    kept, kept_to, end = [], 0, 0
-    for at, window in enumerate(_windows(text)):
-        if at < end or window not in _pieces:
-            continue
-        begin, end = max(_shared(text, at), key=lambda span: span[1] - span[0])
-        part = text[begin:end]
-        if len(part) >= SHORTEST_PART and len(set(part)) >= FEWEST_KINDS:
-            kept.append(text[kept_to : max(begin, kept_to)])
+    """Mask what is part of a token; in time that grows with the text, and no more.
+
+    What a server says, and calls a token, may be one letter a thousand times.
+    """
+    size = SHORTEST_PART
+    parts = {
+        form[n : n + size]
+        for form in list(_token_forms)
+        for n in range(len(form) - size + 1)
+    }
+    spans: list[tuple[int, int]] = []
+    for at in range(len(text) - size + 1):
+        if text[at : at + size] in parts:
+            begin = spans.pop()[0] if spans and at <= spans[-1][1] else at
+            spans.append((begin, at + size))
+    kept, kept_to = [], 0
+    for begin, end in spans:
+        if len(set(text[begin:end])) >= FEWEST_KINDS:
+            kept.append(text[kept_to:begin])
             kept_to = end
-        else:
-            end = at
     return "***".join([*kept, text[kept_to:]])
-
-
-def _shared(text: str, at: int) -> Iterator[tuple[int, int]]:
-    """Yield how far around the piece at `at` a text agrees with each spelling."""
-    piece = text[at : at + PIECE]
-    for form in list(_token_forms):
-        found = form.find(piece)
-        while found >= 0:
-            begin, end = at, at + PIECE
-            place, until = found, found + PIECE
-            while begin and place and text[begin - 1] == form[place - 1]:
-                begin, place = begin - 1, place - 1
-            while end < len(text) and until < len(form) and text[end] == form[until]:
-                end, until = end + 1, until + 1
-            yield begin, end
-            found = form.find(piece, found + 1)
 
 
 def _spellings(secret: str) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -224,6 +226,18 @@ def test_the_app_account_s_answers(where, what, cloud, tmp_path):
     assert_small(held, 69, "answered ")
 
 
+def test_a_broker_s_password_of_a_megabyte(cloud, tmp_path):
+    """What is no password is not remembered to be masked in all its spellings."""
+    odd = {"url": "localhost", "port": 1, "certificateAccount": "a"}
+    odd["certificatePassword"] = random.Random(1).randbytes(600_000).hex()
+    cloud.fail("certification", answers(200, envelope(json.dumps(odd).encode())))
+    environ = cloud.account_environ() | common(tmp_path)
+
+    held = push_watched(environ, tmp_path)
+
+    assert_small(held, 69, "odd credentials")
+
+
 # -- sinks ----------------------------------------------------------------------------
 
 ANSWERS = {
@@ -256,6 +270,7 @@ def test_a_sink_s_answer(sink, what, text, tmp_path):
     assert peak <= MOST, f"{peak / MIB:.1f} MiB"
 
 
+LIST = "labels that are a list"
 UNLISTED = "does not list its groups"
 GROUPS = {
     "1,500 groups": (groups(1_500), ""),
@@ -271,12 +286,13 @@ GROUPS = {
         b'{"status":"success","data":' + many(b"[]", 7 * MIB) + b"}",
         "",
     ),
+    LIST: (b'{"data":[{"labels":["job","a"]}]}', UNLISTED),
     "seven million brackets": (b"[" * 7 * MIB, UNLISTED),
     "a text of 7 MiB": (b'{"data":["' + b"\\a" * (7 * MIB // 2) + b'"]}', ""),
 }
 
 
-@pytest.mark.parametrize("what", rows(GROUPS, "a group of 7 MiB"))
+@pytest.mark.parametrize("what", rows(GROUPS, "a group of 7 MiB", LIST))
 def test_a_gateway_s_list_of_groups(what, text, cloud, tmp_path):
     """A gateway's list is looked through, however long, and makes no objects."""
     body, words = GROUPS[what]

@@ -90,7 +90,7 @@ def come_back(
 @pytest.mark.drill("power")
 def test_drill_power_cuts(tmp_path, drill):
     """What comes back is no loss, nothing fails, and all is there once and in order."""
-    wanted, cuts = drill.size(60, 5000), 0
+    wanted, cuts = drill.size(25, 5000), 0
     chance = random.Random(drill.seed)
     while cuts < wanted:
         folder = tmp_path / f"history-{cuts}"

@@ -13,7 +13,7 @@ import hashlib
 import os
 
 from ecoflow_push.errors import LockedError
-from ecoflow_push.memory.files import open_regular, release
+from ecoflow_push.memory.files import open_regular, release, sync_folder
 
 HELD = "another run is still at work; this one leaves"
 NAME = "lock"
@@ -35,12 +35,8 @@ def hold(folder: str) -> int:
 
     Raises LockedError when another run holds it, OSError when there can be none.
     """
-    # A mode argument would be for the last folder alone.
-    umask = os.umask(0o077)
-    try:
-        os.makedirs(folder, exist_ok=True)
-    finally:
-        os.umask(umask)
+    if not os.path.isdir(folder):
+        _make(folder)
     path = os.path.join(folder, NAME)
     try:
         descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
@@ -69,6 +65,26 @@ def _lock(descriptor: int) -> None:
         if isinstance(exc, BlockingIOError):
             raise LockedError(HELD) from exc
         raise
+
+
+def _make(folder: str) -> None:
+    """Make a folder, and those above it, so that it outlasts a power cut."""
+    new, above = [folder], os.path.dirname(folder)
+    while above and not os.path.isdir(above):
+        new.append(above)
+        above = os.path.dirname(above)
+    # A mode argument would be for the last folder alone.
+    umask = os.umask(0o077)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    finally:
+        os.umask(umask)
+    for each in new:
+        try:
+            sync_folder(os.path.dirname(each) or ".")
+        except OSError:
+            # Others' folders may be closed to us: what is in there can still be used.
+            continue
 
 
 def is_held(folder: str) -> bool:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
+# More than a message can carry (int64).
+MOST_MS = 2**63
+
 LabelSet = tuple[tuple[str, str], ...]
 #: What tells a series from all others: its name and its sorted labels.
 SeriesKey = tuple[str, LabelSet]
@@ -107,8 +110,8 @@ class Record(NamedTuple):
             strings |= set(map(type, names)) | {type(name) for name, _ in record.ended}
             bounds = [(places, sets), (metas, kinds), ([p for _, p in ended], sets)]
             sound = (
-                isinstance(time_ms, int)
-                and time_ms >= 0
+                type(time_ms) is int
+                and 0 <= time_ms < MOST_MS
                 and strings <= {str}
                 and len(names) == len(places) == len(metas) == len(values)
                 and all(

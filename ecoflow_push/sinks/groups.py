@@ -153,7 +153,8 @@ def _labels(text: bytes, count: int) -> dict[str, str]:
     if count > MOST_GROUPS or len(text) > LONGEST_GROUP:
         raise ValueError("more than any gateway has")
     labels = json.loads(text)
-    if not all(isinstance(value, str) for value in labels.values()):
+    is_map = isinstance(labels, dict)
+    if not (is_map and all(isinstance(value, str) for value in labels.values())):
         raise ValueError("no labels")
     return dict(labels)
 
