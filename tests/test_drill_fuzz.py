@@ -39,7 +39,7 @@ from ecoflow_push.errors import (
     WriteError,
 )
 from ecoflow_push.memory.entry import Entry, entry_named, framed, unframed
-from ecoflow_push.memory.login import Certification, Login, LoginFile
+from ecoflow_push.memory.login import Certification, LoginFile
 from ecoflow_push.memory.notes import Notes
 from ecoflow_push.memory.state import State
 from ecoflow_push.metrics.labels import Labels
@@ -480,10 +480,10 @@ FIELDS = {
 }
 EARNED = {
     "bound": ["host", "user"],
-    "login": Login("17", "tok", time.time()),
-    "certification": Certification(
+    "login": ["17", "tok", time.time()],
+    "certification": [
         *("17", "tok", "mqtt.ecoflow.com", 8883, "a", "b", True, time.time())
-    ),
+    ],
     "names": {SN: {"name": "G", "product_name": "DELTA 2"}},
     "refused": {"salt": "00", "hash": "11", "at": time.time()},
     "listed_at": time.time(),
@@ -566,8 +566,7 @@ def place(standing_gateway, drill, tmp_path) -> Iterator[Path]:
 
 @pytest.mark.drill("fuzz")
 @pytest.mark.case(
-    *("D1", "D3", "D6", "D7", "D9", "D15", "D16"),
-    *("K15", "M6", "M11", "N13", "S14"),
+    "N13", "M6", "M11", "D1", "D3", "D6", "D7", "D9", "D15", "D16", "S14", "K15"
 )
 def test_drill_fuzz(tmp_path, drill, place):
     """No case raises what is not documented, and no value comes from nowhere."""

@@ -270,7 +270,7 @@ def test_a_sink_s_answer(sink, what, text, tmp_path):
     assert peak <= MOST, f"{peak / MIB:.1f} MiB"
 
 
-LIST = "labels that are a list"
+LISTS = "labels that are a list"
 UNLISTED = "does not list its groups"
 GROUPS = {
     "1,500 groups": (groups(1_500), ""),
@@ -286,13 +286,13 @@ GROUPS = {
         b'{"status":"success","data":' + many(b"[]", 7 * MIB) + b"}",
         "",
     ),
-    LIST: (b'{"data":[{"labels":["job","a"]}]}', UNLISTED),
+    LISTS: (b'{"data":[{"labels":["job","a"]}]}', UNLISTED),
     "seven million brackets": (b"[" * 7 * MIB, UNLISTED),
     "a text of 7 MiB": (b'{"data":["' + b"\\a" * (7 * MIB // 2) + b'"]}', ""),
 }
 
 
-@pytest.mark.parametrize("what", rows(GROUPS, "a group of 7 MiB", LIST))
+@pytest.mark.parametrize("what", rows(GROUPS, "a group of 7 MiB", LISTS))
 def test_a_gateway_s_list_of_groups(what, text, cloud, tmp_path):
     """A gateway's list is looked through, however long, and makes no objects."""
     body, words = GROUPS[what]
