@@ -14,6 +14,7 @@ from ecoflow_push.errors import ExitStatus
 from ecoflow_push.metrics.names import SKIP_REASONS, metric_name
 from ecoflow_push.metrics.own import DEVICE_METRICS, RUN_METRICS
 from ecoflow_push.sinks.losses import LOSSES
+from tests.drill import CAMPAIGNS
 from tests.settings_page import tables
 from tests.support import ROOT, push, push_anew
 from tests.test_citations import LINK, sections
@@ -106,6 +107,13 @@ def test_every_variable_that_is_named_is_a_setting():
             names = set(VARIABLE.findall(page.read_text()))
             bare = {name.removesuffix("_FILE") for name in names - declared}
             assert bare <= declared | none, page.name
+
+
+def test_each_campaign_is_told():
+    """The page on reliability has a row for each campaign, and for nothing else."""
+    page = (DOCS / "reliability.md").read_text().partition("## The hall")[2]
+
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(CAMPAIGNS)
 
 
 def test_links_lead_somewhere():
