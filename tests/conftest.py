@@ -51,6 +51,9 @@ def pytest_collection_modifyitems(
 
     That one skipped test stands for all that reads what is beside the project.
     """
+    stray = [e for e in items if e.get_closest_marker("late") and not campaign_of(e)]
+    # Neither `make test` nor `./dev drill` would ever run it.
+    assert not stray, f"late, but in no campaign: {stray[0].nodeid}"
     if not config.getoption("--drill"):
         _keep(config, items, lambda item: not item.get_closest_marker("late"))
     if names := config.getoption("--campaign"):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -20,7 +21,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import Answer
 from tests.conftest import DELTA
 from tests.remote_write import of_devices
-from tests.support import PUSH, ROOT, ended_by, eventually, push, values
+from tests.support import LATE, PUSH, ROOT, ended_by, eventually, push, values
 
 LIST = "device/list"
 DATE = "Sat, 31 Dec 2016 {} GMT"
@@ -105,8 +106,7 @@ def test_the_folder_is_the_lock(tmp_path):
     import fcntl
 
     for path in (tmp_path, tmp_path / "lock"):
-        held = hold(str(tmp_path))
-        release(held)
+        release(hold(str(tmp_path)))
         descriptor = os.open(path, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
@@ -116,11 +116,10 @@ def test_the_folder_is_the_lock(tmp_path):
 
         os.close(descriptor)
         assert not is_held(str(tmp_path))
+    before = len(os.listdir("/proc/self/fd"))
     held = hold(str(tmp_path))
     # One descriptor, whatever it is of.
-    assert len({*os.listdir("/proc/self/fd")} - {str(held)}) == (
-        len(os.listdir("/proc/self/fd")) - 1
-    )
+    assert len(os.listdir("/proc/self/fd")) == before + 1
     release(held)
 
 
@@ -173,6 +172,29 @@ def test_a_signal_reaches_the_first_process(number, environ, cloud):
     assert seconds < 2
 
 
+@pytest.mark.case("L7")
+@pytest.mark.parametrize(
+    ("number", "ends"),
+    [(signal.SIGHUP, True), (signal.SIGPIPE, False), (signal.SIGUSR1, True)],
+)
+def test_signals_that_nobody_hears(number, ends, at_work, environ, pushgateway):
+    """A run has no word for them: it is killed, or goes on; the next one is whole."""
+    process, gone_on = at_work
+    for _ in range(20):
+        process.send_signal(number)
+    if not ends:
+        gone_on.set()
+
+    assert process.wait(timeout=60) == (-number if ends else 0)
+
+    gone_on.set()
+    run = push(environ)
+    assert run.status == 0
+    assert len(run.stderr.splitlines()) == 1
+    assert values(pushgateway.device(DELTA.sn))
+    assert not [*Path(environ["STATE_DIR"]).rglob("*.tmp*")]
+
+
 STREAMS = {
     "full": ">/dev/full 2>/dev/full",
     "closed": ">&- 2>&- <&-",
@@ -200,7 +222,7 @@ def test_streams_that_take_nothing(streams, style, environ, cloud, pushgateway):
     assert pushgateway.run()["ecoflow_push_exit_status"] == 69
 
 
-@pytest.mark.case("L8")
+@pytest.mark.case("L7", "L8")
 def test_a_reader_who_left(environ, pushgateway):
     """A log whose reader is gone kills no run."""
     read, write = os.pipe()
@@ -238,6 +260,34 @@ def test_what_no_thread_survives_is_ended_by_the_kernel():
 
     assert done.returncode == -signal.SIGALRM
     assert (done.stdout, done.stderr) == (b"", b"")
+
+
+@pytest.mark.drill("kills")
+@pytest.mark.case("L10", "L14")
+@pytest.mark.parametrize(
+    ("stays", "seconds"), [(False, 5), pytest.param(True, 60, marks=pytest.mark.late)]
+)
+def test_a_hang_is_ended_so_long_behind_the_deadline(stays, seconds):
+    """The watchdog waits 5 s for a run, 60 s for a process that stays: 75."""
+    code = (
+        "import time\n"
+        "from ecoflow_push.net.deadline import alarm\n"
+        "from ecoflow_push.start.exit import leave_hung\n"
+        "print(time.monotonic(), flush=True)\n"
+        f"with alarm(1, stays={stays}, end=leave_hung): time.sleep(200)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=180,
+        check=False,
+    )
+    took = time.monotonic() - float(done.stdout)
+
+    assert done.returncode == 75
+    assert done.stderr.count(b"hung beyond RUN_DEADLINE") == 1
+    assert seconds < took < 1 + seconds + LATE
 
 
 # -- two of them ----------------------------------------------------------------------

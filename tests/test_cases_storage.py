@@ -249,6 +249,7 @@ HUGE = {
 }
 
 
+@pytest.mark.drill("memory")
 @pytest.mark.case("S14")
 @pytest.mark.parametrize(
     "what",

@@ -180,7 +180,7 @@ def held(database: Database, enough: int) -> Points:
     return eventually(look, 3) or look()
 
 
-@pytest.mark.case("W1", "W2")
+@pytest.mark.case("W1", "W2", "L12")
 @pytest.mark.drill("outages")
 @pytest.mark.parametrize("start", [prometheus, victoria_metrics])
 def test_drill_outages(start, tmp_path, drill):
