@@ -133,7 +133,9 @@ def _do(name: str, *args: str) -> str:
     done = subprocess.run(
         [_which(name) or name, *args], capture_output=True, text=True, check=False
     )
-    return done.stderr.strip() or "it failed" if done.returncode else ""
+    # What follows the first line is advice.
+    said = done.stderr.strip().splitlines() or ["it failed"]
+    return said[0] if done.returncode else ""
 
 
 class Job:

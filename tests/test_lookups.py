@@ -78,11 +78,15 @@ def test_nobody_joins_a_look_up_that_hangs(exchange):
 def test_a_dead_resolver_gathers_no_threads(tmp_path):
     """In a process that stays, a resolver that is silent costs a thread per name."""
     (tmp_path / "resolv.conf").write_text(f"nameserver {DEAD}\n")
-    command = f"mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && exec "
+    mount = f"mount --bind {tmp_path}/resolv.conf /etc/resolv.conf"
+    alone = ("unshare", "-m", "sh", "-c")
+    # Root within a container may be allowed neither.
+    if subprocess.run([*alone, mount], check=False, capture_output=True).returncode:
+        pytest.skip("another resolver needs a mount, which is not allowed")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind((DEAD, 53))
         process = subprocess.Popen(
-            ["unshare", "-m", "sh", "-c", f"{command} {sys.executable} {PUSH} --every"],
+            [*alone, f"{mount} && exec {sys.executable} {PUSH} --every"],
             env={
                 "PATH": os.defpath,
                 "STATE_DIR": str(tmp_path / "state"),
