@@ -97,6 +97,8 @@ class MoodyReceiver(Receiver):
 
 def beaten(environ: dict[str, str], count: int, seed: int, log: Path) -> list[Row]:
     """Return what a process held that did so many beats, from time to time."""
+    # Fewer have no slope, however small DRILL_SIZE is.
+    count = max(6, count)
     every = max(3, count // 100)
     with open(log, "w", encoding="utf-8") as stderr:
         done = subprocess.run(
@@ -163,7 +165,8 @@ def test_a_drill_of_many_beats(tmp_path, drill):
         all_rows = list(pool.map(live, range(processes)))
     for rows in all_rows:
         assert_flat(rows, is_full=drill.is_full)
-        assert {"0"} < set(rows[-1]["statuses"]) or not drill.is_full
+        # So few may all go well, or meet one and the same fault.
+        assert {"0"} < set(rows[-1]["statuses"]) or rows[-1]["beat"] < 100
         assert "70" not in rows[-1]["statuses"]
 
 
