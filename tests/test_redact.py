@@ -195,6 +195,31 @@ def test_what_is_no_secret_is_not_masked():
     assert redact(said) == said
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "prometheus-remote-write",
+        "remote-write-v2",
+        "pushgateway1",
+        "streams/Acme-PrometheusMetrics/write?api-version=2023-04-24",
+    ],
+)
+def test_a_route_of_words_leaves_our_lines_readable(path):
+    """Words in an address take none from what the program itself says."""
+    assert Reader({"U": f"http://a-host/{path}"}).url("U", query=True)
+
+    said = "remote-write: ok, pushgateway: ok; Prometheus keeps the order"
+    assert redact(said) == said
+
+
+@pytest.mark.parametrize("token", ["tk-9f3c71e0b2d8", "qwertzuiopasdfghjklyx"])
+def test_of_a_token_in_a_path_any_part_is_masked(token):
+    """What no word is called is a token, and is known when it is quoted cut."""
+    assert Reader({"U": f"http://a-host/{token}/write"}).url("U")
+
+    assert redact(f"say {token[3:]} and {token[:-2]}") == "say *** and ***"
+
+
 def test_a_token_of_one_letter_takes_no_time():
     """A server that repeats itself as token and text does not hold the process up."""
     for unit in ("9", "98", "abcd-"):

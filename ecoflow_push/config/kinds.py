@@ -184,8 +184,11 @@ def learn_parts(url: SplitResult) -> None:
         for form in (value, unquote(value), unquote_plus(value)):
             _learn_value(form)
     for name in url.path.split("/"):
-        if len(name) >= SHORTEST_PATH_TOKEN and _is_random(unquote(name)):
-            learn_tokens(name, unquote(name))
+        kinds = {c.isdecimal() for c in unquote(name) if c.isalnum()}
+        is_long = len(name) >= 2 * SHORTEST_PATH_TOKEN
+        if is_long or (len(kinds) == 2 and len(name) >= SHORTEST_PATH_TOKEN):
+            _learn_value(name)
+            _learn_value(unquote(name))
 
 
 def _learn_value(text: str) -> None:
@@ -194,10 +197,18 @@ def _learn_value(text: str) -> None:
         learn_tokens(text)
 
 
-def _is_random(name: str) -> bool:
-    """Return whether a part of a URL is more likely a token than a word."""
-    kinds = {c.isdecimal() for c in name if c.isalnum()}
-    return len(kinds) == 2 or len(name) >= 2 * SHORTEST_PATH_TOKEN
+def _is_random(text: str) -> bool:
+    """Return whether a part of a URL is more likely a token than words.
+
+    Of words, with numbers behind them perhaps (pushgateway1, prometheus-remote-write),
+    no part is masked: our own lines need them.
+    """
+    pieces = "".join(c if c.isalnum() else " " for c in text).split()
+    return any(
+        len(piece) >= 2 * SHORTEST_PATH_TOKEN
+        or sum(a.isdecimal() != b.isdecimal() for a, b in zip(piece, piece[1:])) > 1
+        for piece in pieces
+    )
 
 
 def learn_pair(user: str, password: str) -> None:
