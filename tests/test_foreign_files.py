@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -142,6 +144,25 @@ def test_a_temporary_file_that_cannot_be_removed(tmp_path, victim):
 
     assert path.read_bytes() == b"new"
     assert sorted(os.listdir(tmp_path)) == [".file.tmp", "elsewhere", "file"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be somebody else")
+def test_the_file_is_looked_at_where_the_folder_cannot_be():
+    """Who cannot lock the folder sees by its file that another run is at work."""
+    with TemporaryDirectory() as folder:
+        release(hold(folder))
+        lock = Path(folder, "lock")
+        lock.chmod(0o644)
+        lock.parent.chmod(0o711)
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            child = os.fork()
+            if child == 0:
+                os.setresuid(20_001, 20_001, 20_001)
+                os._exit(is_held(folder))
+            _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 1
 
 
 @pytest.mark.case("K14")

@@ -56,7 +56,7 @@ def hold(folder: str) -> int:
     return own
 
 
-def _lock(descriptor: int) -> None:
+def _lock(descriptor: int) -> int:
     """Take a lock, or close the descriptor; raises LockedError or OSError."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,6 +65,7 @@ def _lock(descriptor: int) -> None:
         if isinstance(exc, BlockingIOError):
             raise LockedError(HELD) from exc
         raise
+    return descriptor
 
 
 def _make(folder: str) -> None:
@@ -88,18 +89,24 @@ def _make(folder: str) -> None:
 
 
 def is_held(folder: str) -> bool:
-    """Return whether another run holds the lock of `folder`; makes nothing."""
+    """Return whether another run holds the lock of `folder`; makes nothing.
+
+    In the order of who takes it: of several at once, one finds it free.
+    """
+    held = []
     try:
-        own = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        _lock(own)
-        release(own)
-        descriptor = open_regular(os.path.join(folder, NAME), os.O_RDONLY)
-        _lock(descriptor)
-    except OSError:
-        return False
+        for part, opened in ((NAME, open_regular), ("", os.open)):
+            flags = os.O_RDONLY | os.O_CLOEXEC
+            try:
+                held.append(_lock(opened(os.path.join(folder, part), flags)))
+            except OSError:
+                # Not there, no file, or on a system that locks no folders.
+                continue
     except LockedError:
         return True
-    release(descriptor)
+    finally:
+        for descriptor in held:
+            release(descriptor)
     return False
 
 
