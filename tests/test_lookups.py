@@ -30,7 +30,7 @@ from tests.support import PUSH, push
 
 DAY = dt.timedelta(days=1)
 NOW = dt.datetime.now(dt.UTC)
-DEAD = "127.0.0.77"
+DEAD, ANSWERS = "127.0.0.77", "127.0.0.78"
 SECONDS = 12
 
 
@@ -71,6 +71,64 @@ def test_nobody_joins_a_look_up_that_hangs(exchange):
             thread.join()
 
         assert sent(exchange(url), url, 10).status == 200
+
+
+ASKS_AT_ONCE = """
+import socket, threading
+from ecoflow_push.net.sockets import dial
+
+with socket.create_server(("127.0.0.1", 0)) as server:
+    port = server.getsockname()[1]
+    ask = lambda: print(dial("a.host.test", port, 20).getpeername()[0])
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    ask()
+"""
+
+
+@pytest.mark.case("N11")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may set another resolver")
+def test_a_slow_look_up_is_waited_for_once(tmp_path):
+    """Who asks for a name that is being looked up takes that answer; later ones ask."""
+    (tmp_path / "resolv.conf").write_text(
+        f"nameserver {DEAD}\nnameserver {ANSWERS}\noptions timeout:1\n"
+    )
+    command = f"mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && exec "
+    asked: list[bool] = []
+
+    def answer() -> None:
+        while (said := resolver.recvfrom(512))[0]:
+            question, who = said
+            # An address of IPv4 for who wants one, else nothing.
+            wants = question[12:].partition(b"\0")[2][1] == 1
+            asked.append(wants)
+            end = question.index(b"\0", 12) + 5
+            head = question[:2] + b"\x81\x80\0\1" + bytes([0, wants]) + bytes(4)
+            record = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\1"
+            resolver.sendto(head + question[12:end] + record * wants, who)
+
+    kind = (socket.AF_INET, socket.SOCK_DGRAM)
+    with socket.socket(*kind) as silent, socket.socket(*kind) as resolver:
+        silent.bind((DEAD, 53))
+        resolver.bind((ANSWERS, 53))
+        thread = threading.Thread(target=answer)
+        thread.start()
+        run = subprocess.run(
+            [
+                *("unshare", "-m", "sh", "-c", command + '"$0" -c "$1"'),
+                *(sys.executable, ASKS_AT_ONCE),
+            ],
+            cwd=PUSH.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        silent.sendto(b"", (ANSWERS, 53))
+        thread.join()
+
+    assert run.stdout.split() == ["127.0.0.1"] * 5, run.stderr
+    assert asked.count(True) == 2
 
 
 @pytest.mark.case("N11", "L14")

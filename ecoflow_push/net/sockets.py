@@ -122,6 +122,8 @@ class DeadlineSSLSocket(_Rearmed, ssl.SSLSocket):
 
 #: By name, who looks it up.
 _looking: dict[str, threading.Lock] = {}
+#: By name, what was found last, and for which port: for who waited for just that.
+_found: dict[str, tuple[int, list[Any]]] = {}
 
 
 @contextmanager
@@ -140,14 +142,28 @@ def looking_up(host: str, seconds: float) -> Iterator[None]:
         lock.release()
 
 
+def addresses_of(host: str, port: int, seconds: float) -> list[Any]:
+    """Return what getaddrinfo says of a name; raises OSError.
+
+    Several who ask at once wait for one answer, however slow that is.
+    """
+    is_late = _looking.setdefault(host, threading.Lock()).locked()
+    with looking_up(host, seconds):
+        # Gone while it is looked up anew: what is older is for nobody.
+        of_port, found = _found.pop(host, (0, []))
+        if not (is_late and of_port == port):
+            found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        _found[host] = port, found
+    return found
+
+
 def dial(host: str, port: int, seconds: float) -> DeadlineSocket:
     """Return a connected socket with what is left of `seconds` as its budget.
 
     Raises OSError.
     """
     until = time.monotonic() + seconds
-    with looking_up(host, seconds):
-        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    found = addresses_of(host, port, seconds)
     # By now others have given this up, if the look-up took too long.
     error: OSError = TimeoutError("the deadline passed")
     for number, (family, kind, protocol, _, address) in enumerate(found, 1):
