@@ -364,12 +364,12 @@ FAULTS = [
 
 def test_hosts_without_a_proxy():
     """NO_PROXY has hosts, domains, networks and ports, with commas or spaces."""
-    hosts = ".b.example *.c,10.0.0.0/8 , [::1]:80, b\u00fccher.example"
+    hosts = ".b.example *.c,10.0.0.0/8 , [::1]:80, fe80::1%eth0, b\u00fccher.example"
     environ = {**BASE, "HTTP_PROXY": "p:1", "NO_PROXY": hosts}
 
     settings = Settings.from_environ(environ)
 
-    said = ".b.example,*.c,10.0.0.0/8,[::1]:80,b\u00fccher.example"
+    said = ".b.example,*.c,10.0.0.0/8,[::1]:80,fe80::1%eth0,b\u00fccher.example"
     assert settings.proxies["no"] == said
 
 

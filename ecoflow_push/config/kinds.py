@@ -6,6 +6,8 @@ and for little else.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from ecoflow_push.redact import learn, learn_tokens
 
 TYPE_CHECKING = False  # typing's would import typing
@@ -205,10 +207,14 @@ def _is_random(text: str) -> bool:
     """
     pieces = "".join(c if c.isalnum() else " " for c in text).split()
     return any(
-        len(piece) >= 2 * SHORTEST_PATH_TOKEN
-        or sum(a.isdecimal() != b.isdecimal() for a, b in zip(piece, piece[1:])) > 1
-        for piece in pieces
+        len(piece) >= 2 * SHORTEST_PATH_TOKEN or _changes(piece) > 1 for piece in pieces
     )
+
+
+def _changes(text: str) -> int:
+    """Return how often a digit stands beside a letter."""
+    kinds = [c.isdecimal() for c in text]
+    return sum(a != b for a, b in pairwise(kinds))
 
 
 def learn_pair(user: str, password: str) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # A secret is a line, not a document; a wrong path must not fill the memory.
 MAX_FILE_BYTES = 64 * 1024
 # Of names, patterns and networks, and what stands between them.
-HOST_MARKS = "._-:*[]/, "
+HOST_MARKS = "._-:*[]/%, "
 HOMES = ("~/", "$HOME/")
 # What the names of config/strangers.py begin with, and few others.
 STRANGE = (
