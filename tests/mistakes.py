@@ -310,7 +310,8 @@ def devices(*fleet: SimulatedDevice) -> Callable[[World], None]:
 def another_run(world: World) -> None:
     url, job = world.cloud.url, "ecoflow"
     folder = state_folder(f"{world.folder}/state", url, ACCESS_KEY, job)
-    world.stack.callback(os.close, hold(folder))
+    for descriptor in hold(folder):
+        world.stack.callback(os.close, descriptor)
 
 
 def damaged_state(content: str) -> Callable[[World], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from threading import Event
 
 import pytest
 
+from ecoflow_push.errors import LockedError
 from ecoflow_push.memory.files import release
 from ecoflow_push.memory.lock import hold, is_held
 from ecoflow_push.simulator import faults
@@ -102,25 +104,33 @@ def test_no_lock_is_broken_by_its_file(how, at_work, environ, cloud):
 
 @pytest.mark.case("L4")
 def test_the_folder_is_the_lock(tmp_path):
-    """It is held by whoever holds the folder, or the file as earlier versions do."""
-    import fcntl
-
+    """Who holds it has the folder, and the file, which is all that earlier ones ask."""
+    before = len(os.listdir("/proc/self/fd"))
     for path in (tmp_path, tmp_path / "lock"):
-        release(hold(str(tmp_path)))
-        descriptor = os.open(path, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        held = hold(str(tmp_path))
+        with pytest.raises(BlockingIOError):
+            _lock(path)
+        for descriptor in held:
+            release(descriptor)
+        descriptor = _lock(path)
 
         assert is_held(str(tmp_path))
-        with pytest.raises(Exception, match="another run"):
+        with pytest.raises(LockedError, match="another run"):
             hold(str(tmp_path))
 
         os.close(descriptor)
         assert not is_held(str(tmp_path))
-    before = len(os.listdir("/proc/self/fd"))
-    held = hold(str(tmp_path))
-    # One descriptor, whatever it is of.
-    assert len(os.listdir("/proc/self/fd")) == before + 1
-    release(held)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 @pytest.mark.case("L5")

@@ -150,7 +150,8 @@ def test_a_temporary_file_that_cannot_be_removed(tmp_path, victim):
 def test_the_file_is_looked_at_where_the_folder_cannot_be():
     """Who cannot lock the folder sees by its file that another run is at work."""
     with TemporaryDirectory() as folder:
-        release(hold(folder))
+        for descriptor in hold(folder):
+            release(descriptor)
         lock = Path(folder, "lock")
         lock.chmod(0o644)
         lock.parent.chmod(0o711)
@@ -217,9 +218,10 @@ def test_a_folder_that_others_can_only_read(mode, tmp_path, caplog):
 @pytest.mark.case("L4")
 def test_a_lock_of_another_name_is_a_lock(tmp_path):
     """Of the lock nothing is written, so that a hard link to it harms nobody."""
-    descriptor = hold(str(tmp_path))
+    held = hold(str(tmp_path))
     (tmp_path / "other").hardlink_to(tmp_path / "lock")
 
     assert is_held(str(tmp_path))
-    release(descriptor)
+    for descriptor in held:
+        release(descriptor)
     assert not is_held(str(tmp_path))

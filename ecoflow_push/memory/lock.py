@@ -30,8 +30,8 @@ def fingerprint(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def hold(folder: str) -> int:
-    """Return the lock of `folder`, which is made (0700): a descriptor; closing frees.
+def hold(folder: str) -> list[int]:
+    """Return the locks of `folder`, which is made (0700): closing them frees it.
 
     Raises LockedError when another run holds it, OSError when there can be none.
     """
@@ -46,14 +46,12 @@ def hold(folder: str) -> int:
     _lock(descriptor)
     try:
         own = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        _lock(own)
+        return [descriptor, _lock(own)]
     except OSError:
-        return descriptor
+        return [descriptor]
     except LockedError:
         release(descriptor)
         raise
-    release(descriptor)
-    return own
 
 
 def _lock(descriptor: int) -> int:

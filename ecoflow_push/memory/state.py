@@ -68,7 +68,7 @@ class State:
         self._open_told_at: float | None = None
         self._is_full = False
         self._folder = ""
-        self._lock = -1
+        self._locks: list[int] = []
 
     @classmethod
     def open(cls, folder: str, *, looks: bool = False) -> State:
@@ -79,7 +79,7 @@ class State:
         state = cls()
         state._folder = folder
         try:
-            state._lock = _hold(folder)
+            state._locks = _hold(folder)
         except OSError as exc:
             state.is_ours = False
             state._fail("cannot use the state folder", exc.strerror)
@@ -104,9 +104,8 @@ class State:
 
     def close(self) -> None:
         """Release the lock."""
-        if self._lock >= 0:
-            release(self._lock)
-            self._lock = -1
+        while self._locks:
+            release(self._locks.pop())
 
     def save(self) -> None:
         """Write the state file, whole or not at all (0600); sets `trouble` if not."""
@@ -218,8 +217,8 @@ class State:
         self._open_told_at = number_of(data.get("open_told_at"))
 
 
-def _hold(folder: str) -> int:
-    """Return the lock; a disk that fails is asked once more: nothing lasts without."""
+def _hold(folder: str) -> list[int]:
+    """Return the locks; a disk that fails is asked once more: nothing lasts without."""
     try:
         return lock.hold(folder)
     except OSError:
