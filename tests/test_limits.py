@@ -82,7 +82,7 @@ def test_few_open_files(files, everything, receiver):
     run = limited(everything, ["prlimit", f"--nofile={files}:{files}"])
 
     assert_told(run, receiver)
-    assert (run.status == 71) == (files < 8)
+    assert (run.status == 71) == (files < 9)
     if run.status:
         assert re.search("open (no more )?files: allow more: ulimit", run.stderr)
 
