@@ -61,7 +61,8 @@ def links(exc: BaseException) -> list[BaseException]:
         inner = inner or next(
             (a for a in link.args if isinstance(a, BaseException)), None
         )
-        link = inner or link.__cause__ or link.__context__
+        before = None if link.__suppress_context__ else link.__context__
+        link = inner or link.__cause__ or before
     return chain
 
 

@@ -351,9 +351,18 @@ FAULTS = [
     ({"https_proxy": "socks5://x:1"}, "https_proxy: expected http(s)://host:port"),
     ({"HTTPS_PROXY": "socks5://x:1"}, "HTTPS_PROXY: expected http(s)://host:port"),
     ({"ECOFLOW_SECRET_KEY_FILE": "/nonexistent"}, "set only one of them"),
-    ({"NO_PROXY": "http://h:1/x"}, "NO_PROXY: expected hosts, separated by commas"),
-    ({"NO_PROXY": "u:pw@h"}, "NO_PROXY: expected hosts, separated by commas"),
-    ({"no_proxy": "a\u200b.example"}, "no_proxy: holds a ZERO WIDTH SPACE"),
+    (
+        {"HTTP_PROXY": "p:1", "NO_PROXY": "http://h:1/x"},
+        "NO_PROXY: expected hosts, separated by commas",
+    ),
+    (
+        {"HTTP_PROXY": "p:1", "NO_PROXY": "u:pw@h"},
+        "NO_PROXY: expected hosts, separated by commas",
+    ),
+    (
+        {"HTTP_PROXY": "p:1", "no_proxy": "a\u200b.example"},
+        "no_proxy: holds a ZERO WIDTH SPACE",
+    ),
     ({"STATE_DIR": "/tmp/a\u200b"}, "STATE_DIR: holds a ZERO WIDTH SPACE"),
     ({"HOME": "home", "STATE_DIR": ""}, "HOME: expected an absolute path"),
     ({"PUSHGATEWAY_URL": "http://u:12/3@g:9091"}, "write %2F for /, %3F for ?"),
@@ -371,6 +380,13 @@ def test_hosts_without_a_proxy():
 
     said = ".b.example,*.c,10.0.0.0/8,[::1]:80,fe80::1%eth0,b\u00fccher.example"
     assert settings.proxies["no"] == said
+
+
+def test_without_a_proxy_its_exceptions_say_nothing():
+    """NO_PROXY in whatever form is no fault where no proxy is set."""
+    settings = Settings.from_environ({**BASE, "NO_PROXY": "localhost;<local>"})
+
+    assert settings.proxies == {}
 
 
 ONE_CAUSE = {

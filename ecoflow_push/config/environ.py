@@ -233,16 +233,14 @@ class Reader(Texts):
         return own or os.path.join(state_home, "ecoflow-push")
 
     def proxies(self) -> dict[str, str]:
-        """Return what the usual variables say, with the keys http, https and no.
-
-        Under `http from` and `https from` is the name of the variable, as it was set.
-        """
-        found = {}
+        """Return what is set by http, https and no; `http from` is a name as set."""
+        found: dict[str, str] = {}
         for kind in ("http", "https", "no"):
             name = f"{kind}_proxy"
             name = name if self.raw(name) else name.upper()
-            value = self.hosts(name) if kind == "no" else self.shaped(name)
-            if value and kind != "no":
+            if kind == "no":
+                value = self.hosts(name) if found else None
+            elif value := self.shaped(name):
                 value = value if "://" in value else "http://" + value
                 if parts := self._split(name, value, "http(s)://host:port"):
                     learn_parts(parts)
