@@ -16,7 +16,7 @@ from ecoflow_push.memory.files import read_regular
 from ecoflow_push.memory.notes import Notes
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import RecordingServer
-from tests.support import PUSH, Run, free_port, push
+from tests.support import PUSH, ROOT, Run, free_port, push
 
 #: Instead of a limit of one user's processes, which root has none of: a real user id
 #: that nobody else has, while the effective one still reads every file.
@@ -117,6 +117,45 @@ def test_a_process_that_stays_needs_threads(environ):
     assert "no thread can be started" in run.stderr
     assert tried.stderr.count("exit 71 OSERR: no thread can be started") >= 2
     assert "bug" not in run.stderr + tried.stderr
+
+
+@pytest.mark.case("L9")
+def test_a_lock_does_not_outlast_who_could_not_go_on(tmp_path):
+    """Where no file is left for the state, the lock is free again for the next run."""
+    code = (
+        "import os, resource, sys\n"
+        "from ecoflow_push.errors import HostLimit\n"
+        "from ecoflow_push.memory.state import State\n"
+        "import ecoflow_push.limits, ecoflow_push.net.deadline\n"
+        "folder = sys.argv[1]\n"
+        "State.open(folder).close()\n"
+        "most = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "lowest = os.dup(2)\n"
+        "os.close(lowest)\n"
+        # Two of them for the lock.
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 2, most[1]))\n"
+        "try:\n"
+        "    State.open(folder)\n"
+        "except HostLimit as exc:\n"
+        "    print(exc)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, most)\n"
+        "with State.open(folder) as state:\n"
+        "    print(repr(state.trouble))\n"
+    )
+    (tmp_path / "state.json").write_text("{}")
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stderr.count("LockedError") == 0
+    said = done.stdout.splitlines()
+    assert said[0].startswith("the process may open no more files"), done.stderr
+    assert said[1:] == ["''"]
 
 
 @pytest.fixture(scope="module")

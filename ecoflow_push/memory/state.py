@@ -93,6 +93,10 @@ class State:
             return state
         except OSError as exc:
             state._fail("cannot read the state folder", exc.strerror)
+        except BaseException:
+            # Of a process that stays, each later run would find it held.
+            state.close()
+            raise
         state._tell_if_open()
         return state
 
