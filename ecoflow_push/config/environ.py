@@ -239,7 +239,8 @@ class Reader(Texts):
             name = f"{kind}_proxy"
             name = name if self.raw(name) else name.upper()
             if kind == "no":
-                value = self.hosts(name) if found else None
+                # Without a proxy it says nothing, right or wrong.
+                value = self.hosts(name) if self.raw(name) and found else None
             elif value := self.shaped(name):
                 value = value if "://" in value else "http://" + value
                 if parts := self._split(name, value, "http(s)://host:port"):
