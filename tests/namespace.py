@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
+from tests.proxy import pump
 from tests.support import PUSH, Run
 
 CLONE_NEWNET = 0x40000000
@@ -311,18 +312,10 @@ def _name(query: bytes, at: int) -> tuple[str, int]:
 
 def _join(visitor: socket.socket, server: socket.socket) -> None:
     with visitor, server:
-        there = threading.Thread(target=_pump, args=(visitor, server), daemon=True)
+        there = threading.Thread(target=pump, args=(visitor, server), daemon=True)
         there.start()
-        _pump(server, visitor)
+        pump(server, visitor)
         there.join()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while chunk := source.recv(65536):
-            sink.sendall(chunk)
-    with suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
 
 
 def _enter(namespace: int) -> None:

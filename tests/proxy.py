@@ -103,10 +103,10 @@ class Proxy:
                     kept = [x for x in headers if not x.startswith(HOP_BY_HOP)]
                     lines = [f"{method} {path} {version}", *kept, "Connection: close"]
                     server.sendall("\r\n".join([*lines, "", ""]).encode() + body)
-                there = threading.Thread(target=_pump, args=(client, server))
+                there = threading.Thread(target=pump, args=(client, server))
                 there.daemon = True
                 there.start()
-                _pump(server, client)
+                pump(server, client)
 
     def _reach(self, parts: SplitResult) -> socket.socket:
         host, port = parts.hostname or "", parts.port or 80
@@ -132,7 +132,7 @@ def _say(client: socket.socket, status: int, words: str) -> None:
     client.sendall(f"{head}Connection: close\r\n\r\n{words}".encode())
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def pump(source: socket.socket, sink: socket.socket) -> None:
     with suppress(OSError):
         while chunk := source.recv(65536):
             sink.sendall(chunk)

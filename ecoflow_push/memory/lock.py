@@ -49,7 +49,7 @@ def hold(folder: str) -> list[int]:
         return [descriptor, _lock(own)]
     except OSError:
         return [descriptor]
-    except BaseException:
+    except BaseException:  # passed on; nobody else could free it
         release(descriptor)
         raise
 

@@ -93,8 +93,7 @@ class State:
             return state
         except OSError as exc:
             state._fail("cannot read the state folder", exc.strerror)
-        except BaseException:
-            # Of a process that stays, each later run would find it held.
+        except BaseException:  # passed on; else each later run would find it held
             state.close()
             raise
         state._tell_if_open()

@@ -101,8 +101,7 @@ class Healthcheck:
                 start(ping)
             elif not within(time_left, ping):
                 self._tell(Unreachable("no answer in time", TIME_CURE))
-        except Exception as exc:
-            # The ping's loss, and not the run's.
+        except Exception as exc:  # a bug is passed on, a limit is the ping's loss alone
             if not (limit := limit_of(exc)):
                 raise
             self._tell(limit)
