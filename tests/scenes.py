@@ -315,16 +315,11 @@ def needs_the_tracer() -> None:
 
 
 def places(
-    scene: Scene,
-    drill: Drill,
-    calls: Iterable[str],
-    turn: int,
-    short: int,
-    most: int = 10**6,
+    scene: Scene, drill: Drill, calls: Iterable[str], turn: int, short: int
 ) -> Iterable[int]:
     """Return at which places of a scene something is to happen: in full, at all."""
     total = scene.count(calls, turn)
-    size = drill.size(short, min(most, total))
+    size = drill.size(short, total)
     # A run that is disturbed may come to more.
     chance = random.Random(drill.seed)
     return range(total) if size >= total else sorted(chance.sample(range(total), size))

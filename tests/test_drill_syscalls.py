@@ -105,7 +105,6 @@ SHORT_OF_KILLS = {
     "records are set aside": 2,
     "the app account logs in": 2,
 }
-#: In full these are played at every call, the others at some.
 SHORT_OF_FAULTS = {"a backlog is drained": 4, "the first run": 2}
 
 
@@ -230,8 +229,7 @@ def test_a_fault_of_every_call(scene, drill, request):
     """Whichever call fails, a run says so and claims nothing, and the next heals."""
     short = SHORT_OF_FAULTS.get(request.node.callspec.id, 1)
     table = Table()
-    most = 1000 if request.node.callspec.id in SHORT_OF_FAULTS else 40
-    for place in places(scene, drill, tracer.ERRORS, 0, short, most):
+    for place in places(scene, drill, tracer.ERRORS, 0, short):
         turn = place + drill.seed
         table.play(refused, scene, place, turn, stays=False)
         if drill.is_full and place % 3 == drill.seed % 3:
@@ -286,7 +284,7 @@ def assert_told(scene: Scene, done: Played, before: set[Point]) -> None:
 def test_a_fault_of_a_call_of_a_process_that_stays(scene, drill):
     """With --every a call that fails costs that beat at most; the next ones go on."""
     table = Table()
-    for place in places(scene, drill, tracer.ERRORS, 0, 1, most=60):
+    for place in places(scene, drill, tracer.ERRORS, 0, 1):
         table.play(stayed, scene, place, place + drill.seed)
     table.close()
 
