@@ -37,7 +37,7 @@ found = {
     "limits": [resource.getrlimit(n) for n in range(16)],
     "main": [__name__, __file__, sys.modules["__main__"].__name__],
     # Not SigQ, which counts what is queued for all processes of this user.
-    "masks": [line for line in status if line[:3] in ("Sig", "Shd") and "/" not in line],
+    "masks": [line for line in status if line.startswith(("SigI", "SigB", "SigC"))],
     "ours": [name for name in sys.modules if name.startswith("ecoflow_push")],
     "path": sys.path[1:],
     "session": [os.getpgrp() == os.getpgid(os.getppid()), os.getsid(0)],
