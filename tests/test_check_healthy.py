@@ -195,6 +195,8 @@ def test_settings_are_shown_without_what_opens_anything(environ, world):
         ("REMOTE_WRITE_HEADERS", "X-Key: abcd//Hunter?twenty"),
         ("PUSHGATEWAY_URL", "http://me:1/Hunter@localhost:9091"),
         ("PUSHGATEWAY_URL", "http://me/Hunter@localhost:9091"),
+        ("NO_PROXY", "http://localhost/Hunter"),
+        ("no_proxy", "Hunter=twenty"),
     ],
 )
 def test_a_secret_is_shown_in_no_part(name, value):
@@ -203,6 +205,7 @@ def test_a_secret_is_shown_in_no_part(name, value):
     for each in ("PUSHGATEWAY_PASSWORD", "REMOTE_WRITE_HEADERS"):
         reader.secret(each)
     reader.url("PUSHGATEWAY_URL")
+    reader.proxies()
 
     (shown,) = effective(reader, {})
 
@@ -211,12 +214,12 @@ def test_a_secret_is_shown_in_no_part(name, value):
 
 def test_what_only_looks_like_an_address_is_shown():
     """It is no reason to fail, either."""
-    reader = Reader({"NO_PROXY": "//[b"})
+    reader = Reader({"NO_PROXY": "[b"})
     reader.proxies()
 
     (shown,) = effective(reader, {})
 
-    assert shown.text == "//[b (environment)"
+    assert shown.text == "[b (environment)"
 
 
 def test_of_a_faulty_setting_the_place_is_shown_and_no_value(world):

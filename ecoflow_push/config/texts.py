@@ -40,6 +40,11 @@ TAILS = (
 SHORTEST_NAME = 8
 
 
+def are_hosts(text: str) -> bool:
+    """Return whether a text may be names of hosts, and no address with a password."""
+    return "//" not in text and all(c.isalnum() or c in HOST_MARKS for c in text)
+
+
 def is_quoted(text: str) -> bool:
     """Return whether quotes stand around a text."""
     return len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
@@ -176,12 +181,10 @@ class Texts:
     def hosts(self, name: str) -> str | None:
         """Return names of hosts with commas between them, as NO_PROXY has them."""
         value = self.shaped(name) or ""
-        found = value.replace(",", " ").split()
-        if "//" in value or not all(c.isalnum() or c in HOST_MARKS for c in value):
-            # An address may have a password in it.
+        if not are_hosts(value):
             self.expected(name, "hosts, separated by commas", value)
             return None
-        return ",".join(found)
+        return ",".join(value.replace(",", " ").split())
 
     def path(self, name: str) -> str | None:
         """Return an absolute path; `~/` and `$HOME/` are the home folder."""

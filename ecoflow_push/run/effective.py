@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ecoflow_push.api.models import short_sn
+from ecoflow_push.config.texts import are_hosts
 from ecoflow_push.errors import Finding
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def _shown(name: str, reader: Reader) -> str:
         value = f"//{value}"
     if name.lower() in PROXIES or name.endswith("_URL") or name == API_HOST:
         return _address(value, is_open=name not in SECRET_PATHS)
-    # Somebody may have put an address with a password into NO_PROXY, say.
+    if name.lower() == "no_proxy" and not are_hosts(value):
+        # It is not read where there is no proxy.
+        return HIDDEN
     return HIDDEN if name in reader.secrets or "@" in value else value
 
 
