@@ -37,8 +37,10 @@ ROOT = Path(__file__).parents[1]
 PARTS = ("core", "inv", "solar", "pack_packStatus", "ems_emsParam", "20_1")
 THINGS = ("in", "out", "cell", "fan", "usbC1", "acOut", "dcBus", "max", "f32Min", "cfg")
 KINDS = ("Watts", "Vol", "Amp", "Temp", "SOC")
-# In the mix of real maps: most are whole numbers, some are no numbers at all.
-VALUES = (0, 1, 230579, 24, -3, 53355, 86.53, 1440, True, 0, 99, 213052, "1.0.2.15", 7)
+# In the mix of real maps: most are whole numbers, some are no numbers at all. Of one
+# model all have the same keys, and texts under the same ones.
+NUMBERS = (0, 1, 230579, 24, -3, 53355, 86.53, 1440, True, 0, 99, 213052, 7)
+TEXT = "1.0.2.15"
 
 
 # Under real names: what a DELTA 2 gives the normalized metrics.
@@ -49,11 +51,16 @@ REAL = json.loads(
 
 def quotas(seed: int) -> dict[str, object]:
     """Return 306 quotas in the shapes of real ones, under invented names, and REAL."""
-    start = seed % len(VALUES)
+    start = seed % len(NUMBERS)
+    numbers = cycle(NUMBERS[start:] + NUMBERS[:start])
+    count = len(NUMBERS)
     keys = (
         f"{part}.{thing}{kind}" for part, thing, kind in product(PARTS, THINGS, KINDS)
     )
-    return dict(zip(keys, cycle(VALUES[start:] + VALUES[:start]), strict=False)) | {
+    return {
+        key: TEXT if n % (count + 1) == count else next(numbers)
+        for n, key in enumerate(keys)
+    } | {
         "pack_packStatus.cellVols": [3320 + n for n in range(16)],
         "pack_packStatus.cellTemps": [20 + n for n in range(4)],
         "pack_kitInfo.kits": [{"sn": "", "curPower": 0, "f32Soc": 0.5}] * 2,
@@ -102,6 +109,8 @@ def main() -> None:
                 ("https 3", 3, tls),
                 ("https 10", 10, tls),
                 ("http 1", 1, None),
+                ("http 10", 10, None),
+                ("http 30", 30, None),
                 ("http 1000", 1000, None),
             )
         }

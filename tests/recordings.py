@@ -346,7 +346,7 @@ def covered() -> dict[str, set[str]]:
     """Return the metrics that the recordings of each model give."""
     found: dict[str, set[str]] = {model: set() for model in MODELS}
     for model, _, got in of_recordings():
-        found[model] |= {sample.name.removeprefix("ecoflow_") for sample in got}
+        found[model] |= {name.removeprefix("ecoflow_") for name, _, _ in got}
     return found
 
 
@@ -378,9 +378,9 @@ def recorded_lines() -> str:
         for file in own:
             if file in MODELS.get(model, ("", []))[1]:
                 quotas = recordings()[model][file]
-                raw |= {each.name for each in raw_samples(quotas, "", frozenset())[0]}
+                raw |= {each[0] for each in raw_samples(quotas, "", frozenset())[0]}
                 found = read(quotas, serial_of(model), model)
-                metrics |= {each.name.removeprefix("ecoflow_") for each in found}
+                metrics |= {each[0].removeprefix("ecoflow_") for each in found}
         cells = (model, serial or "-", way, str(len(own)), str(len(raw)))
         lines.append("\t".join((*cells, " ".join(sorted(metrics)) or "-")))
     return "\n".join(lines) + "\n"

@@ -193,7 +193,7 @@ def test_names_equal_inflections_on_the_corpus():
     """On every recorded key the name is `inflection.underscore`'s."""
     for file, quotas in recorded_maps().items():
         got, _ = raw_samples(quotas, "ecoflow", RESERVED_NAMES)
-        assert {sample.name for sample in got} == {
+        assert {name for name, _, _ in got} == {
             name for name, _ in expected(quotas)[0]
         }, file
 
@@ -214,9 +214,9 @@ def names_wanted(dashboard: str, naming: str) -> tuple[set[str], set[str], set[s
         for _, key, _, _ in leaves(quotas)
     }
     produced = {
-        sample.name
+        name
         for quotas in maps.values()
-        for sample in raw_samples(quotas, "ecoflow", RESERVED_NAMES, naming)[0]
+        for name, _, _ in raw_samples(quotas, "ecoflow", RESERVED_NAMES, naming)[0]
     }
     return names, {n for n in names if n.replace("_", "") in bare}, produced
 

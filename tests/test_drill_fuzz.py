@@ -42,11 +42,13 @@ from ecoflow_push.memory.entry import Entry, entry_named, framed, unframed
 from ecoflow_push.memory.login import Certification, LoginFile
 from ecoflow_push.memory.notes import Notes
 from ecoflow_push.memory.state import State
+from ecoflow_push.metrics.exposition import text_of
 from ecoflow_push.metrics.labels import Labels
 from ecoflow_push.metrics.names import raw_samples
 from ecoflow_push.metrics.own import RESERVED_NAMES
 from ecoflow_push.metrics.record import LabelSet, Record, record_of
-from ecoflow_push.metrics.registry import DeviceFacts, device_registry
+from ecoflow_push.metrics.registry import DeviceFacts, device_registry, part_of
+from ecoflow_push.metrics.shapes import SHAPES
 from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.net.reply import Reply, read_body
 from ecoflow_push.net.retry import Patience
@@ -121,15 +123,22 @@ def judge(snapshot: Snapshot) -> None:
     quotas, sn = snapshot.quotas, snapshot.sn
     raw, skipped = raw_samples(quotas, "ecoflow", RESERVED_NAMES)
     assert all(count > 0 for count in skipped.values())
-    assert {sample.value for sample in raw} <= set(numbers_in(dict(quotas)))
+    assert {value for _, _, value in raw} <= set(numbers_in(dict(quotas)))
     base, _ = normalized_samples(quotas, sn, "", "ecoflow", at=snapshot.collected_at)
-    for sample in base:
-        metric = metrics()[sample.name.removeprefix("ecoflow_")]
-        assert metric.low <= sample.value <= metric.high
+    for name, _, value in base:
+        metric = metrics()[name.removeprefix("ecoflow_")]
+        assert metric.low <= value <= metric.high
     facts = DeviceFacts(sn, "Garage", "", snapshot_at=snapshot.collected_at)
-    registry = device_registry(LABELS, facts, [*raw, *base])
+    # At the third time by a plan.
+    (part, counts), *others = [
+        SHAPES.part(quotas, "ecoflow", "ecoflow") for _ in range(3)
+    ]
+    assert all(other == (part, counts) for other in others)
+    assert (part, counts) == (part_of(raw, "ecoflow"), skipped)
+    registry = device_registry(LABELS, facts, [part, part_of(base, "ecoflow")])
     record = record_of(registry, {"job": "ecoflow"}, NOW_MS)
-    text = generate_latest(registry)
+    text = text_of(registry)
+    assert text == generate_latest(registry)
     read = parse(text.decode())
     assert len(read) == record.size == len(raw) + len(base) + 2
     assert sorted(read.values()) == sorted(record.values)

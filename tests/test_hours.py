@@ -40,9 +40,9 @@ def today(
     quotas = decode(frames, sn).quotas
     samples, left_out = normalized_samples(quotas, sn, "", "ecoflow", at=at)
     found = {
-        each.labels["flow"]: each.value
-        for each in samples
-        if each.name == f"ecoflow_{METRIC}"
+        labels["flow"]: value
+        for name, labels, value in samples
+        if name == f"ecoflow_{METRIC}"
     }
     return found, left_out
 

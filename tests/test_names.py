@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from ecoflow_push.metrics.names import (
     MOST_LEVELS,
     MOST_SAMPLES,
-    RawSample,
     metric_name,
     raw_samples,
 )
@@ -77,17 +76,17 @@ def test_every_shape_of_a_quota_map():
     )
 
     assert got == [
-        RawSample("ecoflow_20_134_task1_time_range_is_enable", (), 0),
-        RawSample("ecoflow_2_1_switch_sta", (), 1),
-        RawSample("ecoflow_backup_load_watt_watth", (0, 0), 1),
-        RawSample("ecoflow_backup_load_watt_watth", (0, 1), 2),
-        RawSample("ecoflow_backup_load_watt_watth", (1, 0), 3),
-        RawSample("ecoflow_bms_bms_status_cell_vol", (0,), 3321),
-        RawSample("ecoflow_bms_bms_status_cell_vol", (1,), 3322),
-        RawSample("ecoflow_bms_bms_status_f32_show_soc", (), 86.53),
-        RawSample("ecoflow_bms_kit_info_watts_f32_soc", (0,), 1.5),
-        RawSample("ecoflow_pd_soc", (), 87),
-        RawSample("ecoflow_written_index", (3, 4), 5),
+        ("ecoflow_20_134_task1_time_range_is_enable", (), 0),
+        ("ecoflow_2_1_switch_sta", (), 1),
+        ("ecoflow_backup_load_watt_watth", (0, 0), 1),
+        ("ecoflow_backup_load_watt_watth", (0, 1), 2),
+        ("ecoflow_backup_load_watt_watth", (1, 0), 3),
+        ("ecoflow_bms_bms_status_cell_vol", (0,), 3321),
+        ("ecoflow_bms_bms_status_cell_vol", (1,), 3322),
+        ("ecoflow_bms_bms_status_f32_show_soc", (), 86.53),
+        ("ecoflow_bms_kit_info_watts_f32_soc", (0,), 1.5),
+        ("ecoflow_pd_soc", (), 87),
+        ("ecoflow_written_index", (3, 4), 5),
     ]
     assert skipped == {"string": 3, "null": 2, "empty": 2}
 
@@ -99,7 +98,7 @@ def test_a_leaf_wins_over_its_parent():
 
     for order in (quotas, dict(reversed(quotas.items()))):
         assert samples(order) == (
-            [RawSample("ecoflow_heartbeat_backup_bat_per", (), 70)],
+            [("ecoflow_heartbeat_backup_bat_per", (), 70)],
             {"collision": 1},
         )
 
@@ -111,7 +110,7 @@ def test_two_keys_that_meet_are_decided_by_spelling():
 
     for order in (quotas, dict(reversed(quotas.items()))):
         assert samples(order) == (
-            [RawSample("ecoflow_pd_chg_power_ac", (), 1)],
+            [("ecoflow_pd_chg_power_ac", (), 1)],
             {"collision": 2},
         )
 
@@ -121,7 +120,7 @@ def test_a_list_and_a_scalar_of_one_name_both_stay():
     """An opened list has index labels, so it does not meet a scalar of its name."""
     got, skipped = samples({"a.b": 1, "a": {"b": [2]}})
 
-    assert got == [RawSample("ecoflow_a_b", (), 1), RawSample("ecoflow_a_b", (0,), 2)]
+    assert got == [("ecoflow_a_b", (), 1), ("ecoflow_a_b", (0,), 2)]
     assert not skipped
 
 
@@ -145,7 +144,7 @@ def test_own_names_are_reserved():
     """A quota key that lands on one of our own names is left out and counted."""
     got, skipped = samples({"online": 1, "push.success": 1, "onlineX": 1}, {"online"})
 
-    assert got == [RawSample("ecoflow_online_x", (), 1)]
+    assert got == [("ecoflow_online_x", (), 1)]
     assert skipped == {"reserved": 2}
 
 
@@ -182,5 +181,5 @@ def test_any_map_gives_unique_finite_valid_samples(quotas):
     places = [(name, indices) for name, indices, _ in got]
     assert len(places) == len(set(places))
     assert all(re.fullmatch(r"ecoflow_[a-z0-9_]+", name) for name, _ in places)
-    assert all(math.isfinite(sample.value) for sample in got)
+    assert all(math.isfinite(value) for _, _, value in got)
     assert samples(dict(reversed(quotas.items())))[0] == got

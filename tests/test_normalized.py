@@ -217,7 +217,7 @@ def test_an_unknown_device_is_known_by_its_keys(key, family):
 
     assert family_of("ZZ99", "Unknown", {key: 50}) is family_named(family)
     assert family_of("ZZ99", "Unknown", {"odd": 50}) is UNKNOWN
-    assert all(sample.name.startswith("ecoflow_") for sample in got)
+    assert all(name.startswith("ecoflow_") for name, _, _ in got)
 
 
 def test_a_device_of_no_known_kind_says_nothing():

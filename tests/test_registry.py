@@ -1,19 +1,26 @@
 """Facts to a registry, compared as exposition."""
 
+from collections.abc import Sequence
+
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
 from ecoflow_push.devices.metrics import metrics
-from ecoflow_push.devices.normalized import REASONS, NormalizedSample
+from ecoflow_push.devices.normalized import REASONS
 from ecoflow_push.metrics.exposition import Exposition
 from ecoflow_push.metrics.labels import Labels
-from ecoflow_push.metrics.names import SKIP_REASONS, RawSample, raw_samples
+from ecoflow_push.metrics.names import SKIP_REASONS, raw_samples
 from ecoflow_push.metrics.own import RESERVED_NAMES
-from ecoflow_push.metrics.registry import DeviceFacts, device_registry
+from ecoflow_push.metrics.registry import DeviceFacts, device_registry, part_of
 from ecoflow_push.metrics.run_series import run_registry
+from ecoflow_push.metrics.sheet import Part, Row
 from tests.support import Series, parse
 
 LABELS = Labels("ecoflow", "test", "ecoflow", {})
+
+
+def part(samples: Sequence[Row]) -> Part:
+    return part_of(samples, "ecoflow")
 
 
 def device(sn: str, **facts) -> DeviceFacts:
@@ -27,13 +34,13 @@ def series_of(registry: CollectorRegistry) -> Series:
 def test_one_family_per_name_over_devices():
     """In one exposition devices share each family, with one HELP and one TYPE line."""
     labels = Labels("ecoflow", "test", "ecoflow", {"site": "home"})
-    samples = [RawSample("ecoflow_a", (), 1), RawSample("ecoflow_b", (0, 7), 2.5)]
+    samples = part([("ecoflow_a", (), 1), ("ecoflow_b", (0, 7), 2.5)])
     exposition = Exposition()
     for facts in (
         device("SN1", online=True, snapshot_at=1.5),
         device("SN2", online=False),
     ):
-        exposition.add(device_registry(labels, facts, samples))
+        exposition.add(device_registry(labels, facts, [samples]))
 
     text = b"".join(exposition.pieces()).decode()
 
@@ -50,7 +57,7 @@ def test_one_family_per_name_over_devices():
 def test_an_exposition_is_that_of_the_library():
     """Of one registry it is generate_latest's to the byte, whatever a text holds."""
     facts = device("SN1", online=True)._replace(name="x\n# HELP y\n# TYPE z")
-    registry = device_registry(LABELS, facts, [RawSample("ecoflow_a", (), 1)])
+    registry = device_registry(LABELS, facts, [part([("ecoflow_a", (), 1)])])
     exposition = Exposition()
     exposition.add(registry)
 
@@ -61,12 +68,12 @@ def test_a_normalized_name_has_its_help_and_its_type():
     """A normalized metric is told by its name: HELP, TYPE, and the label of a pack."""
     name = "battery_charge_energy_watt_hours_total"
     samples = [
-        NormalizedSample("ecoflow_battery_charge_ratio", {}, 0.5),
-        NormalizedSample(f"ecoflow_{name}", {"pack": "1"}, 700.0),
+        ("ecoflow_battery_charge_ratio", {}, 0.5),
+        (f"ecoflow_{name}", {"pack": "1"}, 700.0),
     ]
     facts = device("SN1", family="X", firmware="1.2")
 
-    text = generate_latest(device_registry(LABELS, facts, samples)).decode()
+    text = generate_latest(device_registry(LABELS, facts, [part(samples)])).decode()
 
     assert f"# HELP ecoflow_{name} {metrics()[name].help}\n" in text
     assert f"# TYPE ecoflow_{name} counter\n" in text

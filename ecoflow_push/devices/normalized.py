@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from ecoflow_push.config.kinds import is_serial
 from ecoflow_push.devices.families import (
@@ -42,12 +41,8 @@ LONGEST_KEY = 512
 LINKED = "linkedUnits.unit"
 
 
-class NormalizedSample(NamedTuple):
-    """One value in base units; `labels` are those beyond the device's own."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
+#: Name, labels beyond the device's own, and the value in base units.
+NormalizedSample = tuple[str, dict[str, str], float]
 
 
 def family_of(
@@ -115,9 +110,7 @@ def normalized_samples(
             for metric, value in _apply(packs[2], report, left_out):
                 found.setdefault((metric, pack), value)
     samples = [
-        NormalizedSample(
-            f"{prefix}_{metric}", {"pack": pack} if pack else {}, found[metric, pack]
-        )
+        (f"{prefix}_{metric}", {"pack": pack} if pack else {}, found[metric, pack])
         for metric, pack in sorted(found)
     ]
     if family.hours and at is not None:
@@ -126,8 +119,7 @@ def normalized_samples(
 
         today = sorted(energies_today(values, family.hours, at, left_out))
         samples += [
-            NormalizedSample(f"{prefix}_{METRIC}", {"flow": flow}, energy)
-            for flow, energy in today
+            (f"{prefix}_{METRIC}", {"flow": flow}, energy) for flow, energy in today
         ]
     return samples, left_out
 

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import accumulate, islice, pairwise, takewhile
-from typing import NamedTuple
 
 # Why a value of a quota map became no sample; the label `reason` of the metric.
 SKIP_REASONS = (
@@ -55,16 +54,9 @@ _BOUNDARIES = (
 _FOREIGN = re.compile(r"[^a-z0-9_]")
 
 
-class RawSample(NamedTuple):
-    """One number of a quota map; `indices` are its places in opened lists."""
-
-    name: str
-    indices: tuple[int, ...]
-    value: float
-
-
-# Key, indices, value and level. A class with these names would cost a run more than all
-# that it does with them.
+# Name, places in opened lists, and value; key, places, value and level. Classes with
+# these names would cost a run more than all that it does with them.
+RawSample = tuple[str, tuple[int, ...], float]
 _Leaf = tuple[str, tuple[int, ...], object, int]
 
 
@@ -115,7 +107,7 @@ def raw_samples(
     most = _most(places)
     skipped["too_many"] += sum(1 for _ in leaves) + len(places[most:])
     samples = [
-        RawSample(f"{prefix}_{name}", indices, winners[name, indices][2])
+        (f"{prefix}_{name}", indices, winners[name, indices][2])
         for name, indices in places[:most]
     ]
     return samples, +skipped

@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from ecoflow_push.metrics.sheet import sheet_of
+
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
@@ -141,40 +143,29 @@ def record_of(
     Labels of `grouping` go to every series and win over a sample's own, as those of a
     Pushgateway's group do. Raises ValueError if a series occurs twice.
     """
-    record = empty_record(time_ms)
-    _, _, _, names, places, metas, values, _ = record
+    sheet = sheet_of(registry)
     place_of: dict[LabelSet, int] = {}
-    seen: dict[tuple[tuple[str, str], ...], int] = {}
-    kinds: dict[tuple[str, str], int] = {}
-    labels: dict[str, str] | None = None
-    place = 0
-    for metric in registry.collect():
-        meta = kinds.setdefault((metric.type, metric.documentation), len(kinds))
-        for sample in metric.samples:
-            name, own, value = sample[:3]
-            # Neighbours mostly have the same labels: comparing is cheaper than hashing.
-            if own is not labels and own != labels:
-                labels = own
-                place = _place(own, grouping, place_of, seen)
-            names.append(name)
-            places.append(place)
-            metas.append(meta)
-            values.append(value)
-    if len(set(zip(names, places, strict=True))) < len(names):
+    meta_of: dict[tuple[str, str], int] = {}
+    names: list[str] = []
+    places: list[int] = []
+    metas: list[int] = []
+    values: list[float] = []
+    has_equals = False
+    for frame, own in sheet.parts:
+        given = [{**sheet.labels, **extra, **grouping} for extra in frame.extras]
+        where = [place_of.setdefault(_set(each), len(place_of)) for each in given]
+        # Labels that differ in what is empty, or in what the group decides.
+        has_equals |= len(set(where)) < len(where)
+        kinds = [meta_of.setdefault(kind, len(meta_of)) for kind in frame.kinds]
+        names += frame.names
+        places += [where[place] for place in frame.places]
+        metas += [kinds[meta] for meta in frame.metas]
+        values += own
+    if has_equals and len(set(zip(names, places, strict=True))) < len(names):
         raise ValueError("a series occurs twice")
-    return record._replace(label_sets=list(place_of), kinds=list(kinds))
+    sets, kinds_there = list(place_of), list(meta_of)
+    return Record(time_ms, sets, kinds_there, names, places, metas, values, [])
 
 
-def _place(
-    labels: Mapping[str, str],
-    grouping: Mapping[str, str],
-    place_of: dict[LabelSet, int],
-    seen: dict[tuple[tuple[str, str], ...], int],
-) -> int:
-    as_given = tuple(labels.items())
-    place = seen.get(as_given)
-    if place is None:
-        whole = {**labels, **grouping}
-        key = tuple(sorted((name, value) for name, value in whole.items() if value))
-        place = seen[as_given] = place_of.setdefault(key, len(place_of))
-    return place
+def _set(labels: Mapping[str, str]) -> LabelSet:
+    return tuple(sorted((name, value) for name, value in labels.items() if value))

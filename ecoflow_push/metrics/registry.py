@@ -7,94 +7,72 @@ ecoflow_pd_soc{device="R331ZFAKE0000001",device_name="Garage",product_name="…"
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
-
-from prometheus_client.core import CollectorRegistry, Metric
-from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
 from ecoflow_push.devices.metrics import metrics
 from ecoflow_push.metrics.own import DEVICE_METRICS, RUN_METRICS
+from ecoflow_push.metrics.sheet import Frame, Sheet, SnapshotRegistry
 
 if TYPE_CHECKING:
-    from ecoflow_push.devices.normalized import NormalizedSample
     from ecoflow_push.metrics.labels import Labels
-    from ecoflow_push.metrics.names import RawSample
+    from ecoflow_push.metrics.sheet import Part, Row
 
-RAW_HELP = "Quota as EcoFlow reports it, not rescaled."
-
-
-class EcoflowMetric:
-    """One metric family: its name, its help and its samples."""
-
-    __slots__ = ("family", "name")
-
-    def __init__(self, name: str, documentation: str, kind: str = "gauge") -> None:
-        self.name = name
-        # A counter's family is called without the suffix that its samples have.
-        family = name.removesuffix("_total") if kind == "counter" else name
-        self.family = Metric(family, documentation, kind)
-
-    def add(self, labels: Mapping[str, str], value: float) -> None:
-        """Add one sample; its labels must differ from those already there."""
-        self.family.samples.append(Sample(self.name, dict(labels), value))
-
-
-class _Families(Collector):
-    """The one collector of a fresh registry."""
-
-    def __init__(self, metrics: Iterable[EcoflowMetric]) -> None:
-        self._metrics = list(metrics)
-
-    def collect(self) -> Iterator[Metric]:
-        return (metric.family for metric in self._metrics)
+RAW_KIND = ("gauge", "Quota as EcoFlow reports it, not rescaled.")
 
 
 class RegistryBuilder:
-    """Gathers samples into families; `registry()` hands them out once."""
+    """Gathers samples; `registry()` hands them out once."""
 
     def __init__(self, prefix: str, labels: Mapping[str, str]) -> None:
         """Store what every name begins with, and the labels of every sample."""
         self._prefix = prefix
         self._labels = labels
-        self._metrics: dict[str, EcoflowMetric] = {}
+        self._own: dict[str, list[tuple[dict[str, str], float]]] = {}
+        self._parts: list[Part] = []
 
     def own(self, suffix: str, value: float, **labels: str) -> None:
         """Add a sample of one of our own metrics, named without the prefix."""
-        name = f"{self._prefix}_{suffix}"
-        metric = self._metrics.get(name)
-        if metric is None:
+        self._own.setdefault(suffix, []).append((labels, float(value)))
+
+    def add(self, parts: Iterable[Part]) -> None:
+        """Add samples whose names have the prefix already, and are none of our own."""
+        self._parts += parts
+
+    def registry(self) -> SnapshotRegistry:
+        """Return a fresh registry with all that was added."""
+        rows, values = [], []
+        for suffix, samples in self._own.items():
             text = DEVICE_METRICS.get(suffix) or RUN_METRICS[suffix]
             kind = "counter" if suffix.endswith("_total") else "gauge"
-            metric = self._metrics[name] = EcoflowMetric(name, text, kind)
-        metric.add({**self._labels, **labels}, float(value))
+            name = f"{self._prefix}_{suffix}"
+            rows += [(name, labels, (kind, text)) for labels, _ in samples]
+            values += [value for _, value in samples]
+        own = Frame(rows), values
+        return SnapshotRegistry(Sheet(self._labels, [own, *self._parts]))
 
-    def add(self, samples: Iterable[RawSample | NormalizedSample]) -> None:
-        """Add samples whose names have the prefix already."""
-        labels = self._labels
-        for name, places, value in samples:
-            metric = self._metrics.get(name) or self._quota_metric(name)
-            if isinstance(places, dict):
-                metric.add({**labels, **places}, value)
-            elif places:
-                indices = {f"index_{n}": str(index) for n, index in enumerate(places)}
-                metric.add({**labels, **indices}, value)
-            else:
-                metric.add(labels, value)
 
-    def registry(self) -> CollectorRegistry:
-        """Return a fresh registry with all that was added."""
-        registry = CollectorRegistry()
-        registry.register(_Families(self._metrics.values()))
-        return registry
+def part_of(samples: Iterable[Row], prefix: str) -> Part:
+    """Return samples in columns, each with the type and help that its name has.
 
-    def _quota_metric(self, name: str) -> EcoflowMetric:
-        normalized = metrics().get(name.removeprefix(f"{self._prefix}_"))
-        kind = "counter" if normalized and name.endswith("_total") else "gauge"
-        text = normalized.help if normalized else RAW_HELP
-        metric = self._metrics[name] = EcoflowMetric(name, text, kind)
-        return metric
+    They are sorted by name, and `prefix` is what each of them begins with.
+    """
+    rows, values = [], []
+    start = len(prefix) + 1
+    for name, own, value in samples:
+        extra = (
+            {f"index_{n}": str(index) for n, index in enumerate(own)}
+            if isinstance(own, tuple)
+            else own
+        )
+        normalized = metrics().get(name[start:])
+        kind = RAW_KIND
+        if normalized:
+            is_counter = name.endswith("_total")
+            kind = "counter" if is_counter else "gauge", normalized.help
+        rows.append((name, extra, kind))
+        values.append(value)
+    return Frame(rows), values
 
 
 class DeviceFacts(NamedTuple):
@@ -116,10 +94,8 @@ class DeviceFacts(NamedTuple):
 
 
 def device_registry(
-    labels: Labels,
-    facts: DeviceFacts,
-    samples: Sequence[RawSample | NormalizedSample] = (),
-) -> CollectorRegistry:
+    labels: Labels, facts: DeviceFacts, parts: Iterable[Part] = ()
+) -> SnapshotRegistry:
     """Return a fresh registry with everything that is said of one device."""
     builder = RegistryBuilder(
         labels.prefix,
@@ -138,5 +114,5 @@ def device_registry(
         builder.own("snapshot_timestamp_seconds", facts.snapshot_at)
     if facts.changed_at is not None:
         builder.own("data_last_change_timestamp_seconds", facts.changed_at)
-    builder.add(samples)
+    builder.add(parts)
     return builder.registry()

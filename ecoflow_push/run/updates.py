@@ -28,7 +28,7 @@ from ecoflow_push.devices.tables import TableError
 from ecoflow_push.errors import EcoflowPushError
 from ecoflow_push.memory.records import DeviceRecord
 from ecoflow_push.metrics.labels import create_labels
-from ecoflow_push.metrics.registry import DeviceFacts, device_registry
+from ecoflow_push.metrics.registry import DeviceFacts, device_registry, part_of
 from ecoflow_push.run.wanted import Wanted, Wording, spelt
 from ecoflow_push.sinks.base import Update
 
@@ -39,10 +39,12 @@ if TYPE_CHECKING:
     from ecoflow_push.config.settings import Settings
     from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.labels import Labels
-    from ecoflow_push.metrics.names import RawSample
     from ecoflow_push.metrics.record import Record
+    from ecoflow_push.metrics.sheet import Part
 
 GONE_AFTER_LISTS = 2
+# What digests begin with, made as they are made now.
+DIGEST = "2:"
 
 
 class Updates:
@@ -97,6 +99,7 @@ class Updates:
         if state != "refused":
             facts = _timed(facts, record)
         at = reading.snapshot.collected_at if reading.snapshot else None
+        has_values = any(values for _, values in said)
         registry = device_registry(self._labels, facts, said)
         return Update(
             sn,
@@ -104,7 +107,7 @@ class Updates:
             registry=registry,
             make_record=partial(self._record, registry, at),
             at=at,
-            held_at=(record.snapshot_at or 0.0) if said else 0.0,
+            held_at=(record.snapshot_at or 0.0) if has_values else 0.0,
             online=online,
         )
 
@@ -136,39 +139,40 @@ class Updates:
         """Return who a device is, without anything that was learnt of it."""
         return self._facts(sn, self._state.devices.get(sn) or DeviceRecord())
 
-    def _read(
-        self, sn: str, reading: Reading, record: DeviceRecord
-    ) -> list[RawSample | NormalizedSample]:
+    def _read(self, sn: str, reading: Reading, record: DeviceRecord) -> list[Part]:
         """Return the samples to be said; the record learns when they changed."""
         if not reading.snapshot:
             return []
         quotas, sets = reading.snapshot.quotas, self.wording.sets
         # Also if they are not said: by them it is known whether anything changed.
-        samples, skipped = self.wording.raw(quotas, self._labels.prefix)
-        self.samples += len(samples)
+        raw, skipped = self.wording.raw(quotas, self._labels.prefix)
+        self.samples += len(raw[1])
         self.skipped += skipped
         if reading.snapshot.too_many:
             self.skipped["too_many"] += reading.snapshot.too_many
-        normalized: list[NormalizedSample] = []
+        samples: list[NormalizedSample] = []
         left_out: Counter[str] = Counter()
         try:
             at = reading.snapshot.collected_at
-            normalized, left_out = self._normalized(sn, quotas, record, at)
+            samples, left_out = self._normalized(sn, quotas, record, at)
         except TableError as exc:
             # What is wrong with one family costs no raw value, and no other device.
             self.faults[str(exc)] = exc
-        if samples or normalized:
-            # Some devices say all in texts, of which there are no raw samples.
-            digest = _digest(samples or normalized)
-            if record.digest not in ("", digest):
+        normalized = part_of(samples, self._labels.prefix)
+        # Some devices say all in texts, of which there are no raw samples.
+        frame, values = raw if raw[1] else normalized
+        if values:
+            digest = DIGEST + frame.digest(values)
+            # Of another version's nothing can be said.
+            if record.digest.startswith(DIGEST) and record.digest != digest:
                 record.changed_at = reading.snapshot.collected_at
             record.digest = digest
             record.snapshot_at = reading.snapshot.collected_at
-        said: list[RawSample | NormalizedSample] = []
+        said: list[Part] = []
         if "raw" in sets:
-            said += samples
+            said.append(raw)
         if "normalized" in sets:
-            said += normalized
+            said.append(normalized)
             self.skipped += left_out
         return said
 
@@ -255,10 +259,3 @@ def _is_unheard_of(record: DeviceRecord) -> bool:
 
 def _timed(facts: DeviceFacts, record: DeviceRecord) -> DeviceFacts:
     return facts._replace(snapshot_at=record.snapshot_at, changed_at=record.changed_at)
-
-
-def _digest(samples: Sequence[RawSample | NormalizedSample]) -> str:
-    import hashlib
-    import json
-
-    return hashlib.sha256(json.dumps(samples).encode()).hexdigest()[:16]

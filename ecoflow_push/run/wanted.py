@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ecoflow_push.metrics.names import RawSample, raw_samples
-from ecoflow_push.metrics.own import RESERVED_NAMES
+from ecoflow_push.metrics.shapes import SHAPES
 
 if TYPE_CHECKING:
     from collections import Counter
 
     from ecoflow_push.memory.state import State
+    from ecoflow_push.metrics.sheet import Part
 
 
 class Wanted:
@@ -69,9 +69,9 @@ class Wording:
 
     def raw(
         self, quotas: Mapping[str, object], prefix: str
-    ) -> tuple[list[RawSample], Counter[str]]:
+    ) -> tuple[Part, Counter[str]]:
         """Return the raw samples of a device, and how many values were skipped."""
-        return raw_samples(quotas, prefix, RESERVED_NAMES, self.naming)
+        return SHAPES.part(quotas, prefix, self.naming)
 
 
 def spelt(sn: str, state: State) -> str:

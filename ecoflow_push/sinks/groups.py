@@ -9,10 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from prometheus_client import generate_latest
-
 from ecoflow_push.config.kinds import is_made_of
 from ecoflow_push.errors import WriteError
+from ecoflow_push.metrics.exposition import text_of
 from ecoflow_push.net.retry import Reply, Request
 from ecoflow_push.sinks.server import Connection
 
@@ -40,7 +39,7 @@ def body_of(registry: CollectorRegistry) -> bytes:
     gzip also guards against a connection cut at the end of a line, which old gateways
     store as a whole push (protocol/pushgateway.md#compression).
     """
-    return gzip.compress(generate_latest(registry), compresslevel=1, mtime=0)
+    return gzip.compress(text_of(registry), compresslevel=1, mtime=0)
 
 
 class Gateway:
