@@ -429,8 +429,8 @@ def env_file(case: Case) -> None:
 
 LABELLED: list[LabelSet] = [(("device", SN), ("job", "j"))]
 RECORD = Record(
-    *(NOW_MS, LABELLED, [("gauge", "h")], ["a", "b"]),
-    *([0, 0], [0, 0], [1.0, 2.5], [("c", 0)]),
+    *(NOW_MS, LABELLED, (("gauge", "h"),), ("a", "b")),
+    *((0, 0), (0, 0), [1.0, 2.5], [("c", 0)]),
 )
 SERIALS = sorted({sn for sn, _ in MAPS} | {sn for sn, _ in GOOD})
 VARIABLES = {

@@ -17,8 +17,8 @@ from ecoflow_push.metrics.names import NAMINGS, raw_samples
 from ecoflow_push.metrics.own import RESERVED_NAMES
 from ecoflow_push.metrics.record import record_of
 from ecoflow_push.metrics.registry import DeviceFacts, device_registry, part_of
-from ecoflow_push.metrics.shapes import MOST_MISSED, MOST_PLANS, Shapes
-from ecoflow_push.metrics.sheet import Frame, Part
+from ecoflow_push.metrics.shapes import MOST_MISSED, MOST_PLANNED, Shapes
+from ecoflow_push.metrics.sheet import Part
 from ecoflow_push.sinks.wire import ENCODERS
 from tests.receiver import decode
 from tests.test_corpus import recorded_maps
@@ -163,14 +163,13 @@ def test_shapes_without_end_take_bounded_room():
     shapes = Shapes()
 
     def is_planned(key: str) -> bool:
-        frames: list[Frame] = [
-            shapes.part({key: 1}, "p", "ecoflow")[0][0] for _ in range(3)
-        ]
+        quotas = {f"{key}.{n}": n for n in range(500)}
+        frames = [shapes.part(quotas, "p", "ecoflow")[0][0] for _ in range(3)]
         return frames[1] is frames[2]
 
-    first = [is_planned(f"k{n}") for n in range(MOST_PLANS)]
-    later = [is_planned(f"k{n}") for n in range(MOST_PLANS, MOST_MISSED)]
+    planned = [is_planned(f"k{n}") for n in range(MOST_MISSED)]
 
-    assert all(first)
-    assert not any(later[: MOST_MISSED // 4])
-    assert any(later)
+    most = MOST_PLANNED // 500
+    assert all(planned[:most])
+    assert not any(planned[most : 2 * most])
+    assert any(planned[2 * most :])

@@ -26,10 +26,10 @@ def record(number: int, value: float = 1.5) -> Record:
     return Record(
         START_MS + number * 60_000,
         labels,
-        [("gauge", "A quota.")],
-        ["ecoflow_pd_soc"],
-        [0],
-        [0],
+        (("gauge", "A quota."),),
+        ("ecoflow_pd_soc",),
+        (0,),
+        (0,),
         [value],
         [("ecoflow_old", 0)],
     )

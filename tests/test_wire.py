@@ -18,7 +18,7 @@ from ecoflow_push.sinks.wire import ENCODERS, NAN, STALE, split
 from tests.receiver import MESSAGES, Sample, decode
 
 AT_MS = 1_700_000_000_000
-UP = Record(AT_MS, [(("job", "j"),)], [("gauge", "h")], ["up"], [0], [0], [1.0], [])
+UP = Record(AT_MS, [(("job", "j"),)], (("gauge", "h"),), ("up",), (0,), (0,), [1.0], [])
 # Made with the protobuf runtime (protocol/remote-write.md#messages).
 GOLDEN = {
     "1": (

@@ -8,16 +8,22 @@ label set: a device's mostly differ in nothing but the name.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ecoflow_push.metrics.sheet import sheet_of
+from ecoflow_push.metrics.sheet import Kind, sheet_of
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
+    from ecoflow_push.metrics.sheet import Frame
+
 # More than a message can carry (int64).
 MOST_MS = 2**63
+# How many shapes are remembered, and how many names one of them may have.
+MOST_SHAPES = 32
+MOST_NAMES = 1_500
 
 LabelSet = tuple[tuple[str, str], ...]
 #: What tells a series from all others: its name and its sorted labels.
@@ -37,13 +43,13 @@ class Record(NamedTuple):
     """
 
     time_ms: int
-    label_sets: list[LabelSet]
-    kinds: list[tuple[str, str]]
-    names: list[str]
-    places: list[int]
-    metas: list[int]
-    values: list[float]
-    ended: list[tuple[str, int]]
+    label_sets: Sequence[LabelSet]
+    kinds: tuple[Kind, ...]
+    names: tuple[str, ...]
+    places: tuple[int, ...]
+    metas: tuple[int, ...]
+    values: Sequence[float]
+    ended: Sequence[tuple[str, int]]
 
     @property
     def size(self) -> int:
@@ -58,6 +64,16 @@ class Record(NamedTuple):
     def ended_keys(self) -> set[SeriesKey]:
         """Return the series that end here."""
         return {(name, self.label_sets[place]) for name, place in self.ended}
+
+    def after(self, before: Record) -> Record:
+        """Return this record with markers for what `before` says, or ends, and it not.
+
+        Mostly that is nothing, which is seen without looking at each series.
+        """
+        is_alike = self.names == before.names and self.places == before.places
+        if is_alike and not before.ended and self.label_sets == before.label_sets:
+            return self
+        return self.ending(before.keys() | before.ended_keys())
 
     def ending(self, keys: Iterable[SeriesKey]) -> Record:
         """Return this record with markers for all of `keys` that have no value in it.
@@ -75,53 +91,45 @@ class Record(NamedTuple):
         """Return this record with nothing but the series of one name."""
         kept = [n for n, each in enumerate(self.names) if each == name]
         return self._replace(
-            names=[name] * len(kept),
-            places=[self.places[n] for n in kept],
-            metas=[self.metas[n] for n in kept],
+            names=(name,) * len(kept),
+            places=tuple(self.places[n] for n in kept),
+            metas=tuple(self.metas[n] for n in kept),
             values=[self.values[n] for n in kept],
         )
 
     def to_bytes(self) -> bytes:
         """Return what `from_bytes` takes: compact JSON."""
-        return json.dumps(self, separators=(",", ":")).encode()
+        begin = _json((self.time_ms, self.label_sets))[:-1]
+        end = _json((self.values, self.ended))[1:]
+        text_of = _remembered if len(self.names) <= MOST_NAMES else _shape_of
+        return b",".join((begin, text_of(self[2:6]), end))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Record:
         """Return the record that `to_bytes` wrote; raises ValueError for another."""
         try:
-            time_ms, sets, kinds, names, places, metas, values, ended = json.loads(
-                content
-            )
+            (time_ms, sets), shape, (values, ended) = _parsed(content)
             record = cls(
                 time_ms,
                 [tuple((name, value) for name, value in labels) for labels in sets],
-                [(kind, text) for kind, text in kinds],
-                names,
-                places,
-                metas,
+                *shape,
                 [float(value) for value in values],
                 [(name, place) for name, place in ended],
             )
-            strings = {type(text) for pair in record.kinds for text in pair}
-            strings |= {
+            strings = {
                 type(text)
                 for labels in record.label_sets
                 for pair in labels
                 for text in pair
             }
-            strings |= set(map(type, names)) | {type(name) for name, _ in record.ended}
-            bounds = [(places, sets), (metas, kinds), ([p for _, p in ended], sets)]
+            strings |= {type(name) for name, _ in record.ended}
             sound = (
                 type(time_ms) is int
                 and 0 <= time_ms < MOST_MS
                 and strings <= {str}
-                and len(names) == len(places) == len(metas) == len(values)
-                and all(
-                    set(map(type, column)) <= {int}
-                    and min(column, default=0) >= 0
-                    and max(column, default=-1) < len(table)
-                    for column, table in bounds
-                )
+                and len(record.names) == len(values)
+                and _are_places(record.places, sets)
+                and _are_places([place for _, place in ended], sets)
             )
         except (TypeError, LookupError, OverflowError, RecursionError) as exc:
             raise ValueError("not a record") from exc
@@ -130,9 +138,61 @@ class Record(NamedTuple):
         return record
 
 
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _shape_of(shape: _Shape) -> bytes:
+    text = _json(shape)[1:-1]
+    if 0 < len(shape[1]) <= MOST_NAMES:
+        _known.pop(text, None)
+        if len(_known) == MOST_SHAPES:
+            del _known[next(iter(_known))]
+        _known[text] = shape
+    return text
+
+
+_remembered = lru_cache(maxsize=MOST_SHAPES)(_shape_of)
+
+
+_Shape = tuple[tuple[Kind, ...], tuple[str, ...], tuple[int, ...], tuple[int, ...]]
+#: A device's records differ in their times, labels and values alone: the rest, which is
+#: most of them, is read once. By the bytes that say it; no text of a record can hold
+#: these, since a quote in it has a backslash before it.
+_known: dict[bytes, _Shape] = {}
+
+
+def _parsed(content: bytes) -> tuple[list[Any], _Shape, list[Any]]:
+    """Return what is before a record's shape, the shape, and what is behind it."""
+    for text in reversed(_known):
+        before, found, behind = content.partition(b",%b," % text)
+        if found:
+            return json.loads(before + b"]"), _known[text], json.loads(b"[" + behind)
+    time_ms, sets, given, names, places, metas, values, ended = json.loads(content)
+    kinds = tuple((kind, text) for kind, text in given)
+    sound = (
+        {type(text) for pair in kinds for text in pair} <= {str}
+        and set(map(type, names)) <= {str}
+        and len(names) == len(places) == len(metas)
+        and set(map(type, places)) <= {int}
+        and _are_places(metas, kinds)
+    )
+    if not sound:
+        raise ValueError("not a record")
+    shape = kinds, tuple(names), tuple(places), tuple(metas)
+    _shape_of(shape)
+    return [time_ms, sets], shape, [values, ended]
+
+
+def _are_places(column: Sequence[int], table: Sized) -> bool:
+    return set(map(type, column)) <= {int} and (
+        not column or (min(column) >= 0 and max(column) < len(table))
+    )
+
+
 def empty_record(time_ms: int) -> Record:
     """Return a record without any series."""
-    return Record(time_ms, [], [], [], [], [], [], [])
+    return Record(time_ms, (), (), (), (), (), (), ())
 
 
 def record_of(
@@ -145,26 +205,35 @@ def record_of(
     """
     sheet = sheet_of(registry)
     place_of: dict[LabelSet, int] = {}
-    meta_of: dict[tuple[str, str], int] = {}
-    names: list[str] = []
-    places: list[int] = []
-    metas: list[int] = []
+    frames: list[Frame] = []
+    wheres: list[tuple[int, ...]] = []
     values: list[float] = []
-    has_equals = False
     for frame, own in sheet.parts:
         given = [{**sheet.labels, **extra, **grouping} for extra in frame.extras]
         where = [place_of.setdefault(_set(each), len(place_of)) for each in given]
-        # Labels that differ in what is empty, or in what the group decides.
-        has_equals |= len(set(where)) < len(where)
+        frames.append(frame)
+        wheres.append(tuple(where))
+        values += own
+    shape = _joined(tuple(frames), tuple(wheres))
+    return Record(time_ms, list(place_of), *shape, values, ())
+
+
+@lru_cache(maxsize=MOST_SHAPES)
+def _joined(frames: tuple[Frame, ...], wheres: tuple[tuple[int, ...], ...]) -> _Shape:
+    """Return the columns of frames, given which of all label sets theirs are."""
+    meta_of: dict[Kind, int] = {}
+    names: list[str] = []
+    places: list[int] = []
+    metas: list[int] = []
+    for frame, where in zip(frames, wheres, strict=True):
         kinds = [meta_of.setdefault(kind, len(meta_of)) for kind in frame.kinds]
         names += frame.names
         places += [where[place] for place in frame.places]
         metas += [kinds[meta] for meta in frame.metas]
-        values += own
-    if has_equals and len(set(zip(names, places, strict=True))) < len(names):
+    if len(set(zip(names, places, strict=True))) < len(names):
+        # Labels that differ in what is empty, or in what the group decides.
         raise ValueError("a series occurs twice")
-    sets, kinds_there = list(place_of), list(meta_of)
-    return Record(time_ms, sets, kinds_there, names, places, metas, values, [])
+    return tuple(meta_of), tuple(names), tuple(places), tuple(metas)
 
 
 def _set(labels: Mapping[str, str]) -> LabelSet:

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from ecoflow_push.metrics.sheet import Frame, Part
 
-# How many plans there may be, each of some 100 kB; how large a map may be for one.
-MOST_PLANS = 64
+# How many values a map may have, and all that there are plans for: some 10 MB of them.
 MOST_VALUES = 5_000
+MOST_PLANNED = 32_768
 # So many maps without a plan while there is room for none: others have come in.
-MOST_MISSED = 16 * MOST_PLANS
+MOST_MISSED = 1_024
 
 _NUMBER, _DICT, _LIST = 0, 3, 4
 _KINDS = {int: 0, float: 0, bool: 0, str: 1, type(None): 2, dict: _DICT, list: _LIST}
@@ -60,10 +60,13 @@ class Shapes:
     """Plans by shape, a bounded number."""
 
     def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
         self._plans: dict[_Shape, _Plan | None] = {}
         #: Hashes: at worst a plan is made for a map that comes but once.
         self._seen: set[int] = set()
-        self._missed = 0
+        self._planned = self._missed = 0
 
     def part(
         self, quotas: Mapping[str, object], prefix: str, naming: str
@@ -73,27 +76,26 @@ class Shapes:
         if flat:
             shape, values = flat
             plan = self._plans.get(shape)
-            if plan is None and self._is_due(shape):
+            if plan is None and self._is_due(shape, len(values)):
                 plan = self._plans[shape] = _plan(quotas, prefix, naming)
             if plan and (numbers := _finite(plan.numbers(values))) is not None:
                 return (plan.frame, numbers), plan.skipped.copy()
         samples, skipped = raw_samples(quotas, prefix, RESERVED_NAMES, naming)
         return part_of(samples, prefix), skipped
 
-    def _is_due(self, shape: _Shape) -> bool:
+    def _is_due(self, shape: _Shape, size: int) -> bool:
         """Return whether a shape without a plan was seen before, and has room."""
         if shape in self._plans:
             return False
-        if len(self._plans) == MOST_PLANS or len(self._seen) == MOST_MISSED:
+        if self._planned + size > MOST_PLANNED or len(self._seen) == MOST_MISSED:
             self._missed += 1
             if self._missed == MOST_MISSED:
-                self._plans.clear()
-                self._seen.clear()
-                self._missed = 0
+                self._forget()
             return False
         seen = hash(shape)
         is_due = seen in self._seen
         self._seen.add(seen)
+        self._planned += size * is_due
         return is_due
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ecoflow_push.metrics.record import Record, SeriesKey, empty_record
+from ecoflow_push.metrics.record import Record, empty_record
 
 if TYPE_CHECKING:
     from ecoflow_push.memory.spool import Spool
@@ -29,8 +29,8 @@ class Endings:
         #: Devices whose series may have to end, though nothing was heard of them.
         self.silent: list[str] = []
 
-    def before(self, device: str) -> tuple[int, set[SeriesKey]]:
-        """Return when a device was last spoken of (ms), and its series still alive.
+    def before(self, device: str) -> tuple[int, Record]:
+        """Return when a device was last spoken of (ms), and what may still be alive.
 
         A record that waits repeats the markers of those before it: they are known to
         be delivered only when it is. What is known to come from the future tells the
@@ -42,14 +42,14 @@ class Endings:
             except (OSError, ValueError):
                 continue
             if not self._clock.is_impossible(entry.time_ms):
-                return entry.time_ms, record.keys() | record.ended_keys()
+                return entry.time_ms, record
         body = self._spool.files.last(device)
         try:
             record = Record.from_bytes(body or b"")
         except ValueError:
-            return 0, set()
+            return 0, empty_record(0)
         impossible = self._clock.is_impossible(record.time_ms)
-        return 0 if impossible else record.time_ms, record.keys()
+        return 0 if impossible else record.time_ms, record._replace(ended=())
 
     def continued(self, device: str, said: Record) -> Record | None:
         """Return what a device says, with markers for what it says no more.
@@ -57,8 +57,8 @@ class Endings:
         None if that is nothing. Its time must be later than all that was said of the
         device before; if not, the clock is not to be trusted.
         """
-        before_ms, live = self.before(device)
-        record = said.ending(live)
+        before_ms, before = self.before(device)
+        record = said.after(before)
         if not (record.names or record.ended):
             return None
         if record.time_ms <= before_ms:
@@ -69,10 +69,10 @@ class Endings:
         """Yield records that end the series of devices that are gone or silent."""
         silent, self.silent = self.silent, []
         for device in silent:
-            before_ms, live = self.before(device)
+            before_ms, before = self.before(device)
             silence_ms = self._clock.now_ms() - before_ms
             is_due = device in self.owed or silence_ms > self._stale_after * 1000
-            if live and is_due:
+            if before.size and is_due:
                 record = self.continued(device, empty_record(self._clock.now_ms()))
                 if record:
                     yield device, record
@@ -80,4 +80,4 @@ class Endings:
     def are_done(self, devices: set[str]) -> None:
         """Note of which gone devices the end is delivered, or stored to be."""
         self.owed -= devices
-        self.owed = {device for device in self.owed if self.before(device)[1]}
+        self.owed = {device for device in self.owed if self.before(device)[1].size}

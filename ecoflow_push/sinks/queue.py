@@ -187,10 +187,10 @@ class Queue(Sink):
             self.delivery.run_errors.append(reports.distrusted(self.name, self._clock))
             return
         record = record_of(registry, self._labels.run_group, self._clock.now_ms())
-        before_ms, live = self._endings.before(RUN)
+        before_ms, before = self._endings.before(RUN)
         if record.time_ms <= before_ms:
             return
-        record = record.ending(live)
+        record = record.after(before)
         is_down = stopped or replay.failed
         if is_down:
             deadline = Deadline(min(deadline.left(), SHORT_TRY_SECONDS))

@@ -48,8 +48,12 @@ def encode_v1(records: Sequence[Record]) -> bytes:
 
     Of one series they are given oldest first.
     """
-    if len(records) != 1:
-        return _encode_several_v1(records)
+    if len(records) > 1:
+        sets = [labels for record in records for labels in record.label_sets]
+        if len(set(sets)) < len(sets):
+            return _encode_several_v1(records)
+        # No series is in two of them, and messages that are joined are one.
+        return b"".join([encode_v1([record]) for record in records])
     (record,) = records
     tail = b"\x10" + _varint(record.time_ms)
     middle = b"\x12" + _varint(9 + len(tail)) + b"\x09"
@@ -61,10 +65,9 @@ def encode_v1(records: Sequence[Record]) -> bytes:
         starts.append(_Starts(before, len(before) + len(after) + 8 + len(tail)))
         afters.append(after)
     names, places, values = _columns(record)
-    name_labels = [_label(NAME, name) for name in names]
+    name_labels, sizes = _name_labels(tuple(names))
     # Column by column, which costs half of a loop over the samples.
     out = [tail] * (5 * len(places))
-    sizes = map(len, name_labels)
     out[0::5] = [starts[p][size] for p, size in zip(places, sizes, strict=True)]
     out[1::5] = name_labels
     out[2::5] = [afters[p] for p in places]
@@ -200,8 +203,8 @@ def _columns(record: Record) -> tuple[list[str], list[int], list[bytes]]:
     # Only a NaN differs from itself.
     values = [_double(v) if v == v else NAN for v in record.values]  # noqa: PLR0124
     return (
-        record.names + ended_names,
-        record.places + ended_places,
+        [*record.names, *ended_names],
+        [*record.places, *ended_places],
         values + [STALE] * len(record.ended),
     )
 
@@ -210,6 +213,13 @@ def _around(labels: LabelSet) -> tuple[bytes, bytes]:
     """Return the labels that stand before and behind a series' name."""
     before = b"".join(_label(*pair) for pair in labels if pair[0] < NAME)
     return before, b"".join(_label(*pair) for pair in labels if pair[0] > NAME)
+
+
+# Of all devices of a model the same.
+@lru_cache(maxsize=16)
+def _name_labels(names: tuple[str, ...]) -> tuple[list[bytes], list[int]]:
+    labels = [_label(NAME, name) for name in names]
+    return labels, [len(label) for label in labels]
 
 
 # Names and devices' labels come again in every record.
