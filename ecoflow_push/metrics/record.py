@@ -111,9 +111,9 @@ class Record(NamedTuple):
             (time_ms, sets), shape, (values, ended) = _parsed(content)
             record = cls(
                 time_ms,
-                [tuple((name, value) for name, value in labels) for labels in sets],
+                [tuple([(name, value) for name, value in labels]) for labels in sets],
                 *shape,
-                [float(value) for value in values],
+                list(map(float, values)),
                 [(name, place) for name, place in ended],
             )
             strings = {
@@ -128,7 +128,7 @@ class Record(NamedTuple):
                 and 0 <= time_ms < MOST_MS
                 and strings <= {str}
                 and len(record.names) == len(values)
-                and _are_places(record.places, sets)
+                and max(record.places, default=-1) < len(sets)
                 and _are_places([place for _, place in ended], sets)
             )
         except (TypeError, LookupError, OverflowError, RecursionError) as exc:
@@ -145,10 +145,11 @@ def _json(value: object) -> bytes:
 def _shape_of(shape: _Shape) -> bytes:
     text = _json(shape)[1:-1]
     if 0 < len(shape[1]) <= MOST_NAMES:
-        _known.pop(text, None)
+        between = b",%b," % text
+        _known.pop(between, None)
         if len(_known) == MOST_SHAPES:
             del _known[next(iter(_known))]
-        _known[text] = shape
+        _known[between] = shape
     return text
 
 
@@ -164,10 +165,11 @@ _known: dict[bytes, _Shape] = {}
 
 def _parsed(content: bytes) -> tuple[list[Any], _Shape, list[Any]]:
     """Return what is before a record's shape, the shape, and what is behind it."""
-    for text in reversed(_known):
-        before, found, behind = content.partition(b",%b," % text)
+    for between in reversed(_known):
+        before, found, behind = content.partition(between)
         if found:
-            return json.loads(before + b"]"), _known[text], json.loads(b"[" + behind)
+            first, last = json.loads(before + b"]"), json.loads(b"[" + behind)
+            return first, _known[between], last
     time_ms, sets, given, names, places, metas, values, ended = json.loads(content)
     kinds = tuple((kind, text) for kind, text in given)
     sound = (
@@ -175,6 +177,7 @@ def _parsed(content: bytes) -> tuple[list[Any], _Shape, list[Any]]:
         and set(map(type, names)) <= {str}
         and len(names) == len(places) == len(metas)
         and set(map(type, places)) <= {int}
+        and min(places, default=0) >= 0
         and _are_places(metas, kinds)
     )
     if not sound:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from ecoflow_push.sinks.losses import Losses
     from ecoflow_push.sinks.turns import Turn
 
-# Records of a household need not be read back; those of a thousand devices must go.
-MOST_AT_HAND = 16
+# Samples, some 5 MB: records of a household, or of a hundred devices, need not be read
+# back; those of thousands must go.
+MOST_AT_HAND = 100_000
 
 
 class Hand:
@@ -26,12 +27,14 @@ class Hand:
         self._losses = losses
         self._most_samples = most_samples
         self._records: dict[Entry, Record] = {}
+        self._size = 0
         #: Devices of which a file could not be read.
         self.failed: dict[str, SinkError] = {}
 
     def keep(self, entry: Entry, record: Record) -> None:
         """Spare the way over the spool, as long as they are few."""
-        if len(self._records) < MOST_AT_HAND:
+        if self._size + record.size <= MOST_AT_HAND:
+            self._size += record.size
             self._records[entry] = record
 
     def load(self, turns: list[Turn]) -> tuple[list[Turn], list[Record]]:
@@ -61,6 +64,7 @@ class Hand:
     def _record(self, entry: Entry) -> Record | None:
         """Return an entry's record, None if it is damaged or cannot be read."""
         if record := self._records.pop(entry, None):
+            self._size -= record.size
             return record
         try:
             record = Record.from_bytes(self._spool.read(entry))

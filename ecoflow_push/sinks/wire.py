@@ -57,21 +57,19 @@ def encode_v1(records: Sequence[Record]) -> bytes:
     (record,) = records
     tail = b"\x10" + _varint(record.time_ms)
     middle = b"\x12" + _varint(9 + len(tail)) + b"\x09"
-    starts: list[_Starts] = []
+    befores: list[tuple[bytes, int]] = []
     afters: list[bytes] = []
     for labels in record.label_sets:
         before, after = _around(labels)
         after += middle
-        starts.append(_Starts(before, len(before) + len(after) + 8 + len(tail)))
+        befores.append((before, len(before) + len(after) + 8 + len(tail)))
         afters.append(after)
     names, places, values = _columns(record)
-    name_labels, sizes = _name_labels(tuple(names))
     # Column by column, which costs half of a loop over the samples.
-    out = [tail] * (5 * len(places))
-    out[0::5] = [starts[p][size] for p, size in zip(places, sizes, strict=True)]
-    out[1::5] = name_labels
-    out[2::5] = [afters[p] for p in places]
-    out[3::5] = values
+    out = [tail] * (4 * len(places))
+    out[0::4] = _heads(tuple(names), tuple(places), tuple(befores))
+    out[1::4] = [afters[p] for p in places]
+    out[2::4] = values
     return b"".join(out)
 
 
@@ -149,19 +147,6 @@ class _Table:
         self.label_sets = list(numbers)
 
 
-class _Starts(dict[int, bytes]):
-    """How a series of one label set begins, by the size of its name's label."""
-
-    def __init__(self, before: bytes, size: int) -> None:
-        """Take the labels before the name, and the size of all but the name's."""
-        self._before = before
-        self._size = size
-
-    def __missing__(self, size: int) -> bytes:
-        self[size] = start = b"\x0a" + _varint(size + self._size) + self._before
-        return start
-
-
 class _Symbols:
     """The string table of one message, which starts with the empty string."""
 
@@ -215,11 +200,24 @@ def _around(labels: LabelSet) -> tuple[bytes, bytes]:
     return before, b"".join(_label(*pair) for pair in labels if pair[0] > NAME)
 
 
-# Of all devices of a model the same.
+# Mostly the same for all devices of a model.
 @lru_cache(maxsize=16)
-def _name_labels(names: tuple[str, ...]) -> tuple[list[bytes], list[int]]:
-    labels = [_label(NAME, name) for name in names]
-    return labels, [len(label) for label in labels]
+def _heads(
+    names: tuple[str, ...],
+    places: tuple[int, ...],
+    befores: tuple[tuple[bytes, int], ...],
+) -> list[bytes]:
+    """Return how each series begins, its name included.
+
+    `befores` are, of each label set, the labels before the name, and the size of all
+    but the name's label.
+    """
+    heads = []
+    for name, place in zip(names, places, strict=True):
+        before, size = befores[place]
+        label = _label(NAME, name)
+        heads.append(b"\x0a" + _varint(size + len(label)) + before + label)
+    return heads
 
 
 # Names and devices' labels come again in every record.
