@@ -111,7 +111,6 @@ def main() -> None:
                 ("http 1", 1, None),
                 ("http 10", 10, None),
                 ("http 30", 30, None),
-                ("http 100", 100, None),
                 ("http 1000", 1000, None),
             )
         }

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from ecoflow_push.config.kinds import is_serial
 from ecoflow_push.devices.families import (
@@ -23,11 +24,7 @@ from ecoflow_push.devices.families import (
     Test,
     family_named,
 )
-from ecoflow_push.devices.products import (
-    family_by_product,
-    family_by_serial,
-    products,
-)
+from ecoflow_push.devices.products import family_by_product, family_by_serial, products
 
 # Why a value that has a row became no sample.
 REASONS = ("sentinel", "out_of_bounds", "not_a_number", "ambiguous", "odd_pack")
@@ -37,10 +34,9 @@ MOST_OPENED = 10_000
 MOST_LEVELS = 8
 LONGEST_JSON = 65_536
 LONGEST_KEY = 512
+MOST_REMEMBERED = 1_000
 # A list of the units of one system, of which each speaks for all.
 LINKED = "linkedUnits.unit"
-
-
 #: Name, labels beyond the device's own, and the value in base units.
 NormalizedSample = tuple[str, dict[str, str], float]
 
@@ -247,15 +243,24 @@ def _leads(sn: str, units: list[object]) -> bool:
 def _split(
     values: Mapping[str, object], prefix: str, end: str
 ) -> Iterator[tuple[str, str, object]]:
-    start = len(prefix)
-    for key, value in values.items():
-        if key.startswith(prefix):
-            if not end:
-                yield "1", key[start:], value
-                continue
-            unit, found, name = key[start:].partition(end)
-            if found and name:
-                yield unit, name, value
+    split = _remembered if len(values) <= MOST_REMEMBERED else _split_keys
+    for key, unit, name in split(tuple(values), prefix, end):
+        yield unit, name, values[key]
+
+
+def _split_keys(
+    keys: tuple[str, ...], prefix: str, end: str
+) -> list[tuple[str, str, str]]:
+    """Return of each key with a prefix the unit and the name in it."""
+    own = [(key, key.removeprefix(prefix)) for key in keys if key.startswith(prefix)]
+    if not end:
+        return [(key, "1", rest) for key, rest in own]
+    parts = [(key, *rest.partition(end)) for key, rest in own]
+    return [(key, unit, name) for key, unit, found, name in parts if found and name]
+
+
+# The devices of a model mostly have the same keys.
+_remembered = lru_cache(maxsize=16)(_split_keys)
 
 
 def _reports(
