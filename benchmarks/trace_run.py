@@ -34,7 +34,8 @@ def carries(value, level=0):
         return any(mark in value for mark in MARKS)
     if isinstance(value, str):
         return str(MARK) in value
-    if level > DEEPEST:
+    # What a registry holds was never looked into: it, and who hands it on, is no form.
+    if level > DEEPEST or isinstance(value, prometheus_client.core.CollectorRegistry):
         return False
     if isinstance(value, dict):
         value = value.values()

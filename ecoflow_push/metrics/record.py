@@ -148,7 +148,7 @@ def _shape_of(shape: _Shape) -> bytes:
         between = b",%b," % text
         _known.pop(between, None)
         if len(_known) == MOST_SHAPES:
-            del _known[next(iter(_known))]
+            _known.pop(next(iter(_known)), None)
         _known[between] = shape
     return text
 
@@ -165,11 +165,11 @@ _known: dict[bytes, _Shape] = {}
 
 def _parsed(content: bytes) -> tuple[list[Any], _Shape, list[Any]]:
     """Return what is before a record's shape, the shape, and what is behind it."""
-    for between in reversed(_known):
+    # A copy: a thread that was given up may still be in here.
+    for between, shape in reversed([*_known.items()]):
         before, found, behind = content.partition(between)
         if found:
-            first, last = json.loads(before + b"]"), json.loads(b"[" + behind)
-            return first, _known[between], last
+            return json.loads(before + b"]"), shape, json.loads(b"[" + behind)
     time_ms, sets, given, names, places, metas, values, ended = json.loads(content)
     kinds = tuple((kind, text) for kind, text in given)
     sound = (

@@ -139,7 +139,8 @@ def _finite(numbers: Sequence[object]) -> list[float] | None:
         found = list(map(float, numbers))  # type: ignore[arg-type]
     except OverflowError:
         return None
-    return found if all(map(math.isfinite, found)) else None
+    # Where the sum is finite all of them are.
+    return found if math.isfinite(sum(found)) else None
 
 
 def _plan(quotas: Mapping[str, object], prefix: str, naming: str) -> _Plan | None:

@@ -67,7 +67,7 @@ def encode_v1(records: Sequence[Record]) -> bytes:
     names, places, values = _columns(record)
     # Column by column, which costs half of a loop over the samples.
     out = [tail] * (4 * len(places))
-    out[0::4] = _heads(tuple(names), tuple(places), tuple(befores))
+    out[0::4] = _heads(names, places, tuple(befores))
     out[1::4] = [afters[p] for p in places]
     out[2::4] = values
     return b"".join(out)
@@ -181,15 +181,17 @@ class _Symbols:
         return b"".join(_varint(self.number(text)) for pair in labels for text in pair)
 
 
-def _columns(record: Record) -> tuple[list[str], list[int], list[bytes]]:
+def _columns(
+    record: Record,
+) -> tuple[tuple[str, ...], tuple[int, ...], list[bytes]]:
     """Return each sample's name, place and value as bytes, the markers last."""
-    ended_names = [name for name, _ in record.ended]
-    ended_places = [place for _, place in record.ended]
+    ended_names = tuple([name for name, _ in record.ended])
+    ended_places = tuple([place for _, place in record.ended])
     # Only a NaN differs from itself.
     values = [_double(v) if v == v else NAN for v in record.values]  # noqa: PLR0124
     return (
-        [*record.names, *ended_names],
-        [*record.places, *ended_places],
+        record.names + ended_names,
+        record.places + ended_places,
         values + [STALE] * len(record.ended),
     )
 
