@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,17 @@ QUICK = (
     *(faults.status(404), faults.status(401), faults.reset(), faults.cut()),
     *(faults.page(), faults.body(b'{"code":"0","data":7}'), faults.body(b"")),
     *(faults.redirect("http://127.0.0.1:9/"), faults.raw(b"\x00\x01\x02")),
+)
+KINDS: tuple[object, ...] = (
+    0,
+    1.5,
+    True,
+    None,
+    "text",
+    [],
+    [1, 2],
+    {"a": 1, "b": [{"c": 2}]},
+    [{"d": 3}],
 )
 SLOW = (faults.hang(), faults.drip_body(0.05), faults.drip_headers(0.05))
 
@@ -63,6 +75,26 @@ class MoodyCloud(SimulatedCloud):
     def next_fault(self, path: str) -> Fault | None:
         """Return the mood."""
         return self.moods()
+
+
+class ShiftingCloud(SimulatedCloud):
+    """Its devices have other keys and kinds of values at each list."""
+
+    chance: random.Random
+
+    def next_fault(self, path: str) -> Fault | None:
+        """Answer well, of devices that have just changed."""
+        if "device/list" in path:
+            self.devices[:] = [
+                replace(device, quotas=self._changed()) for device in self.devices
+            ]
+        return None
+
+    def _changed(self) -> dict[str, object]:
+        size = self.chance.randrange(5, 80)
+        kinds = [self.chance.choice(KINDS) for _ in range(size)]
+        start = self.chance.randrange(100)
+        return {f"part{n % 7}.key{start + n}": kind for n, kind in enumerate(kinds)}
 
 
 class MoodyServer(RecordingServer):
@@ -193,6 +225,34 @@ def lived(folder: Path, count: int, seed: int) -> list[Row]:
         rows = beaten(environ, count, seed, folder / "log")
         assert receiver.outrages == []
     return rows
+
+
+def test_a_drill_of_changing_shapes(tmp_path, drill):
+    """Memory stays, though no beat's maps have the shape of those before."""
+    count = drill.size(12, 10_000)
+    processes = 4 if drill.is_full else 1
+
+    def live(number: int) -> list[Row]:
+        cloud, receiver = ShiftingCloud([DELTA, STREAM]), MoodyReceiver()
+        cloud.chance = random.Random(drill.seed + number)
+        receiver.moods = Moods(0, 0, 0)
+        cloud.keeps = 50
+        with cloud, receiver:
+            environ = {
+                **cloud.environ(),
+                "REMOTE_WRITE_URL": receiver.write_url,
+                "TEXTFILE_PATH": str(tmp_path / f"{number}.prom"),
+                "STATE_DIR": str(tmp_path / f"state{number}"),
+                "LOG_LEVEL": "INFO",
+            }
+            log = tmp_path / f"log{number}"
+            return beaten(environ, count // processes, 0, log)
+
+    with ThreadPoolExecutor(processes) as pool:
+        for rows in pool.map(live, range(processes)):
+            assert_flat(rows, is_full=drill.is_full)
+            statuses = rows[-1]["statuses"]
+            assert {"0"} <= set(statuses) <= {"0", "1", "71", "74", "75"}, statuses
 
 
 @pytest.mark.case("M15")
