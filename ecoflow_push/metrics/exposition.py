@@ -69,11 +69,17 @@ class Exposition:
             for frame, part in parts:
                 yield "".join(self._lines(name, frame, part)).encode()
 
-    def _lines(self, name: str, frame: Frame, part: slice) -> Iterator[str]:
-        places = frame.places[part]
-        for labels, values in self._devices[frame]:
-            for place, number in zip(places, _numbers(values[part]), strict=True):
-                yield f"{name}{labels[place]}{number}\n"
+    def _lines(self, name: str, frame: Frame, part: slice) -> list[str]:
+        devices = self._devices[frame]
+        lines = []
+        for n in range(part.start, part.stop):
+            place = frame.places[n]
+            numbers = _numbers([values[n] for _, values in devices])
+            lines += [
+                f"{name}{labels[place]}{number}\n"
+                for (labels, _), number in zip(devices, numbers, strict=True)
+            ]
+        return lines
 
 
 def _families(names: Sequence[str]) -> Iterator[tuple[str, slice]]:

@@ -24,6 +24,8 @@ MOST_MS = 2**63
 # How many shapes are remembered, and how many names one of them may have.
 MOST_SHAPES = 32
 MOST_NAMES = 1_500
+# Behind the values of a record without markers.
+ENDS_NOTHING = b"],[]]"
 
 LabelSet = tuple[tuple[str, str], ...]
 #: What tells a series from all others: its name and its sorted labels.
@@ -105,10 +107,15 @@ class Record(NamedTuple):
         return b",".join((begin, text_of(self[2:6]), end))
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Record:
-        """Return the record that `to_bytes` wrote; raises ValueError for another."""
+    def from_bytes(cls, content: bytes, *, is_valued: bool = True) -> Record:
+        """Return the record that `to_bytes` wrote; raises ValueError for another.
+
+        Where it need not be valued, its values may be left out.
+        """
         try:
-            (time_ms, sets), shape, (values, ended) = _parsed(content)
+            (time_ms, sets), shape, (values, ended) = _parsed(
+                content, is_valued=is_valued
+            )
             record = cls(
                 time_ms,
                 [tuple([(name, value) for name, value in labels]) for labels in sets],
@@ -127,7 +134,7 @@ class Record(NamedTuple):
                 type(time_ms) is int
                 and 0 <= time_ms < MOST_MS
                 and strings <= {str}
-                and len(record.names) == len(values)
+                and (len(values) == len(record.names) or not is_valued)
                 and max(record.places, default=-1) < len(sets)
                 and _are_places([place for _, place in ended], sets)
             )
@@ -163,13 +170,17 @@ _Shape = tuple[tuple[Kind, ...], tuple[str, ...], tuple[int, ...], tuple[int, ..
 _known: dict[bytes, _Shape] = {}
 
 
-def _parsed(content: bytes) -> tuple[list[Any], _Shape, list[Any]]:
+def _parsed(
+    content: bytes, *, is_valued: bool
+) -> tuple[list[Any], _Shape, Sequence[Any]]:
     """Return what is before a record's shape, the shape, and what is behind it."""
     # A copy: a thread that was given up may still be in here.
     for between, shape in reversed([*_known.items()]):
         before, found, behind = content.partition(between)
         if found:
-            return json.loads(before + b"]"), shape, json.loads(b"[" + behind)
+            has_values = is_valued or not behind.endswith(ENDS_NOTHING)
+            last = json.loads(b"[" + behind) if has_values else ((), ())
+            return json.loads(before + b"]"), shape, last
     time_ms, sets, given, names, places, metas, values, ended = json.loads(content)
     kinds = tuple((kind, text) for kind, text in given)
     sound = (

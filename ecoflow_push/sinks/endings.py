@@ -38,14 +38,14 @@ class Endings:
         """
         for entry in self._spool.waiting(device):
             try:
-                record = Record.from_bytes(self._spool.read(entry))
+                record = Record.from_bytes(self._spool.read(entry), is_valued=False)
             except (OSError, ValueError):
                 continue
             if not self._clock.is_impossible(entry.time_ms):
                 return entry.time_ms, record
         body = self._spool.files.last(device)
         try:
-            record = Record.from_bytes(body or b"")
+            record = Record.from_bytes(body or b"", is_valued=False)
         except ValueError:
             return 0, empty_record(0)
         impossible = self._clock.is_impossible(record.time_ms)
