@@ -238,7 +238,7 @@ STUBS = {
     ),
     "not it": (
         *("", "", "prometheus_client", ""),
-        "cannot import name 'generate_latest' from 'prometheus_client'",
+        "No module named 'prometheus_client.utils'",
     ),
 }
 
