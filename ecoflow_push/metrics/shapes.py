@@ -39,7 +39,10 @@ _Shape = tuple[object, ...]
 
 
 class _Plan:
-    """The samples of a shape: their frame, and where in a map each number is."""
+    """What becomes of a shape: its samples' frame, and where in a map the numbers are.
+
+    Those of the samples come first.
+    """
 
     __slots__ = ("frame", "numbers", "skipped")
 
@@ -79,7 +82,8 @@ class Shapes:
             if plan is None and self._is_due(shape, len(values)):
                 plan = self._plans[shape] = _plan(quotas, prefix, naming)
             if plan and (numbers := _finite(plan.numbers(values))) is not None:
-                return (plan.frame, numbers), plan.skipped.copy()
+                said = numbers[: len(plan.frame.names)]
+                return (plan.frame, said), plan.skipped.copy()
         samples, skipped = raw_samples(quotas, prefix, RESERVED_NAMES, naming)
         return part_of(samples, prefix), skipped
 
@@ -152,8 +156,12 @@ def _plan(quotas: Mapping[str, object], prefix: str, naming: str) -> _Plan | Non
     samples, skipped = there
     if [(*s[:2], -s[2]) for s in samples] != back[0]:
         return None
-    frame, places = part_of(samples, prefix)
-    return _Plan(frame, [int(place) - 1 for place in places], skipped)
+    frame, found = part_of(samples, prefix)
+    places = [int(place) - 1 for place in found]
+    # Those that are skipped count, too: as what, depends on whether they are finite.
+    _, values = _flat(quotas, (prefix, naming)) or ((), [])
+    numbers = {n for n, value in enumerate(values) if _KINDS[type(value)] == _NUMBER}
+    return _Plan(frame, [*places, *sorted(numbers.difference(places))], skipped)
 
 
 def _places(quotas: Mapping[str, object], sign: int) -> dict[str, object]:
