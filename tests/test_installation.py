@@ -238,7 +238,7 @@ STUBS = {
     ),
     "not it": (
         *("", "", "prometheus_client", ""),
-        "No module named 'prometheus_client.utils'",
+        "No module named 'prometheus_client.core'",
     ),
 }
 

@@ -8,12 +8,12 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from ecoflow_push.devices.metrics import metrics
 from ecoflow_push.devices.normalized import REASONS
 from ecoflow_push.metrics.exposition import Exposition
+from ecoflow_push.metrics.frame import Part, Row
 from ecoflow_push.metrics.labels import Labels
 from ecoflow_push.metrics.names import SKIP_REASONS, raw_samples
 from ecoflow_push.metrics.own import RESERVED_NAMES
 from ecoflow_push.metrics.registry import DeviceFacts, device_registry, part_of
 from ecoflow_push.metrics.run_series import run_registry
-from ecoflow_push.metrics.sheet import Part, Row
 from tests.support import Series, parse
 
 LABELS = Labels("ecoflow", "test", "ecoflow", {})

@@ -12,13 +12,13 @@ from prometheus_client import generate_latest
 
 from ecoflow_push.devices.normalized import normalized_samples
 from ecoflow_push.metrics.exposition import Exposition, text_of
+from ecoflow_push.metrics.frame import Part
 from ecoflow_push.metrics.labels import Labels
 from ecoflow_push.metrics.names import NAMINGS, raw_samples
 from ecoflow_push.metrics.own import RESERVED_NAMES
 from ecoflow_push.metrics.record import record_of
 from ecoflow_push.metrics.registry import DeviceFacts, device_registry, part_of
 from ecoflow_push.metrics.shapes import MOST_MISSED, MOST_PLANNED, Shapes
-from ecoflow_push.metrics.sheet import Part
 from ecoflow_push.sinks.wire import ENCODERS
 from tests.receiver import decode
 from tests.test_corpus import recorded_maps

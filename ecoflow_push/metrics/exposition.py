@@ -11,16 +11,14 @@ from array import array
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from prometheus_client.utils import floatToGoString
-
-from ecoflow_push.metrics.sheet import family_head, sheet_of
+from ecoflow_push.metrics.frame import family_head
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prometheus_client.core import CollectorRegistry
 
-    from ecoflow_push.metrics.sheet import Frame
+    from ecoflow_push.metrics.frame import Frame
 
 #: From here on Go writes exponents, and Python does not yet.
 EXPONENT = 1e6
@@ -28,6 +26,8 @@ EXPONENT = 1e6
 
 def text_of(registry: CollectorRegistry) -> bytes:
     """Return the text exposition of one registry."""
+    from ecoflow_push.metrics.sheet import sheet_of
+
     out = []
     sheet = sheet_of(registry)
     for frame, values in sheet.parts:
@@ -52,6 +52,8 @@ class Exposition:
 
     def add(self, registry: CollectorRegistry) -> None:
         """Add all samples of a registry, which is not kept."""
+        from ecoflow_push.metrics.sheet import sheet_of
+
         sheet = sheet_of(registry)
         for frame, values in sheet.parts:
             of_all = self._devices.setdefault(frame, [])
@@ -113,6 +115,12 @@ def _label(name: str, value: str) -> str:
 def _numbers(values: Sequence[float]) -> list[str]:
     least = -math.inf
     return [
-        repr(value) if least < value < EXPONENT else str(floatToGoString(value))  # type: ignore[no-untyped-call]
+        repr(value) if least < value < EXPONENT else _as_in_go(value)
         for value in values
     ]
+
+
+def _as_in_go(value: float) -> str:
+    from prometheus_client.utils import floatToGoString
+
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]

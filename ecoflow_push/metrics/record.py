@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence, Sized
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ecoflow_push.metrics.sheet import Kind, sheet_of
+from ecoflow_push.metrics.frame import Kind
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
-    from ecoflow_push.metrics.sheet import Frame
+    from ecoflow_push.metrics.frame import Frame
 
 # More than a message can carry (int64).
 MOST_MS = 2**63
@@ -217,6 +217,8 @@ def record_of(
     Labels of `grouping` go to every series and win over a sample's own, as those of a
     Pushgateway's group do. Raises ValueError if a series occurs twice.
     """
+    from ecoflow_push.metrics.sheet import sheet_of
+
     sheet = sheet_of(registry)
     place_of: dict[LabelSet, int] = {}
     frames: list[Frame] = []

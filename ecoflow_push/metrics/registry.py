@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ecoflow_push.devices.metrics import metrics
+from ecoflow_push.metrics.frame import Frame
 from ecoflow_push.metrics.own import DEVICE_METRICS, RUN_METRICS
-from ecoflow_push.metrics.sheet import Frame, Sheet, SnapshotRegistry
+from ecoflow_push.metrics.sheet import Sheet, SnapshotRegistry
 
 if TYPE_CHECKING:
+    from ecoflow_push.metrics.frame import Part, Row
     from ecoflow_push.metrics.labels import Labels
-    from ecoflow_push.metrics.sheet import Part, Row
 
 RAW_KIND = ("gauge", "Quota as EcoFlow reports it, not rescaled.")
 

@@ -24,7 +24,7 @@ from ecoflow_push.metrics.registry import part_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ecoflow_push.metrics.sheet import Frame, Part
+    from ecoflow_push.metrics.frame import Frame, Part
 
 # How many values a map may have, and all that there are plans for: some 10 MB of them.
 MOST_VALUES = 5_000

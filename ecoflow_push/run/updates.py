@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from ecoflow_push.api.base import Reading
     from ecoflow_push.config.settings import Settings
     from ecoflow_push.memory.state import State
+    from ecoflow_push.metrics.frame import Part
     from ecoflow_push.metrics.labels import Labels
     from ecoflow_push.metrics.record import Record
-    from ecoflow_push.metrics.sheet import Part
 
 GONE_AFTER_LISTS = 2
 # What digests begin with, made as they are made now.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from ecoflow_push.memory.state import State
-    from ecoflow_push.metrics.sheet import Part
+    from ecoflow_push.metrics.frame import Part
 
 
 class Wanted:
