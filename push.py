@@ -13,6 +13,7 @@ sysexits.h where they fit (docs/exit-statuses.md).
 All of this file is in the grammar of Python 3.6: an older Python is to say one line.
 """
 
+import gc
 import os
 import sys
 
@@ -35,6 +36,8 @@ except (MemoryError, OSError):
 if __name__.endswith("__main__"):
     # Before anything that takes time; the installed command imports this file so.
     leave_on_signals(sys.argv[1:])
+    # For one short run, looking for cycles costs more than it frees, imports above all.
+    gc.disable()
     from ecoflow_push.start.exit import tell_uncaught
 
     sys.excepthook = lambda *what: tell_uncaught(os.environ, *what)
@@ -43,7 +46,6 @@ if __name__.endswith("__main__"):
     leave_if_held(sys.argv[1:], os.environ)
 
 import contextlib
-import gc
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -144,7 +146,6 @@ def entry() -> NoReturn:
     """Be the process: the installed command, and this file as a script."""
     if not any(each.startswith("--every") for each in sys.argv):
         leave_with_a_word(stays=False)
-    gc.disable()  # for one short run, looking for cycles costs more than it frees
     try:
         status = main(sys.argv[1:], os.environ)
     except SystemExit as exc:  # --help, --version, a wrong option
