@@ -38,6 +38,9 @@ if __name__.endswith("__main__"):
     leave_on_signals(sys.argv[1:])
     # For one short run, looking for cycles costs more than it frees, imports above all.
     gc.disable()
+    # Our package is found by now; nothing else is here, to be looked for here first.
+    if not sys.flags.safe_path:
+        sys.path.append(sys.path.pop(0))
     from ecoflow_push.start.exit import tell_uncaught
 
     sys.excepthook = lambda *what: tell_uncaught(os.environ, *what)
