@@ -55,7 +55,7 @@ class Products:
         if begins in known:
             raise TableError(place, f"the {kind} {begins!r} stands here twice")
         if kind == "serial":
-            family = self._add_serial(place, begins, *cells[2:])
+            family = self._add_serial(place, cells)
         else:
             family = cells[2]
             if not begins or not family:
@@ -66,9 +66,8 @@ class Products:
         if family and family not in self.families:
             self.families[family] = place
 
-    def _add_serial(
-        self, place: str, begins: str, product: str, family: str, messages: str
-    ) -> str:
+    def _add_serial(self, place: str, cells: list[str]) -> str:
+        _, begins, product, family, messages = cells
         if not 2 <= len(begins) <= 4:
             raise TableError(place, f"{begins!r} has not 2 to 4 characters")
         if product[:2] == _DOUBT:
