@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import push
+from ecoflow_push import road
 from ecoflow_push.run.schedule import Loop, stay
 from ecoflow_push.start.attempt import attempt
 from ecoflow_push.start.options import parse_args
@@ -90,7 +90,7 @@ def main() -> None:
 
     def job(standing) -> int:
         def work() -> int:
-            return push.run(options, push.read(options, beats.environ), standing)
+            return road.run(options, road.read(options, beats.environ), standing)
 
         status = attempt(work)
         beats.statuses[int(status)] += 1
@@ -99,7 +99,7 @@ def main() -> None:
     def create_loop(interval: float, beat) -> Loop:
         return Loop(interval, beat, beats.now, beats.sleep)
 
-    stay(push.read(options, os.environ), job, create_loop)
+    stay(road.read(options, os.environ), job, create_loop)
 
 
 if __name__ == "__main__":

@@ -215,6 +215,16 @@ def test_push_py_without_its_folder(how, python, clone):
     assert "push.py needs the folder ecoflow_push beside it" in line
 
 
+def test_a_file_beside_push_py_is_none_of_pythons_own(clone):
+    """A file there that is named like a module of Python's is not imported for it."""
+    for name in ("contextlib", "json", "logging", "typing"):
+        (clone / f"{name}.py").write_text("raise SystemExit('of a stranger')")
+
+    done = run(sys.executable, "-B", clone / "push.py", "--version")
+
+    assert (done.status, done.stderr) == (0, "")
+
+
 @pytest.mark.case("W15")
 def test_an_installed_command_without_the_packages(bare, clone, tmp_path):
     """What is no clone is told to install what is asked for, where it is."""

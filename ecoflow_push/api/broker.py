@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from ecoflow_push.api.envelope import TIME_CURE
 from ecoflow_push.errors import ApiOutOfTime, EcoflowApiException, KeysRefused
 from ecoflow_push.net.deadline import Deadline, limit_of
-from ecoflow_push.net.explain import explain
 from ecoflow_push.net.sockets import dial
 
 if TYPE_CHECKING:
@@ -101,6 +100,9 @@ class Broker:
         except (OSError, ValueError, OverflowError, struct.error) as exc:
             if lacking := limit_of(exc):
                 raise lacking from exc
+            # A good run has nothing to explain.
+            from ecoflow_push.net.explain import explain
+
             cause = explain(exc)
             cure = cause.cure.format(url="ECOFLOW_API_HOST", ca="ECOFLOW_CA_FILE")
             raise EcoflowApiException(f"{where}: {cause.text}", cure) from exc
@@ -192,9 +194,12 @@ class Broker:
         try:
             return work(client)
         except OSError as exc:
-            raise limit_of(exc) or EcoflowApiException(
-                f"the connection to the broker ended: {explain(exc).text}"
-            ) from exc
+            if lacking := limit_of(exc):
+                raise lacking from exc
+            from ecoflow_push.net.explain import explain
+
+            text = f"the connection to the broker ended: {explain(exc).text}"
+            raise EcoflowApiException(text) from exc
 
     def _step(self, limit: Deadline) -> None:
         """Let the network do one step, and take in what it brought."""

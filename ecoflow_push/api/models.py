@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from ecoflow_push.config.kinds import is_serial
 from ecoflow_push.redact import redact
@@ -14,17 +13,35 @@ from ecoflow_push.redact import redact
 MOST_HELD = 32 << 20
 
 
-class DeviceInfo(NamedTuple):
+class DeviceInfo:
     """One device of the account.
 
     `name` and `product_name` are empty when the cloud does not tell them (it often
     does not: protocol/rest.md#device-list); `online` is None when nobody said.
     """
 
-    sn: str
-    name: str = ""
-    product_name: str = ""
-    online: bool | None = None
+    __slots__ = ("name", "online", "product_name", "sn")
+
+    # No NamedTuple, here and below: making the class is dear.
+    def __init__(
+        self,
+        sn: str,
+        name: str = "",
+        product_name: str = "",
+        online: bool | None = None,  # noqa: FBT001 - of a row of a list
+    ) -> None:
+        self.sn = sn
+        self.name = name
+        self.product_name = product_name
+        self.online = online
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DeviceInfo) and all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.sn)
 
 
 #: What messages are counted as that are beyond all that anybody sends.
@@ -45,7 +62,6 @@ class Snapshot:
         *("unread", "too_many", "weight"),
     )
 
-    # No NamedTuple: making the class is dear.
     def __init__(
         self,
         sn: str,

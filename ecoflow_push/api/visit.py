@@ -200,7 +200,8 @@ class Visit:
                 weight=kept.weight,
             )
             if self._online is not None:
-                device = device._replace(online=self._online)
+                names = device.name, device.product_name
+                device = DeviceInfo(device.sn, *names, self._online)
             return Reading(device, source, snapshot)
         if self._question.listen > waited:
             text = (

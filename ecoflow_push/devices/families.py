@@ -83,11 +83,16 @@ class Row:
         if quantity != metric.unit:
             raise TableError(place, f"{unit} is no unit of {metric.unit}")
         self.low, self.high = metric.low, metric.high
-        signed = keys.split(" ") if keys else []
-        self.keys = tuple([key.removeprefix("-") for key in signed])
-        self.minus = tuple([key[1:] for key in signed if key[:1] == "-"])
-        self.sentinels = frozenset([number(place, text) for text in none.split()])
-        if not all(self.keys or [""]) or not self.source:
+        signed = keys.split(" ")
+        self.keys = tuple(signed)
+        self.minus: tuple[str, ...] = ()
+        if "-" in keys:
+            self.keys = tuple([key.removeprefix("-") for key in signed])
+            self.minus = tuple([key[1:] for key in signed if key[:1] == "-"])
+        self.sentinels: frozenset[float] = frozenset()
+        if none:
+            self.sentinels = frozenset([number(place, text) for text in none.split()])
+        if "" in self.keys or not self.source:
             raise TableError(place, "a row needs keys, one blank apart, and a source")
         if self.certainty not in _CERTAINTIES:
             raise TableError(place, f"{self.certainty!r} is not A, B or C")

@@ -7,6 +7,7 @@ agree on (protocol/prefixes.md#prefixes).
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from ecoflow_push.devices.tables import FOLDER, TableError, check_cells, lines
 
@@ -25,7 +26,10 @@ class Products:
     holds what is claimed of serials without a product.
     """
 
-    __slots__ = ("doubtful", "families", "keys", "messages", "names", "serials")
+    __slots__ = (
+        *("doubtful", "families", "keys", "messages", "names", "serials"),
+        "_kinds",
+    )
 
     def __init__(self) -> None:
         self.serials: dict[str, tuple[str, str, str]] = {}
@@ -34,41 +38,46 @@ class Products:
         self.keys: dict[str, str] = {}
         self.families: dict[str, str] = {}
         self.messages: dict[str, str] = {}
+        self._kinds: dict[str, dict[str, Any]] = {
+            "serial": self.serials,
+            "name": self.names,
+            "key": self.keys,
+        }
 
     def add(self, place: str, cells: list[str]) -> None:
         """Take in one line; raises TableError."""
         kind = cells[0]
-        if kind not in _CELLS:
+        known = self._kinds.get(kind)
+        if known is None:
             raise TableError(place, f"{kind!r} is neither serial, name nor key")
         check_cells(place, cells, _CELLS[kind])
         begins = cells[1]
-        if begins in getattr(self, f"{kind}s"):
+        if begins in known:
             raise TableError(place, f"the {kind} {begins!r} stands here twice")
         if kind == "serial":
-            family = self._add_serial(place, begins, *cells[2:])
+            family = self._add_serial(place, cells)
         else:
             family = cells[2]
             if not begins or not family:
                 raise TableError(place, f"a {kind} needs a family")
             if kind == "name" and begins != begins.lower():
                 raise TableError(place, f"{begins!r} is not in small letters")
-            (self.names if kind == "name" else self.keys)[begins] = family
-        if family:
-            self.families.setdefault(family, place)
+            known[begins] = family
+        if family and family not in self.families:
+            self.families[family] = place
 
-    def _add_serial(
-        self, place: str, begins: str, product: str, family: str, messages: str
-    ) -> str:
+    def _add_serial(self, place: str, cells: list[str]) -> str:
+        _, begins, product, family, messages = cells
         if not 2 <= len(begins) <= 4:
             raise TableError(place, f"{begins!r} has not 2 to 4 characters")
-        if product.startswith(_DOUBT):
+        if product[:2] == _DOUBT:
             self.doubtful[begins] = product.removeprefix(_DOUBT)
             product = ""
         elif bool(product) != bool(messages):
             raise TableError(place, "a product needs its messages, and they it")
         self.serials[begins] = (product, family, messages)
-        if messages:
-            self.messages.setdefault(messages, place)
+        if messages and messages not in self.messages:
+            self.messages[messages] = place
         return family
 
     def of_serial(self, sn: str, column: int) -> str:

@@ -32,7 +32,9 @@ def lines(folder: str, name: str) -> Iterator[tuple[str, list[str]]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line and line[0] != "#":
             cells = line.split("\t")
-            yield f"{name}:{number}", ["" if cell == "-" else cell for cell in cells]
+            if "-" in cells:
+                cells = ["" if cell == "-" else cell for cell in cells]
+            yield f"{name}:{number}", cells
 
 
 def check_cells(place: str, cells: list[str], count: int) -> None:

@@ -5,7 +5,7 @@ Threads are begun here, so it is also told here when the host has none, or less.
 
 from __future__ import annotations
 
-import signal
+import _signal  # type: ignore[import-not-found]  # of signal, without its enums
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -103,12 +103,12 @@ def alarm(seconds: float, *, stays: bool, end: Callable[[], object]) -> Iterator
         with Watchdog(seconds + 60, end):
             yield
         return
-    signal.setitimer(signal.ITIMER_REAL, seconds + 10)
+    _signal.setitimer(_signal.ITIMER_REAL, seconds + 10)
     try:
         with Watchdog(seconds + 5, end):
             yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
 
 
 class Watchdog:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from ecoflow_push.errors import Unreachable
-from ecoflow_push.net.explain import WasClosed
 from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
 from ecoflow_push.net.sockets import WithoutHints, dial
 from ecoflow_push.net.trust import Trust
@@ -63,6 +62,8 @@ class PlainExchange:
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as exc:
                 if connection.was_closed(exc):
+                    from ecoflow_push.net.explain import WasClosed
+
                     # As idle as this one: the others are not to be tried one by one.
                     self._idle.clear()
                     raise WasClosed from exc

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from ecoflow_push.errors import OutOfTime, Unreachable
 from ecoflow_push.net.deadline import limit_of
-from ecoflow_push.net.explain import WasClosed, explain
 from ecoflow_push.net.reply import Reply, Request
 
 if TYPE_CHECKING:
@@ -150,6 +149,8 @@ class Transport:
         try:
             return self._try_once(build(), deadline)
         except Unreachable as exc:
+            from ecoflow_push.net.explain import WasClosed
+
             # Servers close what is idle, and a request may cross that.
             if isinstance(exc.__cause__, WasClosed) and next(again, False):
                 return self._try_once(build(), deadline)
@@ -164,6 +165,9 @@ class Transport:
         except (OSError, HTTPException) as exc:
             if limit := limit_of(exc):
                 raise limit from exc
+            # A good run has nothing to explain.
+            from ecoflow_push.net.explain import explain
+
             cause = explain(exc)
             cure = cause.cure.format(url=self._url, ca=self._ca)
             if deadline.left() <= 0:

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ecoflow_push.api.base import Reading
+from ecoflow_push.api.models import DeviceInfo
 from ecoflow_push.errors import ApiOutOfTime, EcoflowApiException
 from ecoflow_push.net.deadline import Deadline, start
 
 if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient
-    from ecoflow_push.api.models import DeviceInfo
 
 AHEAD = 16
 # What those that wait may take in memory, in bytes; one may always wait.
@@ -185,7 +185,8 @@ def _merged(earlier: Reading, later: Reading) -> DeviceInfo:
     online = later.device.online
     if online is None:
         online = earlier.device.online
-    return earlier.device._replace(sn=later.device.sn, online=online)
+    names = earlier.device.name, earlier.device.product_name
+    return DeviceInfo(later.device.sn, *names, online)
 
 
 def _lacks(reading: Reading) -> bool:

@@ -15,7 +15,6 @@ from ecoflow_push.net.exchange import (
     proxy_for,
     variable_of,
 )
-from ecoflow_push.net.explain import of_proxy
 from ecoflow_push.net.retry import Reply, Request, Transport
 from ecoflow_push.net.trust import Trust
 
@@ -217,6 +216,8 @@ class Connection:
             bad, text = "credentials", f"{text}, a proxy wants a user and a password"
             cure = f"check {self._prefix}_URL, and the proxy in the way"
             if self._proxy:
+                from ecoflow_push.net.explain import of_proxy
+
                 cure = of_proxy(status, "", self._proxy).cure
         else:
             way = " by way of a proxy" * self._may_be_of_a_proxy(status)

@@ -5,6 +5,7 @@ Imports stay light: the first signal handler is set before anything that takes t
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # of signal, without its enums
 import os
 
 # For the type checker alone; `typing` takes longer than all of this.
@@ -24,13 +25,12 @@ def leave(status: int, patience: float = LONGEST_FLUSH_SECONDS) -> NoReturn:
     Taking the interpreter apart would be a sixth of a run's cost. For the main thread:
     only there a signal interrupts a write that hangs.
     """
-    import signal
     import sys
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, lambda *_: leave_at_once(status))
-    signal.setitimer(signal.ITIMER_REAL, patience)
+    for number in (_signal.SIGTERM, _signal.SIGINT):
+        _signal.signal(number, _signal.SIG_IGN)
+    _signal.signal(_signal.SIGALRM, lambda *_: leave_at_once(status))
+    _signal.setitimer(_signal.ITIMER_REAL, patience)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
