@@ -170,14 +170,15 @@ class RestApiClient(EcoflowApiClient):
     def _open(
         self, url: str, *, is_rare: bool = False, is_exchanged: bool = False
     ) -> DeveloperApi:
+        keys = self._keys[::-1] if is_exchanged else self._keys
         exchange = open_exchange(
             url,
             trust=self._trust,
             proxies=self._proxies,
             lanes=MOST_LANES,
             is_rare=is_rare,
+            who=fingerprint(*keys),
         )
-        keys = self._keys[::-1] if is_exchanged else self._keys
         return DeveloperApi(url, *keys, exchange, self._patience)
 
     def _list(self, deadline: Deadline) -> list[DeviceInfo]:

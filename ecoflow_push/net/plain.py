@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from ecoflow_push.errors import Unreachable
 from ecoflow_push.net.explain import WasClosed
+from ecoflow_push.net.kept import KEPT, now
 from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
 from ecoflow_push.net.sockets import WithoutHints, dial
 from ecoflow_push.net.trust import Trust
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class PlainExchange:
-    """Kept-alive connections to one server, one for each thread that sends."""
+    """Kept-alive connections to one server, one for each thread that sends.
+
+    In a process that stays, the next run's exchange takes them up (net/kept.py).
+    """
 
     def __init__(
         self,
@@ -29,16 +33,22 @@ class PlainExchange:
         *,
         trust: Trust = Trust(),  # noqa: B008 - immutable
         needs_body: bool = True,
+        who: str = "",
     ) -> None:
         """Prepare for the server at `url`; nothing is contacted.
 
         Without `needs_body` the status is an answer, whatever becomes of the rest.
-        Raises SettingsError when a certificate or key file cannot be used.
+        `who` tells apart as whom the server is talked to: no other takes up what this
+        one leaves. Raises SettingsError when a certificate or key file cannot be used.
         """
         self._needs_body = needs_body
-        self._server = urlsplit(url)
+        server = self._server = urlsplit(url)
+        is_tls = server.scheme == "https"
+        # Before the files are read: if they change meanwhile, this is another one's.
+        stamp = trust.stamp() if is_tls else ()
+        self._identity = (server.scheme, server.netloc, stamp, who)
         # One context for all connections: reading a trust store is the dear part.
-        self._tls = trust.context() if self._server.scheme == "https" else None
+        self._tls = trust.context() if is_tls else None
         self._idle: deque[_Connection] = deque()
         self._all: list[_Connection] = []
         self._is_closed = False
@@ -65,6 +75,7 @@ class PlainExchange:
                 if connection.was_closed(exc):
                     # As idle as this one: the others are not to be tried one by one.
                     self._idle.clear()
+                    KEPT.forget(self._identity)
                     raise WasClosed from exc
                 raise
             # A response that ends its connection is the one that holds the socket.
@@ -77,7 +88,15 @@ class PlainExchange:
     def close(self) -> None:
         """Close the kept connections, for good: whoever still sends is too late."""
         self._is_closed = True
-        for connection in self._all:
+        connections, self._all = self._all, []
+        idle = set()
+        with suppress(IndexError):
+            while True:
+                idle.add(self._idle.popleft())
+        for connection in connections:
+            if connection in idle and connection.sock is not None:
+                KEPT.give(self._identity, connection)
+                continue
             # A close that fails has closed all the same.
             with suppress(OSError):
                 connection.close()
@@ -86,7 +105,8 @@ class PlainExchange:
         try:
             return self._idle.popleft()
         except IndexError:
-            connection = _Connection(self._server, self._tls)
+            kept: Any = KEPT.take(self._identity)
+            connection: _Connection = kept or _Connection(self._server, self._tls)
             self._all.append(connection)
             return connection
 
@@ -120,6 +140,7 @@ class _Connection(http.client.HTTPConnection):
         super().__init__(server.hostname or "", port)
         self._context = context
         self._seconds = 0.0
+        self.opened_at = 0.0
         #: The socket that was there before, None for a new one.
         self._kept: Any = None
 
@@ -142,6 +163,7 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Dial, and speak TLS if it is asked for."""
+        self.opened_at = now()
         self.sock = dial(self.host, self.port, self._seconds)
         if self._context:
             self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
