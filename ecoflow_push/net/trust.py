@@ -71,9 +71,9 @@ class Trust:
     def _create(self, *, obedient: bool) -> ssl.SSLContext:
         import ssl
 
-        from ecoflow_push.net.sockets import DeadlineSSLSocket
+        from ecoflow_push.net.sockets import Context, DeadlineSSLSocket
 
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = Context(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if obedient:
             context.sslsocket_class = DeadlineSSLSocket
