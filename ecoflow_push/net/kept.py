@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
     from typing import Self
 
 # What lies between us and a server forgets who was silent, some without a word: the
@@ -39,7 +39,8 @@ class Kept:
     is for him to find out who takes it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or now
         self._lock = threading.Lock()
         self._is_open = False
         #: By identity: the connection, since when it rests, and in which run that was.
@@ -58,9 +59,9 @@ class Kept:
     def give(self, identity: Hashable, connection: Connection) -> None:
         """Let a connection rest, or close it where none may."""
         with self._lock:
-            if self._is_open and now() - connection.opened_at < LIFE_SECONDS:
+            if self._is_open and self._clock() - connection.opened_at < LIFE_SECONDS:
                 resting = self._resting.setdefault(identity, [])
-                resting.append((connection, now(), self._run))
+                resting.append((connection, self._clock(), self._run))
                 return
         _close(connection)
 
@@ -70,7 +71,7 @@ class Kept:
             resting = self._resting.get(identity)
             while resting:
                 connection, since, _ = resting.pop()
-                if now() - since < REST_SECONDS:
+                if self._clock() - since < REST_SECONDS:
                     return connection
                 _close(connection)
         return None
