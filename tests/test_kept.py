@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
@@ -20,63 +16,14 @@ from ecoflow_push.config.settings import Settings
 from ecoflow_push.memory.state import State
 from ecoflow_push.net.kept import KEPT, LIFE_SECONDS, REST_SECONDS, Kept
 from ecoflow_push.net.trust import Trust
-from ecoflow_push.run.worker import create_worker
+from ecoflow_push.run.begin import create_worker
 from ecoflow_push.simulator import faults
-from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
-from ecoflow_push.simulator.server import Handler, RecordingServer
+from ecoflow_push.simulator.cloud import SimulatedDevice
 from tests.conftest import DELTA, STREAM
-from tests.receiver import Receiver
 from tests.support import eventually
 from tests.test_loop import lines, staying, until
 from tests.test_transport import Proxy
-
-
-class Wire(Handler):
-    """A connection of whose end one can be told."""
-
-    server: Wired
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.wires.append(self.connection)
-
-
-class Wired(RecordingServer):
-    """A server that knows its connections, and can hang up."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        #: One for each connection that was made, whatever became of it.
-        self.wires: list[socket.socket] = []
-        super().__init__(*args, **kwargs)
-        self.RequestHandlerClass = Wire
-
-    def hang_up(self) -> None:
-        """Close all connections, as a server does that restarts, or tires of them."""
-        for number, wire in enumerate(self.wires):
-            with suppress(OSError):
-                socket.socket.shutdown(wire, socket.SHUT_RDWR)
-            assert eventually(partial(self.is_over, number))
-
-    def is_over(self, number: int) -> bool:
-        """Return whether one of the connections was closed."""
-        return self.wires[number].fileno() == -1
-
-
-class Cloud(Wired, SimulatedCloud):
-    """EcoFlow's."""
-
-
-class Gateway(Wired, RecordingServer):
-    """Takes what is pushed."""
-
-    @property
-    def pushed(self) -> int:
-        """How many groups were pushed."""
-        return sum(received.method == "PUT" for received in self.received)
-
-
-class Watched(Wired, Receiver):
-    """Takes what is written."""
+from tests.wired import Cloud, Gateway, Watched
 
 
 @pytest.fixture

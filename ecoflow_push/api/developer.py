@@ -107,6 +107,10 @@ class DeveloperApi:
         quotas = data if isinstance(data, dict) else {}
         return Snapshot(sn, quotas, time.time(), weight=weight)
 
+    def dial_ahead(self) -> None:
+        """Begin to connect, for the first request; returns at once."""
+        self._transport.dial_ahead()
+
     def close(self) -> None:
         """Close the kept connections."""
         self._transport.close()

@@ -54,6 +54,10 @@ class Guard:
             text = f"EcoFlow asked us to wait {wait:.0f} s more"
             raise AskedToWait(text, WAIT_CURE, seconds=wait)
 
+    def allows(self, source: EcoflowApiClient) -> bool:
+        """Return whether `over` would let EcoFlow be asked now."""
+        return not (self._rest() or self._state.pause_for(source.name, time.time()))
+
     def wake(self) -> bool:
         """Let keys that were accepted be used again; return whether they rested."""
         if not self._rest():

@@ -127,6 +127,11 @@ class RestApiClient(EcoflowApiClient):
         """Return how far our clock is ahead of the service's, in seconds."""
         return self._api.clock_offset()
 
+    def dial_ahead(self) -> None:
+        """Begin to connect, if EcoFlow may be asked; returns at once."""
+        if self._guard.allows(self):
+            self._api.dial_ahead()
+
     def read(self, named: Sequence[str], deadline: Deadline) -> Iterator[Reading]:
         """Yield a reading of each device named, of each of the account if none is."""
         self.wanted = [DeviceInfo(sn) for sn in named]

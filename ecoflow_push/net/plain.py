@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import select
+import time
 from collections import deque
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from ecoflow_push.errors import Unreachable
+from ecoflow_push.errors import HostLimit, Unreachable
+from ecoflow_push.net.deadline import start
 from ecoflow_push.net.explain import WasClosed
 from ecoflow_push.net.kept import KEPT, now
 from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
@@ -52,6 +54,8 @@ class PlainExchange:
         self._idle: deque[_Connection] = deque()
         self._all: list[_Connection] = []
         self._is_closed = False
+        #: On its way, for the first request.
+        self._ahead: _Ahead | None = None
 
     def __call__(self, request: Request, seconds: float) -> Reply:
         """Return the complete answer (see Exchange)."""
@@ -59,10 +63,11 @@ class PlainExchange:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if self._is_closed:
             raise ConnectionAbortedError("closed")
-        connection = self._connection()
+        until = time.monotonic() + seconds
+        connection = self._connection(seconds)
         with ExitStack() as undo:
             undo.callback(connection.close)
-            connection.allow(seconds)
+            connection.allow(until - time.monotonic())
             try:
                 connection.request(
                     request.method,
@@ -85,6 +90,17 @@ class PlainExchange:
         self._idle.append(connection)
         return Reply(response.status, response.headers, body)
 
+    def dial_ahead(self, seconds: float) -> None:
+        """Begin to connect within `seconds`, for the first request; returns at once.
+
+        What goes wrong is that request's to raise.
+        """
+        connection = _Connection(self._server, self._tls)
+        self._all.append(connection)
+        # Without a thread that request dials by itself.
+        with suppress(HostLimit):
+            self._ahead = _Ahead(connection, seconds)
+
     def close(self) -> None:
         """Close the kept connections, for good: whoever still sends is too late."""
         self._is_closed = True
@@ -101,10 +117,13 @@ class PlainExchange:
             with suppress(OSError):
                 connection.close()
 
-    def _connection(self) -> _Connection:
+    def _connection(self, seconds: float) -> _Connection:
         try:
             return self._idle.popleft()
         except IndexError:
+            ahead, self._ahead = self._ahead, None
+            if ahead:
+                return ahead.get(seconds)
             kept: Any = KEPT.take(self._identity)
             connection: _Connection = kept or _Connection(self._server, self._tls)
             self._all.append(connection)
@@ -141,12 +160,18 @@ class _Connection(http.client.HTTPConnection):
         self._context = context
         self._seconds = 0.0
         self.opened_at = 0.0
+        #: Nothing was sent yet: what has arrived is TLS's own.
+        self._is_new = False
         #: The socket that was there before, None for a new one.
         self._kept: Any = None
 
     def allow(self, seconds: float) -> None:
         """Give the next exchange this much time."""
         self._seconds = seconds
+        if self._is_new:
+            self._is_new = False
+            self.sock.settimeout(seconds)
+            return
         if self.sock is not None and _has_news(self.sock):
             # Its end, or an answer to nothing, which would pass for the next one.
             self.close()
@@ -155,6 +180,11 @@ class _Connection(http.client.HTTPConnection):
         if kept is not None:
             kept.has_heard = False
             kept.settimeout(seconds)
+
+    def dial(self) -> None:
+        """Connect before there is a request; raises OSError."""
+        self.connect()
+        self._is_new = True
 
     def was_closed(self, exc: Exception) -> bool:
         """Return whether an exchange failed because this was closed while idle."""
@@ -167,6 +197,32 @@ class _Connection(http.client.HTTPConnection):
         self.sock = dial(self.host, self.port, self._seconds)
         if self._context:
             self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
+
+
+class _Ahead:
+    """A connection that a thread dials, and what became of it."""
+
+    def __init__(self, connection: _Connection, seconds: float) -> None:
+        """Begin; raises HostLimit where there can be no thread."""
+        self._connection = connection
+        self._raised: Exception | None = None
+        connection.allow(seconds)
+        self._thread = start(self._dial)
+
+    def get(self, seconds: float) -> _Connection:
+        """Return the connection when it is there; raises what kept it from that."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            raise TimeoutError("the deadline passed")
+        if self._raised:
+            raise self._raised
+        return self._connection
+
+    def _dial(self) -> None:
+        try:
+            self._connection.dial()
+        except Exception as exc:  # noqa: BLE001 - carried to who sends
+            self._raised = exc
 
 
 def _has_news(sock: socket.socket) -> bool:

@@ -43,6 +43,12 @@ class Exchange(Protocol):
         HTTPException or ValueError its library raises.
         """
 
+    def dial_ahead(self, seconds: float) -> None:
+        """Begin to connect within `seconds`, for the first request, if that is simple.
+
+        Returns at once; what goes wrong is that request's to raise.
+        """
+
     def close(self) -> None:
         """Close the kept connections, for good: whoever still sends is too late."""
 
@@ -134,6 +140,10 @@ class Transport:
                     "try %d: HTTP %d; again in %.1f s", attempt, reply.status, wait
                 )
             time.sleep(wait)
+
+    def dial_ahead(self) -> None:
+        """Begin to connect, for the first request; returns at once."""
+        self._exchange.dial_ahead(self._longest_try)
 
     def clock_offset(self) -> float | None:
         """Return how far our clock is ahead of the last answer's, in seconds."""

@@ -9,8 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from prometheus_client import generate_latest
-
 from ecoflow_push.config.kinds import is_made_of
 from ecoflow_push.errors import WriteError
 from ecoflow_push.net.retry import Reply, Request
@@ -40,6 +38,9 @@ def body_of(registry: CollectorRegistry) -> bytes:
     gzip also guards against a connection cut at the end of a line, which old gateways
     store as a whole push (protocol/pushgateway.md#compression).
     """
+    # Imported while the first request is on its way.
+    from prometheus_client import generate_latest
+
     return gzip.compress(generate_latest(registry), compresslevel=1, mtime=0)
 
 
