@@ -16,7 +16,7 @@ import tempfile
 
 from benchmarks.delay import Delay
 from benchmarks.run import IMPORTS, PUSH, Command, Goals, Servers, measure, quantile
-from ecoflow_push.api.lanes import MOST_LANES, ONE_LANE_DEVICES
+from ecoflow_push.api.lanes import lanes_for
 
 SIZES = (1, 3, 10)
 ROUND_TRIPS = (0.05, 0.2)
@@ -27,8 +27,7 @@ FLOOR = "import"
 
 def trips(size: int) -> int:
     """Return the round trips that a run with `size` devices has to wait for."""
-    lanes = MOST_LANES if size > ONE_LANE_DEVICES else 1
-    return 3 + math.ceil(size / lanes)
+    return 3 + math.ceil(size / lanes_for(size))
 
 
 def compare(servers: Servers, goals: Goals, rounds: int, stderr: str) -> None:

@@ -173,7 +173,7 @@ class Canned:
                 return reply
         return self._replies[0]
 
-    def dial_ahead(self, seconds: float) -> None:
+    def dial_ahead(self, lanes: int, seconds: float) -> None:
         pass
 
     def close(self) -> None:

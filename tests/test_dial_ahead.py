@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from ecoflow_push.net.plain import PlainExchange
 from ecoflow_push.net.retry import Request, Transport
 from ecoflow_push.net.trust import Trust
 from ecoflow_push.simulator import faults
+from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.simulator.server import RecordingServer
 from ecoflow_push.start.lock_probe import _folder
 from tests.conftest import DELTA
@@ -77,6 +79,24 @@ def test_it_connects_while_others_are_imported(environ, cloud):
     assert run.returncode == 0, said
     assert cloud.handshakes == 1
     assert len(cloud.received) == 2
+
+
+def test_lanes_are_dialled_together(environ, cloud):
+    """Who read in lanes in the last run has them all dialled before the list is there.
+
+    A first run, which knows of no device, dials one.
+    """
+    cloud.devices[:] = [SimulatedDevice(f"R331ZLANE{n:07}", {"a": n}) for n in range(9)]
+    assert push_anew(environ).status == 0
+    cloud.wires.clear()
+    cloud.fail("list", faults.hang())
+
+    for expected in (4, 1):
+        cloud.wires.clear()
+        assert push_anew(environ | {"RUN_DEADLINE": "3"}).status == 75
+        assert len(cloud.wires) == expected
+        for each in Path(environ["STATE_DIR"]).glob("*/state.json"):
+            each.unlink()
 
 
 def assert_not_dialled(cloud, environ, status: int) -> None:

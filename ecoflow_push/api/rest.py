@@ -9,7 +9,7 @@ from ecoflow_push.api.base import EcoflowApiClient, Reading
 from ecoflow_push.api.developer import DeveloperApi
 from ecoflow_push.api.envelope import REGIONAL_HOSTS, no_devices
 from ecoflow_push.api.guard import Guard
-from ecoflow_push.api.lanes import MOST_LANES, Lanes
+from ecoflow_push.api.lanes import MOST_LANES, Lanes, lanes_for
 from ecoflow_push.api.models import DeviceInfo
 from ecoflow_push.config.kinds import Secret, Variable
 from ecoflow_push.errors import EcoflowApiException, Finding, NoDevices
@@ -130,7 +130,8 @@ class RestApiClient(EcoflowApiClient):
     def dial_ahead(self) -> None:
         """Begin to connect, if EcoFlow may be asked; returns at once."""
         if self._guard.allows(self):
-            self._api.dial_ahead()
+            # As many as the same devices will take as soon as they are listed.
+            self._api.dial_ahead(lanes_for(self._guard.known()))
 
     def read(self, named: Sequence[str], deadline: Deadline) -> Iterator[Reading]:
         """Yield a reading of each device named, of each of the account if none is."""

@@ -54,8 +54,8 @@ class PlainExchange:
         self._idle: deque[_Connection] = deque()
         self._all: list[_Connection] = []
         self._is_closed = False
-        #: On its way, for the first request.
-        self._ahead: _Ahead | None = None
+        #: On their way, for the first requests.
+        self._ahead: deque[_Ahead] = deque()
 
     def __call__(self, request: Request, seconds: float) -> Reply:
         """Return the complete answer (see Exchange)."""
@@ -90,16 +90,17 @@ class PlainExchange:
         self._idle.append(connection)
         return Reply(response.status, response.headers, body)
 
-    def dial_ahead(self, seconds: float) -> None:
-        """Begin to connect within `seconds`, for the first request; returns at once.
+    def dial_ahead(self, lanes: int, seconds: float) -> None:
+        """Begin to connect within `seconds`, for the first requests; returns at once.
 
-        What goes wrong is that request's to raise.
+        `lanes` is how many there will be at once. What goes wrong is theirs to raise.
         """
-        connection = _Connection(self._server, self._tls)
-        self._all.append(connection)
-        # Without a thread that request dials by itself.
+        # Without a thread a request dials by itself.
         with suppress(HostLimit):
-            self._ahead = _Ahead(connection, seconds)
+            for _ in range(lanes):
+                connection = _Connection(self._server, self._tls)
+                self._all.append(connection)
+                self._ahead.append(_Ahead(connection, seconds))
 
     def close(self) -> None:
         """Close the kept connections, for good: whoever still sends is too late."""
@@ -121,9 +122,8 @@ class PlainExchange:
         try:
             return self._idle.popleft()
         except IndexError:
-            ahead, self._ahead = self._ahead, None
-            if ahead:
-                return ahead.get(seconds)
+            with suppress(IndexError):
+                return self._ahead.popleft().get(seconds)
             kept: Any = KEPT.take(self._identity)
             connection: _Connection = kept or _Connection(self._server, self._tls)
             self._all.append(connection)

@@ -87,7 +87,7 @@ class RequestsExchange:
             raise requests.ConnectionError(exc) from exc
         return Reply(response.status_code, response.headers, body)
 
-    def dial_ahead(self, seconds: float) -> None:
+    def dial_ahead(self, lanes: int, seconds: float) -> None:
         """Do nothing: the way is not straight, or rarely gone."""
 
     def close(self) -> None:

@@ -43,10 +43,11 @@ class Exchange(Protocol):
         HTTPException or ValueError its library raises.
         """
 
-    def dial_ahead(self, seconds: float) -> None:
-        """Begin to connect within `seconds`, for the first request, if that is simple.
+    def dial_ahead(self, lanes: int, seconds: float) -> None:
+        """Begin to connect within `seconds`, for the first requests, if that is simple.
 
-        Returns at once; what goes wrong is that request's to raise.
+        Returns at once; `lanes` is how many there will be at once. What goes wrong is
+        theirs to raise.
         """
 
     def close(self) -> None:
@@ -141,9 +142,9 @@ class Transport:
                 )
             time.sleep(wait)
 
-    def dial_ahead(self) -> None:
-        """Begin to connect, for the first request; returns at once."""
-        self._exchange.dial_ahead(self._longest_try)
+    def dial_ahead(self, lanes: int = 1) -> None:
+        """Begin to connect, for the first requests; returns at once."""
+        self._exchange.dial_ahead(lanes, self._longest_try)
 
     def clock_offset(self) -> float | None:
         """Return how far our clock is ahead of the last answer's, in seconds."""
