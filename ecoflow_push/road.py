@@ -90,7 +90,7 @@ def run(options: Options, settings: Settings, standing: Mapping[str, Sink]) -> i
             only, bare = options.devices, options.demo
             return create_check(settings, state, folder, only, is_bare=bare).run()
         # With the lock in hand, not before: these imports are most of a run's cost.
-        from ecoflow_push.run.worker import create_worker
+        from ecoflow_push.run.begin import create_worker
 
         if looks:
             from ecoflow_push.run import show

@@ -173,6 +173,9 @@ class Canned:
                 return reply
         return self._replies[0]
 
+    def dial_ahead(self, lanes: int, seconds: float) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

@@ -30,6 +30,8 @@ FLOORS = (
     {"init"},
     {"push"},
 )
+# What Python takes to a name that is not of ASCII letters, and to any other text.
+OF_FOREIGN_NAMES = {"encodings.idna", "stringprep", "unicodedata"}
 every_module = pytest.mark.parametrize(
     "path", MODULES, ids=lambda path: str(path.relative_to(ROOT))
 )
@@ -183,7 +185,20 @@ def test_a_rest_run_imports_no_package_that_it_does_not_need(environ):
     assert "prometheus_client" in loaded
     others = {"requests", "urllib3", "paho", "schedule", "cramjam", "google.protobuf"}
     assert not others & loaded
-    assert "ecoflow_push.simulator" not in loaded
+    assert not {"ecoflow_push.simulator", *OF_FOREIGN_NAMES} & loaded
+
+
+def test_a_visit_imports_no_package_that_it_does_not_need(account, fleet):
+    """A plain run over MQTT, logged in before, imports paho and prometheus_client."""
+    code = "import os, sys, push; assert push.main([], os.environ) == 0"
+    imported_by(code, account)
+
+    loaded = imported_by(code, account)
+
+    assert {"prometheus_client", "paho"} <= loaded
+    others = {"requests", "urllib3", "schedule", "cramjam", "google.protobuf"}
+    assert not others & loaded
+    assert not {"ecoflow_push.simulator", *OF_FOREIGN_NAMES} & loaded
 
 
 def test_before_the_lock_nothing_dear_is_imported():

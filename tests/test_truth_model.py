@@ -9,7 +9,7 @@ import pytest
 
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.memory.state import State
-from ecoflow_push.run.worker import create_worker
+from ecoflow_push.run.begin import create_worker
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
 from ecoflow_push.simulator.server import RecordingServer

@@ -95,6 +95,12 @@ class EcoflowApiClient(ABC):
         #: The other host that knows the credentials, once a probe has found it.
         self.known_at = ""
 
+    def dial_ahead(self) -> None:  # noqa: B027 - what a source may do, not must
+        """Begin the connection that `read` will need; returns at once.
+
+        Only one that `read` would make in any case.
+        """
+
     @abstractmethod
     def read(self, named: Sequence[str], deadline: Deadline) -> Iterator[Reading]:
         """Yield a reading of each device named, of each of the account if none is.

@@ -107,6 +107,10 @@ class DeveloperApi:
         quotas = data if isinstance(data, dict) else {}
         return Snapshot(sn, quotas, time.time(), weight=weight)
 
+    def dial_ahead(self, lanes: int) -> None:
+        """Begin to connect, for the first requests; returns at once."""
+        self._transport.dial_ahead(lanes)
+
     def close(self) -> None:
         """Close the kept connections."""
         self._transport.close()

@@ -54,6 +54,14 @@ class Guard:
             text = f"EcoFlow asked us to wait {wait:.0f} s more"
             raise AskedToWait(text, WAIT_CURE, seconds=wait)
 
+    def allows(self, source: EcoflowApiClient) -> bool:
+        """Return whether `over` would let EcoFlow be asked now."""
+        return not (self._rest() or self._state.pause_for(source.name, time.time()))
+
+    def known(self) -> int:
+        """Return how many devices the last run knew."""
+        return len(self._state.devices)
+
     def wake(self) -> bool:
         """Let keys that were accepted be used again; return whether they rested."""
         if not self._rest():

@@ -31,6 +31,11 @@ READ_AHEAD = MOST_LANES + 2
 LARGEST_SHARE = 1 / 6
 
 
+def lanes_for(devices: int) -> int:
+    """Return in how many lanes so many devices are asked."""
+    return MOST_LANES if devices > ONE_LANE_DEVICES else 1
+
+
 class Lanes:
     """One pass over some devices, in one lane or in several at once."""
 
@@ -46,7 +51,7 @@ class Lanes:
         self._read = read
         self._deadline = deadline
         self._is_throttled = is_throttled
-        self._lanes = MOST_LANES if len(self._todo) > ONE_LANE_DEVICES else 1
+        self._lanes = lanes_for(len(self._todo))
         self._room = threading.Semaphore(READ_AHEAD)
         #: What ended it all: the service's word, or a bug.
         self._raised: Exception | None = None

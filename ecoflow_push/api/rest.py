@@ -9,7 +9,7 @@ from ecoflow_push.api.base import EcoflowApiClient, Reading
 from ecoflow_push.api.developer import DeveloperApi
 from ecoflow_push.api.envelope import REGIONAL_HOSTS, no_devices
 from ecoflow_push.api.guard import Guard
-from ecoflow_push.api.lanes import MOST_LANES, Lanes
+from ecoflow_push.api.lanes import MOST_LANES, Lanes, lanes_for
 from ecoflow_push.api.models import DeviceInfo
 from ecoflow_push.config.kinds import Secret, Variable
 from ecoflow_push.errors import EcoflowApiException, Finding, NoDevices
@@ -127,6 +127,12 @@ class RestApiClient(EcoflowApiClient):
         """Return how far our clock is ahead of the service's, in seconds."""
         return self._api.clock_offset()
 
+    def dial_ahead(self) -> None:
+        """Begin to connect, if EcoFlow may be asked; returns at once."""
+        if self._guard.allows(self):
+            # As many as the same devices will take as soon as they are listed.
+            self._api.dial_ahead(lanes_for(self._guard.known()))
+
     def read(self, named: Sequence[str], deadline: Deadline) -> Iterator[Reading]:
         """Yield a reading of each device named, of each of the account if none is."""
         self.wanted = [DeviceInfo(sn) for sn in named]
@@ -170,14 +176,15 @@ class RestApiClient(EcoflowApiClient):
     def _open(
         self, url: str, *, is_rare: bool = False, is_exchanged: bool = False
     ) -> DeveloperApi:
+        keys = self._keys[::-1] if is_exchanged else self._keys
         exchange = open_exchange(
             url,
             trust=self._trust,
             proxies=self._proxies,
             lanes=MOST_LANES,
             is_rare=is_rare,
+            who=fingerprint(*keys),
         )
-        keys = self._keys[::-1] if is_exchanged else self._keys
         return DeveloperApi(url, *keys, exchange, self._patience)
 
     def _list(self, deadline: Deadline) -> list[DeviceInfo]:

@@ -25,14 +25,15 @@ def open_exchange(
     lanes: int = 1,
     is_rare: bool = False,
     needs_body: bool = True,
+    who: str = "",
 ) -> Exchange:
     """Return the exchange with the server at `url`; nothing is contacted.
 
     `lanes` is how many threads may send at once. `proxies` has the keys http, https and
     no, as the usual variables, and under `http from`, `https from` their names.
     `is_rare` says that this is not of every run. Without `needs_body` the status is an
-    answer, whatever becomes of the rest. Raises SettingsError when a certificate or key
-    file cannot be used.
+    answer, whatever becomes of the rest. `who` tells apart as whom the server is talked
+    to. Raises SettingsError when a certificate or key file cannot be used.
     """
     proxy = proxy_for(url, proxies) if proxies else None
     if proxy or is_rare:
@@ -48,7 +49,7 @@ def open_exchange(
         )
     from ecoflow_push.net.plain import PlainExchange
 
-    return PlainExchange(url, trust=trust, needs_body=needs_body)
+    return PlainExchange(url, trust=trust, needs_body=needs_body, who=who)
 
 
 def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:

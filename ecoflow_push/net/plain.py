@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import select
+import time
 from collections import deque
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from ecoflow_push.errors import Unreachable
+from ecoflow_push.errors import HostLimit, Unreachable
+from ecoflow_push.net.deadline import start
+from ecoflow_push.net.kept import KEPT, now
 from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
 from ecoflow_push.net.sockets import WithoutHints, dial
 from ecoflow_push.net.trust import Trust
@@ -20,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class PlainExchange:
-    """Kept-alive connections to one server, one for each thread that sends."""
+    """Kept-alive connections to one server, one for each thread that sends.
+
+    In a process that stays, the next run's exchange takes them up (net/kept.py).
+    """
 
     def __init__(
         self,
@@ -28,19 +34,27 @@ class PlainExchange:
         *,
         trust: Trust = Trust(),  # noqa: B008 - immutable
         needs_body: bool = True,
+        who: str = "",
     ) -> None:
         """Prepare for the server at `url`; nothing is contacted.
 
         Without `needs_body` the status is an answer, whatever becomes of the rest.
-        Raises SettingsError when a certificate or key file cannot be used.
+        `who` tells apart as whom the server is talked to: no other takes up what this
+        one leaves. Raises SettingsError when a certificate or key file cannot be used.
         """
         self._needs_body = needs_body
-        self._server = urlsplit(url)
+        server = self._server = urlsplit(url)
+        is_tls = server.scheme == "https"
+        # Before the files are read: if they change meanwhile, this is another one's.
+        stamp = trust.stamp() if is_tls else ()
+        self._identity = (server.scheme, server.netloc, stamp, who)
         # One context for all connections: reading a trust store is the dear part.
-        self._tls = trust.context() if self._server.scheme == "https" else None
+        self._tls = trust.context() if is_tls else None
         self._idle: deque[_Connection] = deque()
         self._all: list[_Connection] = []
         self._is_closed = False
+        #: On their way, for the first requests.
+        self._ahead: deque[_Ahead] = deque()
 
     def __call__(self, request: Request, seconds: float) -> Reply:
         """Return the complete answer (see Exchange)."""
@@ -48,10 +62,11 @@ class PlainExchange:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if self._is_closed:
             raise ConnectionAbortedError("closed")
-        connection = self._connection()
+        until = time.monotonic() + seconds
+        connection = self._connection(seconds)
         with ExitStack() as undo:
             undo.callback(connection.close)
-            connection.allow(seconds)
+            connection.allow(until - time.monotonic())
             try:
                 connection.request(
                     request.method,
@@ -66,6 +81,7 @@ class PlainExchange:
 
                     # As idle as this one: the others are not to be tried one by one.
                     self._idle.clear()
+                    KEPT.forget(self._identity)
                     raise WasClosed from exc
                 raise
             # A response that ends its connection is the one that holds the socket.
@@ -75,19 +91,42 @@ class PlainExchange:
         self._idle.append(connection)
         return Reply(response.status, response.headers, body)
 
+    def dial_ahead(self, lanes: int, seconds: float) -> None:
+        """Begin to connect within `seconds`, for the first requests; returns at once.
+
+        `lanes` is how many there will be at once. What goes wrong is theirs to raise.
+        """
+        # Without a thread a request dials by itself.
+        with suppress(HostLimit):
+            for _ in range(lanes):
+                connection = _Connection(self._server, self._tls)
+                self._all.append(connection)
+                self._ahead.append(_Ahead(connection, seconds))
+
     def close(self) -> None:
         """Close the kept connections, for good: whoever still sends is too late."""
         self._is_closed = True
-        for connection in self._all:
+        connections, self._all = self._all, []
+        idle = set()
+        with suppress(IndexError):
+            while True:
+                idle.add(self._idle.popleft())
+        for connection in connections:
+            if connection in idle and connection.sock is not None:
+                KEPT.give(self._identity, connection)
+                continue
             # A close that fails has closed all the same.
             with suppress(OSError):
                 connection.close()
 
-    def _connection(self) -> _Connection:
+    def _connection(self, seconds: float) -> _Connection:
         try:
             return self._idle.popleft()
         except IndexError:
-            connection = _Connection(self._server, self._tls)
+            with suppress(IndexError):
+                return self._ahead.popleft().get(seconds)
+            kept: Any = KEPT.take(self._identity)
+            connection: _Connection = kept or _Connection(self._server, self._tls)
             self._all.append(connection)
             return connection
 
@@ -121,12 +160,19 @@ class _Connection(http.client.HTTPConnection):
         super().__init__(server.hostname or "", port)
         self._context = context
         self._seconds = 0.0
+        self.opened_at = 0.0
+        #: Nothing was sent yet: what has arrived is TLS's own.
+        self._is_new = False
         #: The socket that was there before, None for a new one.
         self._kept: Any = None
 
     def allow(self, seconds: float) -> None:
         """Give the next exchange this much time."""
         self._seconds = seconds
+        if self._is_new:
+            self._is_new = False
+            self.sock.settimeout(seconds)
+            return
         if self.sock is not None and _has_news(self.sock):
             # Its end, or an answer to nothing, which would pass for the next one.
             self.close()
@@ -136,6 +182,11 @@ class _Connection(http.client.HTTPConnection):
             kept.has_heard = False
             kept.settimeout(seconds)
 
+    def dial(self) -> None:
+        """Connect before there is a request; raises OSError."""
+        self.connect()
+        self._is_new = True
+
     def was_closed(self, exc: Exception) -> bool:
         """Return whether an exchange failed because this was closed while idle."""
         is_silent = self._kept is not None and not self._kept.has_heard
@@ -143,9 +194,36 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Dial, and speak TLS if it is asked for."""
+        self.opened_at = now()
         self.sock = dial(self.host, self.port, self._seconds)
         if self._context:
             self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
+
+
+class _Ahead:
+    """A connection that a thread dials, and what became of it."""
+
+    def __init__(self, connection: _Connection, seconds: float) -> None:
+        """Begin; raises HostLimit where there can be no thread."""
+        self._connection = connection
+        self._raised: Exception | None = None
+        connection.allow(seconds)
+        self._thread = start(self._dial)
+
+    def get(self, seconds: float) -> _Connection:
+        """Return the connection when it is there; raises what kept it from that."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            raise TimeoutError("the deadline passed")
+        if self._raised:
+            raise self._raised
+        return self._connection
+
+    def _dial(self) -> None:
+        try:
+            self._connection.dial()
+        except Exception as exc:  # noqa: BLE001 - carried to who sends
+            self._raised = exc
 
 
 def _has_news(sock: socket.socket) -> bool:

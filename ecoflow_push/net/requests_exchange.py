@@ -87,6 +87,9 @@ class RequestsExchange:
             raise requests.ConnectionError(exc) from exc
         return Reply(response.status_code, response.headers, body)
 
+    def dial_ahead(self, lanes: int, seconds: float) -> None:
+        """Do nothing: the way is not straight, or rarely gone."""
+
     def close(self) -> None:
         """Close the kept connections, for good: whoever still sends is too late."""
         self._is_closed = True

@@ -42,6 +42,13 @@ class Exchange(Protocol):
         HTTPException or ValueError its library raises.
         """
 
+    def dial_ahead(self, lanes: int, seconds: float) -> None:
+        """Begin to connect within `seconds`, for the first requests, if that is simple.
+
+        Returns at once; `lanes` is how many there will be at once. What goes wrong is
+        theirs to raise.
+        """
+
     def close(self) -> None:
         """Close the kept connections, for good: whoever still sends is too late."""
 
@@ -133,6 +140,10 @@ class Transport:
                     "try %d: HTTP %d; again in %.1f s", attempt, reply.status, wait
                 )
             time.sleep(wait)
+
+    def dial_ahead(self, lanes: int = 1) -> None:
+        """Begin to connect, for the first requests; returns at once."""
+        self._exchange.dial_ahead(lanes, self._longest_try)
 
     def clock_offset(self) -> float | None:
         """Return how far our clock is ahead of the last answer's, in seconds."""

@@ -120,6 +120,25 @@ class DeadlineSSLSocket(_Rearmed, ssl.SSLSocket):
     """A TLS socket that obeys."""
 
 
+class Context(ssl.SSLContext):
+    """A TLS context that knows a name of ASCII letters when it sees one."""
+
+    def wrap_socket(  # type: ignore[override]  # nobody of ours says more by place
+        self, sock: socket.socket, **how: Any
+    ) -> ssl.SSLSocket:
+        """Return the socket with TLS on it."""
+        how["server_hostname"] = _plain(how["server_hostname"])
+        return super().wrap_socket(sock, **how)
+
+
+def _plain(host: str) -> str | bytes:
+    """Return a name past Python's own codec for those of other alphabets.
+
+    That is imported for any text, and importing it is a hundredth of a run.
+    """
+    return host.encode() if host.isascii() else host
+
+
 #: By name, who looks it up.
 _looking: dict[str, threading.Lock] = {}
 #: By name, what was found last, and for which port: for who waited for just that.
@@ -152,7 +171,7 @@ def addresses_of(host: str, port: int, seconds: float) -> list[Any]:
         # Gone while it is looked up anew: what is older is for nobody.
         of_port, found = _found.pop(host, (0, []))
         if not (is_late and of_port == port):
-            found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+            found = socket.getaddrinfo(_plain(host), port, 0, socket.SOCK_STREAM)
         _found[host] = port, found
     return found
 

@@ -17,6 +17,7 @@ import schedule
 
 from ecoflow_push.errors import ExitStatus
 from ecoflow_push.net.deadline import Deadline
+from ecoflow_push.net.kept import KEPT
 from ecoflow_push.run.healthcheck import create_healthcheck
 from ecoflow_push.sinks import create_standing
 from ecoflow_push.start.signals import leave_with_a_word
@@ -89,6 +90,7 @@ def stay(
     def beat() -> None:
         told = {name: sink.runs_told for name, sink in standing.items()}
         status = job(standing)
+        KEPT.turn()
         for name, sink in standing.items():
             if sink.runs_told == told[name]:
                 # The run ended before it could say so itself.
@@ -97,5 +99,6 @@ def stay(
         if ping and status in (ExitStatus.CONFIG, ExitStatus.SOFTWARE):
             ping.end(ExitStatus(status), Deadline(0))
 
-    create_loop(settings.interval, beat).run()
+    with KEPT:
+        create_loop(settings.interval, beat).run()
     return ExitStatus.OK

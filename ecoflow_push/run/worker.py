@@ -5,31 +5,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ecoflow_push import __version__
-from ecoflow_push.api import create_client
 from ecoflow_push.api.base import Reading
 from ecoflow_push.api.models import DeviceInfo
 from ecoflow_push.errors import EcoflowApiException, ExitStatus
-from ecoflow_push.metrics.labels import create_labels
 from ecoflow_push.metrics.run_series import run_registry
 from ecoflow_push.net.deadline import Deadline, within
 from ecoflow_push.run.collect import collect
 from ecoflow_push.run.outcome import STAGES, Outcome
-from ecoflow_push.run.updates import Updates, create_updates
-from ecoflow_push.sinks import create_sinks
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
     from ecoflow_push.api.base import EcoflowApiClient
-    from ecoflow_push.config.settings import Settings
     from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.labels import Labels
     from ecoflow_push.run.healthcheck import Healthcheck
+    from ecoflow_push.run.updates import Updates
     from ecoflow_push.sinks.base import Sink, Update
 
 log = logging.getLogger(__name__)
@@ -265,35 +261,3 @@ def clock_offset(sources: Sequence[EcoflowApiClient]) -> float | None:
     offsets = [source.clock_offset() for source in sources]
     known = [offset for offset in offsets if offset is not None]
     return max(known, key=abs, default=None)
-
-
-def create_worker(
-    settings: Settings,
-    state: State,
-    folder: str,
-    only: Sequence[str],
-    standing: Mapping[str, Sink] | None = None,
-) -> Worker:
-    """Return the worker of the settings; `only` narrows this run to some serials.
-
-    `folder` is the state's, where a login and a spool are kept; `standing` are the
-    sinks that outlive the run, None where this one only looks. Raises SettingsError for
-    what cannot be built as they say.
-    """
-    healthcheck = None
-    if settings.healthcheck_url:
-        from ecoflow_push.run.healthcheck import create_healthcheck
-
-        healthcheck = create_healthcheck(settings, folder)
-    sinks: list[Sink] = []
-    if standing is not None:
-        sinks = create_sinks(settings, state, folder, standing)
-    return Worker(
-        [create_client(settings, name, state, folder) for name in settings.sources],
-        sinks,
-        create_updates(settings, state, only),
-        state,
-        labels=create_labels(settings),
-        deadline=settings.run_deadline,
-        healthcheck=healthcheck,
-    )

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, quote, unquote
 
 from ecoflow_push.config.kinds import Secret, Variable
 from ecoflow_push.errors import Unreachable, WriteError
+from ecoflow_push.memory.lock import fingerprint
 from ecoflow_push.net.exchange import (
     authorization,
     open_exchange,
@@ -174,7 +175,11 @@ class Connection:
             self._proxy = variable_of(server.url, proxies)
         self._transport = Transport(
             open_exchange(
-                server.url, trust=server.trust, proxies=proxies, needs_body=needs_body
+                server.url,
+                trust=server.trust,
+                proxies=proxies,
+                needs_body=needs_body,
+                who=fingerprint(*self.headers.values()),
             ),
             attempts=attempts,
             longest_wait=longest_wait,
