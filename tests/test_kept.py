@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,22 @@ def test_lanes_are_kept_too(beat, cloud, environ):
 
     assert cloud.handshakes <= max(4, lanes)
     assert len(cloud.received) == 4 * 13
+
+
+def test_lanes_die_together(beat, cloud, environ):
+    """Where one kept connection is dead the others are not tried one by one."""
+    cloud.devices[:] = [
+        SimulatedDevice(f"R331ZLANE{n:07}", {"a": n}) for n in range(12)
+    ]
+    assert beat(environ) == 0
+    lanes = len(cloud.wires)
+    assert lanes > 1
+    cloud.fail("list", faults.reset(), times=1)
+
+    assert beat(environ) == 0
+
+    assert all(eventually(partial(cloud.is_over, each), 20) for each in range(lanes))
+    assert len(cloud.received) == 2 * 13 + 1
 
 
 def test_who_closes_idle_connections_loses_nothing(beat, cloud, gateway, environ):
