@@ -102,6 +102,8 @@ def main() -> None:
                 ("https 3", 3, tls),
                 ("https 10", 10, tls),
                 ("http 1", 1, None),
+                ("http 10", 10, None),
+                ("http 30", 30, None),
                 ("http 1000", 1000, None),
             )
         }
