@@ -13,6 +13,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -93,7 +94,7 @@ class Paths:
 
 def raw(paths: Paths, environ: dict[str, str]) -> dict[str, float]:
     """Return all that is counted, two at a time, the longest first."""
-    jobs = {
+    jobs: dict[str, Callable[[], float]] = {
         f"beats {size} {count}": partial(paths.beats, f"https {size}", count)
         for count in (BEATS, 1)
         for size in (10, 1)

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PUSH = [sys.executable, os.path.join(ROOT, "push.py")]
@@ -48,7 +48,7 @@ class Servers:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._places = self._read()
+        self._places: dict[str, Any] = self._read()
 
     def environ(
         self, cloud: str = "https 1", sink: str = "gateway", ca: str = "ca_file"
@@ -72,24 +72,23 @@ class Servers:
         """Return the settings of a sink; `textfile` is a file of this folder."""
         if name == "textfile":
             return {"TEXTFILE_PATH": os.path.join(self._folder, "ecoflow.prom")}
-        return self._places["sinks"][name]
+        return dict(self._places["sinks"][name])
 
-    def ask(self, what: str) -> dict:
+    def ask(self, what: str) -> dict[str, Any]:
         """Return the answer of servers.py to `what`."""
-        self._process.stdin.write(json.dumps(what) + "\n")
-        self._process.stdin.flush()
+        print(json.dumps(what), file=self._process.stdin, flush=True)
         return self._read()
 
     def close(self) -> None:
         """End the process."""
-        self._process.stdin.close()
-        self._process.wait()
+        self._process.communicate()
 
-    def _read(self) -> dict:
-        line = self._process.stdout.readline()
+    def _read(self) -> dict[str, Any]:
+        line = next(iter(self._process.stdout or ()), "")
         if not line:
             sys.exit("The servers ended; their own words are above.")
-        return json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
 def start(command: Command, stderr: str) -> Cost:
@@ -116,7 +115,7 @@ def measure(
     commands: dict[str, Command], rounds: int, stderr: str
 ) -> dict[str, list[Cost]]:
     """Return the costs of each command, round by round."""
-    costs = {name: [] for name in commands}
+    costs: dict[str, list[Cost]] = {name: [] for name in commands}
     for number in range(rounds + 1):
         for name, command in commands.items():
             cost = start(command, stderr)

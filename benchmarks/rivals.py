@@ -65,17 +65,19 @@ def go_command(folder: str) -> list[str]:
     return [place] if os.path.isfile(place) else []
 
 
-def agents() -> dict[str, str]:
-    """Return the agents that are here, by name."""
+def agents() -> dict[str, list[str]]:
+    """Return the command lines of the agents that are here, by name."""
     found = {}
-    for name, argument in (("vmagent", ""), ("prometheus", "--agent")):
-        places = [*FETCHED.glob(f"*/usr/bin/{name}"), shutil.which(name)]
-        for place in sorted(filter(None, map(str, filter(None, places)))):
-            told = subprocess.run(
-                [place, "--help"], capture_output=True, text=True, check=False
-            )
-            if argument in told.stdout + told.stderr:
-                found[name] = place
+    for name in ("vmagent", "prometheus"):
+        places = [*map(str, FETCHED.glob(f"*/usr/bin/{name}")), shutil.which(name)]
+        for place in sorted(filter(None, places)):
+            found[name] = [place]
+            if name == "prometheus":
+                done = subprocess.run(
+                    [place, "--help"], capture_output=True, text=True, check=False
+                )
+                new = re.search(r"--(\[no-\])?agent\b", done.stdout + done.stderr)
+                found[name] += ["--agent" if new else "--enable-feature=agent"]
     return found
 
 
@@ -154,24 +156,23 @@ class Pairs:
         self._stack.callback(exporter.end)
         exporter.first()
         self._pids = {"exporter": exporter.process.pid}
-        config = Path(folder, "agent.yml")
         url = servers.sink("receiver")["REMOTE_WRITE_URL"]
         text = CONFIG.format(port=exporter.port)
-        for name, program in agents().items():
+        for name, argv in agents().items():
             place, listen = f"{folder}/{name}", f"127.0.0.1:{free_port()}"
             config = Path(folder, f"{name}.yml")
             if name == "vmagent":
                 config.write_text(text)
-                argv = [f"-promscrape.config={config}", f"-remoteWrite.url={url}"]
+                argv += [f"-promscrape.config={config}", f"-remoteWrite.url={url}"]
                 argv += [f"-remoteWrite.tmpDataPath={place}"]
                 argv += [f"-httpListenAddr={listen}"]
             else:
                 config.write_text(f"{text}remote_write: [{{url: '{url}'}}]\n")
-                argv = ["--agent", f"--config.file={config}"]
+                argv += [f"--config.file={config}"]
                 argv += [f"--storage.agent.path={place}"]
                 argv += [f"--web.listen-address={listen}"]
             with open(os.path.join(folder, f"{name}.log"), "wb") as log:
-                agent = subprocess.Popen([program, *argv], stdout=log, stderr=log)
+                agent = subprocess.Popen(argv, stdout=log, stderr=log)
             self._stack.callback(agent.wait)
             self._stack.callback(agent.kill)
             self._pids[name] = agent.pid
