@@ -14,7 +14,7 @@ def compiles(rest: str) -> bool:
 
 
 def test_the_dockerfile_compiles_all_that_it_has():
-    """Behind all that is copied the program is compiled, and on the base its library."""
+    """What is copied is compiled behind it, and on the base the library is."""
     words = instructions()
     final = max(n for n, (word, _) in enumerate(words) if word == "FROM")
     copies = [n for n, (word, _) in enumerate(words[:final]) if word == "COPY"]
