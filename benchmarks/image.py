@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from benchmarks.goals import Goals
@@ -30,6 +31,17 @@ MOST = 1.1
 COMPILED = re.compile(r"^# code object from '?([^\n']+\.py)'?$", re.MULTILINE)
 #: Of a base, what no image has.
 LEFT_OUT = ("__pycache__", "site-packages", "test", "tests", "idle_test", "config-*")
+INSIDE_RUNS = 9
+#: Done inside: the median of so many runs.
+INSIDE = f"""
+import os, statistics, subprocess, sys, time
+def run():
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "/app/push.py", "--demo"],
+                   capture_output=True, check=True)
+    return time.perf_counter() - began
+print(statistics.median(run() for _ in range({INSIDE_RUNS})))
+"""
 OWNER = re.compile(r"-o \d+ -g \d+ ")
 
 
@@ -141,11 +153,20 @@ def check_engine(goals: Goals, program: str) -> None:
     inspect = [program, "image", "inspect", "--format", "{{.Size}}", image]
     size = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout
     argv = [program, "run", "--rm", "--read-only", "--network", "none"]
-    argv += ["--entrypoint", "/app/.venv/bin/python", image, "-v", "/app/push.py"]
-    found = compiled([*argv, "--demo"], dict(os.environ))
-    print(f"the image {image}: {int(size) / 2**20:.0f} MiB")
+    argv += ["--entrypoint", "/app/.venv/bin/python", image]
+    found = compiled([*argv, "-v", "/app/push.py", "--demo"], dict(os.environ))
     told = ", ".join(sorted(found)) or "nothing"
     goals.say("the image: nothing is compiled at its start", told, met=not found)
+    began = time.monotonic()
+    inside = subprocess.run(
+        [*argv, "-c", INSIDE], capture_output=True, text=True, check=True
+    )
+    whole = time.monotonic() - began
+    print(
+        f"the image {image}: {int(size) / 2**20:.0f} MiB; inside a run of --demo takes"
+        f" {float(inside.stdout) * 1e3:.0f} ms, {INSIDE_RUNS} and the container"
+        f" {whole:.1f} s"
+    )
 
 
 def check(goals: Goals, servers: Servers, folder: Path, rounds: int) -> None:
