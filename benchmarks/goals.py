@@ -103,7 +103,7 @@ class Goals:
         """`say` is given each line."""
         self.missed = False
         self._say = say
-        self._judged: set[Goal] = set()
+        self._judged: set[str] = set()
 
     def say(self, goal: str, found: str, *, met: bool) -> None:
         """Tell of something that is met or not."""
@@ -123,7 +123,7 @@ class Goals:
     def ratios(self, figure: str, found: list[float]) -> None:
         """Demand a goal of the table of a median, in its unit."""
         each = goal(figure)
-        self._judged.add(each)
+        self.judged(figure)
         text = f"{each.number:5}{figure}: at most {each.limit}"
         self.say(text, spread(found), met=is_most(found, each.most))
 
@@ -132,7 +132,7 @@ class Goals:
         for each in GOALS:
             if each.figure not in found:
                 continue
-            self._judged.add(each)
+            self.judged(each.figure)
             value, limit = found[each.figure], most(each)
             text = f"{beside[each.figure]:9.2f}" if beside else ""
             text += f"{value:9.2f} {each.unit}"
@@ -142,10 +142,14 @@ class Goals:
             line = f"{each.number:5}{each.figure}: at most {limit:g} {each.unit}"
             self.say(line, text, met=value <= limit)
 
+    def judged(self, figure: str) -> None:
+        """Know that a goal of the table was told of."""
+        self._judged.add(figure)
+
     def unjudged(self, judge: str, why: Mapping[str, str]) -> None:
         """Tell of the goals of `judge` that nothing was found for, and `why`."""
         for each in GOALS:
-            if each.judge == judge and each not in self._judged:
+            if each.judge == judge and each.figure not in self._judged:
                 reason = why.get(each.number, "not asked for")
                 self._say(f"{'-':8}{each.number:5}{each.figure}: not checked, {reason}")
 

@@ -311,7 +311,7 @@ def compare(servers: Servers, rounds: int, folder: str) -> bool:
         for name, own in (("a beat of --every", beats), ("one run", costs[JOB])):
             found = [cost.cpu / both for cost in own]
             goals.ratios(f"{name}: CPU / a minute of exporter + agent", found)
-    wide.check_wall(goals)
+    wide.check_wall(goals, servers, max(1, rounds // 3), stderr)
     why = {
         **dict.fromkeys(("G6", "G7"), "VPIKUS names no clone, or vmagent is not here"),
         "G8": f"not found: {', '.join(lacking())}",

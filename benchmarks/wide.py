@@ -59,12 +59,8 @@ def tenfold(servers: Servers, stderr: str) -> Cost:
     return cost
 
 
-def check_wall(goals: Goals) -> None:
-    """Demand the goal of a long way, if there is what measures it.
-
-    `wall.ratios()` is to return, round by round, how much longer a run with round trips
-    of 50 ms takes than these do, in walls of the three imports.
-    """
+def check_wall(goals: Goals, servers: Servers, rounds: int, stderr: str) -> None:
+    """Demand the goal of a long way, where there is what measures it (wall.py)."""
     if importlib.util.find_spec(WALL):
-        wall = importlib.import_module(WALL)
-        goals.ratios(AWAY, wall.ratios())
+        importlib.import_module(WALL).compare(servers, goals, rounds, stderr)
+        goals.judged(AWAY)

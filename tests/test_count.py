@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,18 @@ def test_the_goals_are_told():
     page = (ROOT / "docs" / "internals" / "cost.md").read_text()
 
     assert f"\n{table()}\n" in page
+
+
+def test_the_readme_says_what_a_day_costs():
+    """Its line on the cost has the figures of the table it leads to."""
+    told = (ROOT / "README.md").read_text().partition("**What it costs.**")[2]
+    told = told.partition(" [Which to choose]")[0]
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    rows = page.partition("## What a day costs")[2].partition("\n\nAll but")[0]
+
+    figures = re.findall(r"\d+", told.replace("--every 60", ""))
+    assert len(figures) > 5
+    assert set(figures) <= set(re.findall(r"\d+", rows))
 
 
 def test_each_goal_has_a_judge():
