@@ -24,7 +24,8 @@ from google.protobuf.message_factory import GetMessages
 from prometheus_client import generate_latest
 from prometheus_client.core import CollectorRegistry
 
-from benchmarks.run import ROOT, Command, Goals, quantile, start
+from benchmarks.goals import Goals, quantile
+from benchmarks.process import ROOT, Command, start
 from benchmarks.servers import fleet
 from ecoflow_push.metrics.labels import Labels
 from ecoflow_push.metrics.names import raw_samples

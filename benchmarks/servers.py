@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 from contextlib import ExitStack
+from functools import cache
 from itertools import cycle, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,9 +50,9 @@ REAL = json.loads(
 )["quotas"]
 
 
-def quotas(seed: int) -> dict[str, object]:
+@cache
+def quotas(start: int) -> dict[str, object]:
     """Return 306 quotas in the shapes of real ones, under invented names, and REAL."""
-    start = seed % len(NUMBERS)
     numbers = cycle(NUMBERS[start:] + NUMBERS[:start])
     count = len(NUMBERS)
     keys = (
@@ -72,9 +73,11 @@ def quotas(seed: int) -> dict[str, object]:
 
 
 def fleet(size: int) -> list[SimulatedDevice]:
-    """Return devices that are online."""
+    """Return devices that are online; all have the same keys."""
     return [
-        SimulatedDevice(f"R331BENCH{n:07}", quotas(n), f"Device {n}", "DELTA 2")
+        SimulatedDevice(
+            f"R331BENCH{n:07}", quotas(n % len(NUMBERS)), f"Device {n}", "DELTA 2"
+        )
         for n in range(size)
     ]
 
@@ -99,6 +102,8 @@ def main() -> None:
         sys.exit(f"{lacking} missing: run ./dev servers, or put them on PATH")
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="ecoflow-push-bench-"))
+        # Who asks for ten devices at once is not to wait for a second try.
+        SimulatedCloud.request_queue_size = 64
         authority = trustme.CA()
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost", "127.0.0.1").configure_cert(tls)
@@ -111,7 +116,9 @@ def main() -> None:
                 ("http 1", 1, None),
                 ("http 10", 10, None),
                 ("http 30", 30, None),
+                ("http 100", 100, None),
                 ("http 1000", 1000, None),
+                ("http 10000", 10000, None),
             )
         }
         recorder = stack.enter_context(Recorder())
@@ -136,6 +143,8 @@ def main() -> None:
             asked = json.loads(line)
             if asked == "series":
                 answer = series(recorder)
+            elif asked == "answers":
+                answer = {"answers": answers(clouds["http 1000"], folder)}
             elif asked == "times":
                 answer = {"times": devices.times}
             else:
@@ -180,6 +189,16 @@ def series(recorder: RecordingServer) -> dict[str, object]:
         body = gzip.decompress(body)
     found = values(parse(body.decode())).items()
     return {"series": [repr((key, float(value))) for key, value in found]}
+
+
+def answers(cloud: SimulatedCloud, folder: str) -> str:
+    """Write what the cloud answers of each device, and return the folder."""
+    place = Path(folder, "answers")
+    place.mkdir(exist_ok=True)
+    for device in cloud.devices:
+        answer = {"code": "0", "message": "Success", "data": device.quotas}
+        (place / device.sn).write_text(json.dumps(answer))
+    return str(place)
 
 
 def seen(cloud: SimulatedCloud) -> dict[str, object]:
