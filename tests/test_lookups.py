@@ -79,7 +79,7 @@ from ecoflow_push.net.sockets import dial
 
 with socket.create_server(("127.0.0.1", 0)) as server:
     port = server.getsockname()[1]
-    ask = lambda: print(dial("a.host.test", port, 20).getpeername()[0])
+    ask = lambda: print(dial("a.host.test", port, 20).getpeername()[0] + "\\n", end="")
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
