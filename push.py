@@ -35,9 +35,10 @@ except (MemoryError, OSError):
 if __name__.endswith("__main__"):
     # Before anything that takes time; the installed command imports this file so.
     leave_on_signals(sys.argv[1:])
-    from ecoflow_push.start.exit import tell_uncaught
+    from ecoflow_push.start.exit import pass_over, tell_uncaught
 
     sys.excepthook = lambda *what: tell_uncaught(os.environ, *what)
+    sys.unraisablehook = pass_over
     from ecoflow_push.start.lock_probe import leave_if_held
 
     leave_if_held(sys.argv[1:], os.environ)
