@@ -41,9 +41,10 @@ if __name__.endswith("__main__"):
     # Our package is found by now; nothing else is here, to be looked for here first.
     if not sys.flags.safe_path:
         sys.path.append(sys.path.pop(0))
-    from ecoflow_push.start.exit import tell_uncaught
+    from ecoflow_push.start.exit import pass_over, tell_uncaught
 
     sys.excepthook = lambda *what: tell_uncaught(os.environ, *what)
+    sys.unraisablehook = pass_over
     from ecoflow_push.start.lock_probe import leave_if_held
 
     leave_if_held(sys.argv[1:], os.environ)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 # By the number of an OSError: what it means, and what to do. Other numbers are about
 # one address or one file, and whoever met them has a better word.
@@ -32,6 +33,11 @@ LIMITS = {
     errno.EROFS: ("the disk cannot be written", "look why it is mounted read-only"),
     errno.EIO: ("the disk failed", "look for a failing disk"),
 }
+# Of a library nobody is told why it could not be loaded.
+UNLOADED = (
+    "out of memory or open files, or the disk failed",
+    "allow more: ulimit -v, ulimit -n, or look for a failing disk",
+)
 # Of address space: more than a library that is loaded, or a thread's stack.
 SPARE_BYTES = 16 * 1024 * 1024
 
@@ -45,6 +51,8 @@ def words_of(exc: BaseException) -> tuple[str, str] | None:
         # Others' numbers, of ssl's errors say, have meanings of their own.
         if type(link) is OSError and link.errno in LIMITS:
             return LIMITS[link.errno]
+        if isinstance(link, ImportError) and _is_pythons_own(link):
+            return UNLOADED
     if any(map(_may_hide_one, chain)) and (number := met_now()):
         return LIMITS[number]
     return None
@@ -64,6 +72,12 @@ def links(exc: BaseException) -> list[BaseException]:
         before = None if link.__suppress_context__ else link.__context__
         link = inner or link.__cause__ or before
     return chain
+
+
+def _is_pythons_own(link: ImportError) -> bool:
+    """Return whether a library of the interpreter is there, and was not loaded."""
+    is_there = link.path is not None and os.path.isfile(link.path)
+    return is_there and link.name in sys.stdlib_module_names
 
 
 def _may_hide_one(link: BaseException) -> bool:

@@ -197,7 +197,7 @@ def test_what_was_dialled_ahead_is_used_once(server_tls, ca_file):
     """A connection that is there before the request serves it, and those behind it."""
     with RecordingServer(server_tls) as server:
         exchange, transport = sender(server.url, ca_file)
-        transport.dial_ahead()
+        transport.dial_ahead(1, 10)
         assert eventually(lambda: server.handshakes == 1)
         # TLS 1.3 has more to say behind its handshake: that is no answer to nothing.
         time.sleep(0.1)
@@ -215,7 +215,7 @@ def test_a_handshake_that_hangs_gains_no_time(ca_file):
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"https://localhost:{deaf.getsockname()[1]}"
         exchange, transport = sender(url, ca_file)
-        transport.dial_ahead()
+        transport.dial_ahead(1, 10)
         began = time.monotonic()
 
         with pytest.raises(Unreachable):

@@ -172,3 +172,26 @@ def test_a_locked_out_run_says_what_the_log_would(python, style, tmp_path):
         c for c in logged if not c.isdigit()
     ]
     assert len(said) == len(logged)
+
+
+@pytest.mark.parametrize(("error", "is_told"), [("OSError(5)", 0), ("KeyError(5)", 1)])
+def test_a_close_that_fails_where_nobody_can_catch_it(error, is_told):
+    """What a finalizer meets in the host is passed over; a bug is told."""
+    program = f"""
+import sys
+from ecoflow_push.start.exit import pass_over
+sys.unraisablehook = pass_over
+class Left:
+    def __del__(self):
+        raise {error}
+Left()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert run.stderr.count("Traceback") == is_told

@@ -210,11 +210,11 @@ import os, runpy, sys
 asked = []
 def hook(event, args):
     if event in ("socket.getaddrinfo", "socket.gethostbyname"):
-        asked.append(args[0])
+        asked.append(os.fsdecode(args[0]))
 sys.addaudithook(hook)
 end = os._exit
 def leave(status):
-    print(*map(str, asked), flush=True)
+    print(*asked, flush=True)
     end(status)
 os._exit = leave
 sys.argv = sys.argv[1:]

@@ -7,10 +7,12 @@ import resource
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ecoflow_push.memory.entry import Entry
+from ecoflow_push.memory.records import EndpointRecord
 from ecoflow_push.memory.spool import Spool
 from ecoflow_push.memory.spools import endpoint_folder, other_spools
 from ecoflow_push.metrics.record import LabelSet, Record
@@ -327,3 +329,25 @@ def test_a_folder_that_cannot_be_used_is_no_crash(tmp_path):
     assert "cannot use the spool" in spool.trouble
     assert not one.is_stored
     assert spool.files.last(SN) is None
+
+
+def test_a_file_that_cannot_go_is_found_by_the_next_run(folder):
+    """What stays against our will is not forgotten: the next run looks for it."""
+    spool = opened(folder)
+    store(spool, entry(0), entry(1))
+    known = EndpointRecord({})
+    stuck = Path(folder, entry(0).name)
+    stuck.unlink()
+    # Nobody can unlink a folder.
+    stuck.mkdir()
+    spool.discard(spool.entries[0])
+    spool.note(known)
+    assert known.stamp == ""
+    stuck.rmdir()
+    stuck.write_bytes(entry(0).content or b"")
+    later = Spool(folder)
+
+    later.open(known)
+
+    assert [each.name for each in later.entries] == [entry(0).name, entry(1).name]
+    assert later.trouble == ""

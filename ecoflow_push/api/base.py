@@ -95,8 +95,8 @@ class EcoflowApiClient(ABC):
         #: The other host that knows the credentials, once a probe has found it.
         self.known_at = ""
 
-    def dial_ahead(self) -> None:  # noqa: B027 - what a source may do, not must
-        """Begin the connection that `read` will need; returns at once.
+    def dial_ahead(self, seconds: float) -> None:  # noqa: B027 - what a source may do, not must
+        """Begin the connection that `read` will need within `seconds`; returns at once.
 
         Only one that `read` would make in any case.
         """

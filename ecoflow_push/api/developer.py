@@ -107,9 +107,9 @@ class DeveloperApi:
         quotas = data if isinstance(data, dict) else {}
         return Snapshot(sn, quotas, time.time(), weight=weight)
 
-    def dial_ahead(self, lanes: int) -> None:
-        """Begin to connect, for the first requests; returns at once."""
-        self._transport.dial_ahead(lanes)
+    def dial_ahead(self, lanes: int, seconds: float) -> None:
+        """Begin to connect within `seconds` for the first request; returns at once."""
+        self._transport.dial_ahead(lanes, seconds)
 
     def close(self) -> None:
         """Close the kept connections."""

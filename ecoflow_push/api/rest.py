@@ -127,11 +127,11 @@ class RestApiClient(EcoflowApiClient):
         """Return how far our clock is ahead of the service's, in seconds."""
         return self._api.clock_offset()
 
-    def dial_ahead(self) -> None:
+    def dial_ahead(self, seconds: float) -> None:
         """Begin to connect, if EcoFlow may be asked; returns at once."""
         if self._guard.allows(self):
             # As many as the same devices will take as soon as they are listed.
-            self._api.dial_ahead(lanes_for(self._guard.known()))
+            self._api.dial_ahead(lanes_for(self._guard.known()), seconds)
 
     def read(self, named: Sequence[str], deadline: Deadline) -> Iterator[Reading]:
         """Yield a reading of each device named, of each of the account if none is."""

@@ -39,6 +39,8 @@ class Folder:
         #: How long (s) the disk may still take: the network needs time, too.
         self.seconds = float("inf")
         self._touched = False
+        #: A file stayed that was to go: who trusts what is known would never find it.
+        self._has_left_over = False
 
     def make(self) -> None:
         """Make the folders (0700); raises OSError when they cannot be used."""
@@ -61,7 +63,12 @@ class Folder:
         self.is_made = True
 
     def stamp(self) -> str:
-        """Return what changes whenever a name comes or goes, "" if nothing does."""
+        """Return what changes whenever a name comes or goes, "" if nothing does.
+
+        Neither does it where a file should have gone, and did not.
+        """
+        if self._has_left_over:
+            return ""
         try:
             paths = (self.path, os.path.join(self.path, BAD))
             times = [os.stat(path).st_mtime_ns for path in paths]
@@ -228,6 +235,7 @@ class Folder:
         except FileNotFoundError:
             pass
         except OSError as exc:
+            self._has_left_over = True
             self.note(exc)
 
 

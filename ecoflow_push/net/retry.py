@@ -141,9 +141,9 @@ class Transport:
                 )
             time.sleep(wait)
 
-    def dial_ahead(self, lanes: int = 1) -> None:
-        """Begin to connect, for the first requests; returns at once."""
-        self._exchange.dial_ahead(lanes, self._longest_try)
+    def dial_ahead(self, lanes: int, seconds: float) -> None:
+        """Begin to connect within `seconds` for the first request; returns at once."""
+        self._exchange.dial_ahead(lanes, min(seconds, self._longest_try))
 
     def clock_offset(self) -> float | None:
         """Return how far our clock is ahead of the last answer's, in seconds."""

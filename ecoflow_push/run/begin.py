@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ecoflow_push.run.worker import Worker
     from ecoflow_push.sinks.base import Sink
 
+# Of a run's time, for asking EcoFlow.
+COLLECT_SHARE = 0.6
+
 
 def create_worker(
     settings: Settings,
@@ -41,7 +44,7 @@ def create_worker(
     sources = [create_client(settings, name, state, folder) for name in names]
     # All that could still be wrong with the settings has been looked at.
     if not settings.stays:
-        sources[0].dial_ahead()
+        sources[0].dial_ahead(settings.run_deadline * COLLECT_SHARE)
     # These, with what they need, are most of a run's imports.
     from ecoflow_push.metrics.labels import create_labels
     from ecoflow_push.run.updates import create_updates

@@ -15,6 +15,7 @@ from ecoflow_push.api.models import DeviceInfo
 from ecoflow_push.errors import EcoflowApiException, ExitStatus
 from ecoflow_push.metrics.run_series import run_registry
 from ecoflow_push.net.deadline import Deadline, within
+from ecoflow_push.run.begin import COLLECT_SHARE
 from ecoflow_push.run.collect import collect
 from ecoflow_push.run.outcome import STAGES, Outcome
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COLLECT_SHARE = 0.6
 # Of what collecting left, for all sinks' devices; the rest is for the run's own series.
 DEVICES_PUSH_SHARE = 0.85
 

@@ -12,6 +12,7 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from sys import UnraisableHookArgs
     from types import TracebackType
     from typing import NoReturn
 
@@ -51,6 +52,14 @@ def leave_hung() -> NoReturn:
 
     last_words("exit 75 TEMPFAIL: hung beyond RUN_DEADLINE")
     leave_at_once(ExitStatus.TEMPFAIL)
+
+
+def pass_over(what: UnraisableHookArgs) -> None:
+    """Be told of what nobody can catch: a close that fails has closed all the same."""
+    import sys
+
+    if not isinstance(what.exc_value, OSError):
+        sys.__unraisablehook__(what)
 
 
 def tell_uncaught(
