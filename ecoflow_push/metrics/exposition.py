@@ -38,7 +38,9 @@ def text_of(registry: CollectorRegistry) -> bytes:
         columns[1::3] = [labels[place] for place in frame.places]
         columns[2::3] = _numbers(values)
         out += columns
-    return "".join((*out, "\n"))[1:].encode()
+    out[:1] = [head[1:] for head in out[:1]]
+    out.append("\n")
+    return "".join(out).encode()
 
 
 class Exposition:

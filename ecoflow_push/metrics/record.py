@@ -145,8 +145,11 @@ class Record(NamedTuple):
         return record
 
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _to_json(value).encode()
 
 
 def _shape_of(shape: _Shape) -> bytes:
