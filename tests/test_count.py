@@ -199,7 +199,7 @@ def test_without_valgrind(tmp_path):
 
 
 def test_the_gate_is_in_the_workflow():
-    """GitHub counts in a job of its own; .ci/run elsewhere, where there is valgrind."""
+    """CI counts in a job of its own, with valgrind from the system's packages."""
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
     job = yaml.safe_load(workflow)["jobs"]["count"]
     commands = [step["run"] for step in job["steps"] if "run" in step]
@@ -208,11 +208,6 @@ def test_the_gate_is_in_the_workflow():
     assert commands[-2].endswith(" valgrind")
     goals_are_for = ".".join(map(str, PYTHON))
     assert goals_are_for in job["strategy"]["matrix"]["python"]
-
-    script = (ROOT / ".ci" / "run").read_text()
-    gate = script.index("make count")
-    assert script.rindex("command -v valgrind", 0, gate) < gate
-    assert script.index("make lint") < gate < script.index("make test")
 
 
 @pytest.mark.parametrize("name", ["shell.sh", "shell_tuned.sh"])

@@ -10,7 +10,7 @@ import pytest
 from ecoflow_push.api.report import unnamed
 from ecoflow_push.api.visit import LISTEN_CURE
 from ecoflow_push.devices.questions import questions
-from ecoflow_push.run.begin import COLLECT_SHARE
+from ecoflow_push.run.collect import COLLECT_SHARE
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from tests.conftest import DELTA
 from tests.frames import DISPLAY, FIT, MANAGER, fields, header

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ecoflow_push.api import create_client
+from ecoflow_push.run.collect import COLLECT_SHARE
 from ecoflow_push.sinks import create_sinks
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from ecoflow_push.memory.state import State
     from ecoflow_push.run.worker import Worker
     from ecoflow_push.sinks.base import Sink
-
-# Of a run's time, for asking EcoFlow.
-COLLECT_SHARE = 0.6
 
 
 def create_worker(

@@ -20,6 +20,8 @@ from ecoflow_push.net.deadline import Deadline, start
 if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient
 
+# Of a run's time.
+COLLECT_SHARE = 0.6
 AHEAD = 16
 # What those that wait may take in memory, in bytes; one may always wait.
 AHEAD_WEIGHT = 8 << 20

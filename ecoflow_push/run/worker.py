@@ -15,8 +15,7 @@ from ecoflow_push.api.models import DeviceInfo
 from ecoflow_push.errors import EcoflowApiException, ExitStatus
 from ecoflow_push.metrics.run_series import run_registry
 from ecoflow_push.net.deadline import Deadline, within
-from ecoflow_push.run.begin import COLLECT_SHARE
-from ecoflow_push.run.collect import collect
+from ecoflow_push.run.collect import COLLECT_SHARE, collect
 from ecoflow_push.run.outcome import STAGES, Outcome
 
 if TYPE_CHECKING:
