@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from ecoflow_push.api.lanes import MOST_LANES
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.memory.state import State
 from ecoflow_push.net.kept import KEPT, LIFE_SECONDS, REST_SECONDS, Kept
@@ -20,6 +21,7 @@ from ecoflow_push.net.trust import Trust
 from ecoflow_push.run.begin import create_worker
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
+from ecoflow_push.simulator.server import Handler
 from tests.conftest import DELTA, STREAM
 from tests.support import eventually
 from tests.test_loop import lines, staying, until
@@ -97,13 +99,17 @@ def test_lanes_are_kept_too(beat, cloud, environ):
     cloud.devices[:] = [
         SimulatedDevice(f"R331ZLANE{n:07}", {"a": n}) for n in range(12)
     ]
-    assert beat(environ) == 0
-    lanes = cloud.handshakes
+    all_lanes = threading.Barrier(MOST_LANES)
 
-    for _ in range(3):
+    def answer_together(handler: Handler) -> None:
+        all_lanes.wait(20)
+        handler.send(cloud.answer(handler.current))
+
+    cloud.fail("quota/all", answer_together, times=4 * 12)
+    for _ in range(4):
         assert beat(environ) == 0
 
-    assert cloud.handshakes <= max(4, lanes)
+    assert cloud.handshakes == MOST_LANES
     assert len(cloud.received) == 4 * 13
 
 
