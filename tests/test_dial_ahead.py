@@ -27,7 +27,7 @@ from ecoflow_push.start.lock_probe import _folder
 from tests.conftest import DELTA
 from tests.proxy import Proxy
 from tests.support import ROOT, eventually, free_port, push, push_anew
-from tests.wired import Cloud
+from tests.wired import Cloud, Gateway
 
 
 @pytest.fixture
@@ -223,3 +223,17 @@ def test_a_handshake_that_hangs_gains_no_time(ca_file):
 
         assert time.monotonic() - began < 3
         exchange.close()
+
+
+def test_a_connection_that_comes_too_late_is_closed():
+    """What is dialled while the exchange closes does not stay open."""
+    with Gateway() as server:
+        for _ in range(20):
+            exchange = PlainExchange(server.url)
+            exchange.dial_ahead(1, 10)
+            exchange.close()
+
+        def are_over() -> bool:
+            return len(server.wires) == 20 and all(map(server.is_over, range(20)))
+
+        assert eventually(are_over, 10)

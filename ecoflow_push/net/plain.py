@@ -20,6 +20,7 @@ from ecoflow_push.net.trust import Trust
 if TYPE_CHECKING:
     import socket
     import ssl
+    from collections.abc import Callable
 
 
 class PlainExchange:
@@ -89,6 +90,9 @@ class PlainExchange:
                 body = self._read(connection, response, request.most_bytes)
             undo.pop_all()
         self._idle.append(connection)
+        if self._has_closed():
+            # Meanwhile, perhaps before this one was there to be closed.
+            connection.close()
         return Reply(response.status, response.headers, body)
 
     def dial_ahead(self, lanes: int, seconds: float) -> None:
@@ -101,7 +105,10 @@ class PlainExchange:
             for _ in range(lanes):
                 connection = _Connection(self._server, self._tls)
                 self._all.append(connection)
-                self._ahead.append(_Ahead(connection, seconds))
+                self._ahead.append(_Ahead(connection, seconds, self._has_closed))
+
+    def _has_closed(self) -> bool:
+        return self._is_closed
 
     def close(self) -> None:
         """Close the kept connections, for good: whoever still sends is too late."""
@@ -203,9 +210,15 @@ class _Connection(http.client.HTTPConnection):
 class _Ahead:
     """A connection that a thread dials, and what became of it."""
 
-    def __init__(self, connection: _Connection, seconds: float) -> None:
-        """Begin; raises HostLimit where there can be no thread."""
+    def __init__(
+        self, connection: _Connection, seconds: float, has_closed: Callable[[], bool]
+    ) -> None:
+        """Begin; raises HostLimit where there can be no thread.
+
+        Where nobody waits any more, since all `has_closed`, it is closed at once.
+        """
         self._connection = connection
+        self._has_closed = has_closed
         self._raised: Exception | None = None
         connection.allow(seconds)
         self._thread = start(self._dial)
@@ -222,6 +235,8 @@ class _Ahead:
     def _dial(self) -> None:
         try:
             self._connection.dial()
+            if self._has_closed():
+                self._connection.close()
         except Exception as exc:  # noqa: BLE001 - carried to who sends
             self._raised = exc
 
