@@ -223,9 +223,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM."""
     arguments = parse(argv)
-    # Before there is any other thread: none of them shall hear these.
-    ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    is_over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: is_over.set())
     # Who is started in the background of a terminal is not to stop for its input.
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     fleet = Fleet(arguments.quotas)
@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         told = {"url": cloud.url, "folder": str(arguments.folder), "pid": os.getpid()}
         print(json.dumps(told), flush=True)
         threading.Thread(target=listen, args=(accounts,), daemon=True).start()
-        signal.sigwait(ends)
+        is_over.wait()
 
 
 class Process:
@@ -285,6 +285,8 @@ def many_accounts(folder: Path, *args: str) -> Iterator[Process]:
             yield Process(process)
         finally:
             process.terminate()
+            status = process.wait(60)
+        assert status == 0
 
 
 if __name__ == "__main__":
