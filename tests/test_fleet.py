@@ -457,7 +457,8 @@ def test_accounts_come_and_go_between_beats(fleet, tmp_path):
         series = served(port)
         return {dict(own)["account"] for name, own in series if "pd_soc" in name}
 
-    with staying({**fleet.environ, "EXPORTER_PORT": str(port)}, "1", log=log):
+    environ = {**fleet.environ, "EXPORTER_PORT": str(port), "RUN_DEADLINE": "30"}
+    with staying(environ, "1", log=log):
         until(lambda: lines(log, "accounts: 3 ok"))
         assert accounts() == {"home", "barn", "mill"}
         # Until the lock is free: a beat may be at it.
