@@ -117,13 +117,13 @@ class State:
         self._is_full, self.trouble = False, ""
         fields = {
             # A copy: an abandoned push may still take a device out.
-            "devices": {sn: r.fields() for sn, r in self.devices.copy().items()},
+            "devices": ((sn, r.fields()) for sn, r in self.devices.copy().items()),
             "last_success_at": self.last_success_at,
             "pause_until": self.pauses,
             "dropped": self.dropped,
             "runs": self.runs,
             "failures": self.failures,
-            "endpoints": [each.fields() for each in self.endpoints.values()],
+            "endpoints": tuple(each.fields() for each in self.endpoints.values()),
             "gateway": self._gateway,
             "refusals": self._refusals,
             "refused_at": self._refused_at,
