@@ -78,7 +78,7 @@ def read(options: Options, environ: Mapping[str, str]) -> Settings:
 
 def run(options: Options, settings: Settings, standing: Mapping[str, Sink]) -> int:
     """Walk the road once, holding the lock of this account and job."""
-    folder = state_folder(
+    folder = settings.state_dir and state_folder(
         settings.state_dir, settings.api_url, settings.account, settings.job
     )
     looks = options.looks or not settings.has_sink

@@ -55,6 +55,7 @@ class AppAccount:
 
     #: No limit is published; more than a visit a minute looks like an attack.
     least_interval = 60.0
+    needs_memory = "without a memory every run would log in"
 
     def __init__(self, user: Secret, password: Secret, longest_visit: float) -> None:
         self.user = user

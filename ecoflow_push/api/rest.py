@@ -46,6 +46,8 @@ class DeveloperKeys:
 
     #: No limit is known below which one must not go.
     least_interval = 0.0
+    #: What would be wrong without one.
+    needs_memory = ""
 
     def __init__(self, access_key: Secret, secret_key: Secret) -> None:
         self.access_key = access_key

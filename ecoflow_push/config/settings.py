@@ -13,6 +13,7 @@ from ecoflow_push.config.kinds import DEFAULT_API_HOST, Secret
 from ecoflow_push.config.plugs import SINKS, SOURCES, load, spoken_of
 from ecoflow_push.errors import Fault
 
+NO_MEMORY_CURE = "let it name a folder that lasts, or use developer keys alone"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -46,7 +47,8 @@ class Settings:
     metrics_set: tuple[str, ...]
     metrics_naming: str
     extra_labels: dict[str, str]
-    state_dir: str
+    #: None where nothing is to be remembered.
+    state_dir: str | None
     log_level: str
     log_format: str
     proxies: dict[str, str]
@@ -122,6 +124,9 @@ class Settings:
         self.healthcheck_url = read.whole_url("HEALTHCHECK_URL")
         self.stale_after = read.seconds("STALE_AFTER", 300, 0)
         self.state_dir = read.state_dir("STATE_DIR")
+        needs = [why for each in self.sources.values() if (why := each.needs_memory)]
+        if needs and self.state_dir is None:
+            read.fault("STATE_DIR", f"none, and {needs[0]}", NO_MEMORY_CURE)
         self.log_level = read.choice("LOG_LEVEL", LOG_LEVELS, warn="WARNING") or "INFO"
         self.log_format = read.choice("LOG_FORMAT", ("text", "json")) or "text"
 

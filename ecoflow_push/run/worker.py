@@ -247,7 +247,7 @@ class Worker:
 
     def _save(self) -> None:
         self._state.save()
-        if self._state.trouble:
+        if self._state.trouble and self._state.is_wanted:
             log.warning(
                 "%s; nothing is remembered for the next run: %s",
                 self._state.trouble,

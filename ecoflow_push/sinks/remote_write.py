@@ -121,16 +121,17 @@ def create(
     config: Config,
     settings: Settings,
     state: State,
-    folder: str,
+    folder: str | None,
     clock: Callable[[], float] = time.time,
 ) -> Queue:
-    """Return the way to the endpoint, its spool in `folder`.
+    """Return the way to the endpoint, its spool in `folder`, None for none.
 
     `clock` is what samples are stamped by where no snapshot has its own time.
 
     Raises SettingsError when a certificate or key file cannot be used.
     """
-    spool = endpoint_folder(folder, *config.endpoint)
+    # In what is no folder nothing can ever be made.
+    spool = endpoint_folder(folder or os.devnull, *config.endpoint)
     state.use_endpoint(os.path.basename(spool))
     sink = RemoteWriteSink(
         config.server,
