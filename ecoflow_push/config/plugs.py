@@ -32,6 +32,8 @@ SINKS: Mapping[str, tuple[str, ...]] = {
     "pushgateway": ("PUSHGATEWAY_URL",),
     "remote_write": ("REMOTE_WRITE_URL",),
 }
+#: The one for which what is not taken waits in spools.
+SPOOLED = "remote_write"
 
 
 def spoken_of(

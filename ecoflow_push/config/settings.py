@@ -5,6 +5,7 @@ What belongs to a source or a sink, its module reads; no one of them is named he
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from ecoflow_push.config.plugs import SINKS, SOURCES, load, spoken_of
 from ecoflow_push.errors import Fault
 
 NO_MEMORY_CURE = "let it name a folder that lasts, or use developer keys alone"
+KEPT_CURE = "let it name the folder that the job keeps"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -98,6 +100,35 @@ class Settings:
         self.account = next(each.account for each in found.values() if each)
         return self
 
+    @classmethod
+    def of_sink(cls, environ: Mapping[str, str], name: str) -> Settings:
+        """Return what delivering what waits for one sink needs of the settings.
+
+        No account is looked at, and no other sink. `name` is that of SINKS.
+
+        Raises SettingsError that names every fault.
+        """
+        read = Reader(environ)
+        self = cls()
+        self.stays, self.sources, self.account = False, {}, ""
+        self._read_run(read, None)
+        self._read_names(read)
+        config = load("sinks", name).read(read)
+        self.sinks = {name: config}
+        self.proxies = read.proxies()
+        variable = SINKS[name][0]
+        if not config and not read.is_faulty(variable):
+            read.fault(variable, "missing", "it says where to deliver what waits")
+        if self.state_dir is None:
+            read.fault("STATE_DIR", "none, where nothing can wait", KEPT_CURE)
+        elif not (read.is_faulty("STATE_DIR") or os.path.isdir(self.state_dir)):
+            read.fault("STATE_DIR", f"no folder {self.state_dir}", KEPT_CURE)
+        read.look_around()
+        read.raise_faults()
+        self.notes = tuple(read.notes)
+        self.reader = read
+        return self
+
     @property
     def has_sink(self) -> bool:
         """Whether what is collected goes anywhere but to the screen."""
@@ -108,10 +139,10 @@ class Settings:
         self.api_ca_file = read.existing_file("ECOFLOW_CA_FILE")
         self.device_sns = read.serials("ECOFLOW_DEVICE_SN")
         self.device_names = read.names("ECOFLOW_DEVICE_NAME", self.device_sns)
-        self.attempts = read.count("ESTABLISH_ATTEMPTS", 5, 1, 100) or 5
-        self.longest_wait = read.seconds("RETRY_TIMEOUT", 30, 0)
 
     def _read_run(self, read: Reader, every: float | None) -> None:
+        self.attempts = read.count("ESTABLISH_ATTEMPTS", 5, 1, 100) or 5
+        self.longest_wait = read.seconds("RETRY_TIMEOUT", 30, 0)
         asked = read.seconds("COLLECTING_INTERVAL", 10, 1)
         asked = every or asked
         least = max((each.least_interval for each in self.sources.values()), default=0)

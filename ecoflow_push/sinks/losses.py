@@ -99,6 +99,10 @@ class Losses:
             queue = self._state.endpoint.queue(device)
             queue.sent_ms = max(queue.sent_ms, self._came_back_ms)
 
+    def forget_replay(self) -> None:
+        """Let the notes say so, where the count of runs stays: the state is saved."""
+        self._notes.end_replay()
+
     def may_be_there(self, turns: Iterable[Turn]) -> None:
         """Note that the answer to a request was not heard.
 

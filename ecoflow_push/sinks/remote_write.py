@@ -130,6 +130,22 @@ def create(
 
     Raises SettingsError when a certificate or key file cannot be used.
     """
+    return Queue(
+        *create_ends(config, settings, state, folder),
+        state,
+        create_labels(settings),
+        stale_after=settings.stale_after,
+        clock=clock,
+    )
+
+
+def create_ends(
+    config: Config, settings: Settings, state: State, folder: str | None
+) -> tuple[RemoteWriteSink, Spool]:
+    """Return both ends of that way: where it leads to, and where it comes from.
+
+    Raises SettingsError as above.
+    """
     # In what is no folder nothing can ever be made.
     spool = endpoint_folder(folder or os.devnull, *config.endpoint)
     state.use_endpoint(os.path.basename(spool))
@@ -143,11 +159,4 @@ def create(
         longest_wait=settings.longest_wait,
         most_samples=config.most_samples,
     )
-    return Queue(
-        sink,
-        Spool(spool, config.keep),
-        state,
-        create_labels(settings),
-        stale_after=settings.stale_after,
-        clock=clock,
-    )
+    return sink, Spool(spool, config.keep)
