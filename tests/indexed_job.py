@@ -2,7 +2,7 @@
 
 What is here of Kubernetes 1.29: pods of the lowest indexes first, `parallelism` of
 them at a time; the first rule of podFailurePolicy that a pod's exit status meets; tries
-of an index by backoffLimitPerIndex; maxFailedIndexes, FailJob and activeDeadlineSeconds,
+of an index by backoffLimitPerIndex; maxFailedIndexes, FailJob, activeDeadlineSeconds,
 which stop all that still run. The ten seconds and more between two tries are not waited
 for.
 """
