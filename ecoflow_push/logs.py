@@ -8,6 +8,7 @@ import os
 import select
 import sys
 import threading
+from _contextvars import ContextVar
 from collections import deque
 from collections.abc import Iterable
 from typing import ClassVar
@@ -15,6 +16,10 @@ from typing import ClassVar
 from ecoflow_push.errors import HostLimit
 from ecoflow_push.lines import line
 from ecoflow_push.redact import redact
+
+#: Of whom a line tells, where a run is for many: it begins every line of the thread
+#: that sets it, and of those that this one starts.
+of_whom: ContextVar[str] = ContextVar("of_whom", default="")
 
 
 class _Formatter(logging.Formatter):
@@ -28,7 +33,7 @@ class _Formatter(logging.Formatter):
         trace = self.formatException(record.exc_info) if record.exc_info else ""
         said = line(
             record.levelname,
-            redact(record.getMessage()),
+            of_whom.get() + redact(record.getMessage()),
             record.created,
             as_json=self._as_json,
             traceback=redact(trace),

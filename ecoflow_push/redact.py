@@ -46,7 +46,7 @@ def _learn(secrets: tuple[str, ...], known: set[str]) -> None:
     for secret in new:
         known.add(secret)
         forms = _spellings(secret)
-        _forms.update(forms)
+        _forms.update(filter(None, forms))
         if known is _tokens:
             forms.update(_within_base64(secret))
             _token_forms.update(forms)
@@ -54,16 +54,24 @@ def _learn(secrets: tuple[str, ...], known: set[str]) -> None:
                 _pieces.update(
                     zip(*[form[n::STRIDE] for n in range(PIECE)], strict=False)
                 )
-    if new:
-        # Longest first: a secret may contain another one.
-        _sorted[:] = sorted(filter(None, _forms), key=len, reverse=True)
 
 
 def redact(text: str) -> str:
     """Return `text` without any secret."""
-    for form in _sorted:
+    for form in _in_order():
         text = text.replace(form, "***")
     return text if _pieces.isdisjoint(_windows(text)) else _without_parts(text)
+
+
+def _in_order() -> tuple[str, ...]:
+    """Return all forms, longest first: a secret may contain another one.
+
+    They are put in order when a line is to be said, not for each secret of a thousand
+    accounts; copies are made in one go, whatever other threads learn or say.
+    """
+    if len(_sorted) != len(_forms):
+        _sorted[:] = sorted(_forms.copy(), key=len, reverse=True)
+    return tuple(_sorted)
 
 
 def _windows(text: str) -> Iterator[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ecoflow_push import logs
 from ecoflow_push.config.settings import Settings
-from ecoflow_push.errors import SettingsError
+from ecoflow_push.errors import Fault, SettingsError
 from ecoflow_push.memory.lock import state_folder
 from ecoflow_push.memory.state import State
 from ecoflow_push.net.deadline import alarm
@@ -78,6 +78,8 @@ def read(options: Options, environ: Mapping[str, str]) -> Settings:
 
 def run(options: Options, settings: Settings, standing: Mapping[str, Sink]) -> int:
     """Walk the road once, holding the lock of this account and job."""
+    if settings.accounts:
+        return _run_for_all(options, settings, standing)
     folder = state_folder(
         settings.state_dir, settings.api_url, settings.account, settings.job
     )
@@ -100,3 +102,22 @@ def run(options: Options, settings: Settings, standing: Mapping[str, Sink]) -> i
             return look(worker)
         worker = create_worker(settings, state, folder, options.devices, standing)
         return worker.run()
+
+
+def _run_for_all(
+    options: Options, settings: Settings, standing: Mapping[str, Sink]
+) -> int:
+    """Walk the road once for each account of a folder."""
+    from ecoflow_push.run.fleet import run_fleet
+
+    if options.devices:
+        cure = "run with the file of one account, --env-file"
+        raise SettingsError(
+            [Fault("--device", "set, and so is ECOFLOW_ACCOUNTS", cure)]
+        )
+    with alarm(settings.run_deadline, stays=settings.stays, end=leave_hung):
+        if options.looks:
+            from ecoflow_push.run.fleet_looks import look
+
+            return look(options, settings)
+        return run_fleet(settings, standing)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ecoflow_push.memory.login import Certification
     from ecoflow_push.memory.state import State
 
+#: In seconds: no limit is published; more than a visit a minute looks like an attack.
+LEAST_INTERVAL = 60.0
 VARIABLES = (
     Variable(
         "ECOFLOW_ACCOUNT_USER",
@@ -52,9 +54,6 @@ class AppAccount:
     """An account of the app, and how long to listen (s)."""
 
     __slots__ = ("longest_visit", "password", "user")
-
-    #: No limit is published; more than a visit a minute looks like an attack.
-    least_interval = 60.0
 
     def __init__(self, user: Secret, password: Secret, longest_visit: float) -> None:
         self.user = user

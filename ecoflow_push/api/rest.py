@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # The two that pin a region first: what routes by location may lead elsewhere tomorrow.
 REGIONS = tuple(f"https://{host}" for host in reversed(REGIONAL_HOSTS))
 
+#: In seconds: no limit is known below which one must not go.
+LEAST_INTERVAL = 0.0
 VARIABLES = (
     Variable(
         "ECOFLOW_ACCESS_KEY",
@@ -43,9 +45,6 @@ class DeveloperKeys:
     """The two keys of a developer account."""
 
     __slots__ = ("access_key", "secret_key")
-
-    #: No limit is known below which one must not go.
-    least_interval = 0.0
 
     def __init__(self, access_key: Secret, secret_key: Secret) -> None:
         self.access_key = access_key

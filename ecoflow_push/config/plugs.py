@@ -5,7 +5,7 @@ declares its variables, `read(reader)` returns its config (None if it is not wan
 `create(...)` opens it. It is imported only when the environment speaks of it.
 
 A source's config has `account`, which is what its first variable says (the look at
-the lock needs no more), and `least_interval` (s), which a schedule keeps; a sink's
+the lock needs no more); its module's `LEAST_INTERVAL` (s) a schedule keeps. A sink's
 config is its own affair. `create` takes config, settings, state and folder; of a sink
 that stays between runs (`STAYS = True`) config and settings.
 """

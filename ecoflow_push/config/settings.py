@@ -6,12 +6,15 @@ What belongs to a source or a sink, its module reads; no one of them is named he
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ecoflow_push.config.environ import Reader
 from ecoflow_push.config.kinds import DEFAULT_API_HOST, Secret
 from ecoflow_push.config.plugs import SINKS, SOURCES, load, spoken_of
 from ecoflow_push.errors import Fault
+
+if TYPE_CHECKING:
+    from ecoflow_push.config.accounts import Accounts
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -25,6 +28,8 @@ class Settings:
     sinks: dict[str, Any]
     #: Whose data it is: names the memory, together with the host and the job.
     account: str
+    #: All accounts of a folder, None where there is the one of `sources`.
+    accounts: Accounts | None = None
     api_url: str
     api_ca_file: str | None
     device_sns: tuple[str, ...]
@@ -74,11 +79,7 @@ class Settings:
         read = Reader(environ)
         self = cls()
         self.stays = every is not None
-        found = {
-            name: load("api", name).read(read) for name in spoken_of(SOURCES, environ)
-        }
-        chosen = _chosen(read)
-        self.sources = {name: found[name] for name in chosen if found.get(name)}
+        found = self._read_sources(read, environ)
         self._read_ecoflow(read)
         self._read_run(read, every)
         self._read_names(read)
@@ -93,13 +94,40 @@ class Settings:
         self.notes = tuple(read.notes)
         self.reader = read
         # Chosen or not: whoever chooses another source keeps the memory.
-        self.account = next(each.account for each in found.values() if each)
+        self.account = next((each.account for each in found.values() if each), "")
         return self
 
     @property
     def has_sink(self) -> bool:
         """Whether what is collected goes anywhere but to the screen."""
         return bool(self.sinks)
+
+    def _read_sources(self, read: Reader, environ: Mapping[str, str]) -> dict[str, Any]:
+        """Find out what is to be read: all accounts of a folder, or one account."""
+        self.sources = {}
+        folder = read.path("ECOFLOW_ACCOUNTS")
+        if folder or read.is_faulty("ECOFLOW_ACCOUNTS"):
+            from ecoflow_push.config.accounts import read_accounts
+
+            self.accounts = read_accounts(read, folder, environ) if folder else None
+            return {}
+        for name in ("SHARD_COUNT", "SHARD_INDEX"):
+            if read.wants(name):
+                cure = "what is shared out are the accounts of a folder"
+                read.fault(name, "set, and no ECOFLOW_ACCOUNTS", cure)
+        found = {
+            name: load("api", name).read(read) for name in spoken_of(SOURCES, environ)
+        }
+        chosen = _chosen(read)
+        self.sources = {name: found[name] for name in chosen if found.get(name)}
+        return found
+
+    def _least_interval(self) -> float:
+        names = list(self.sources)
+        if self.accounts:
+            names = [name for name in SOURCES if self.accounts.speak_of(name)]
+        least = [load("api", name).LEAST_INTERVAL for name in names]
+        return float(max(least, default=0.0))
 
     def _read_ecoflow(self, read: Reader) -> None:
         self.api_url = read.api_url("ECOFLOW_API_HOST", DEFAULT_API_HOST)
@@ -112,8 +140,7 @@ class Settings:
     def _read_run(self, read: Reader, every: float | None) -> None:
         asked = read.seconds("COLLECTING_INTERVAL", 10, 1)
         asked = every or asked
-        least = max((each.least_interval for each in self.sources.values()), default=0)
-        self.interval = max(asked, least)
+        self.interval = max(asked, self._least_interval())
         self.is_interval_raised = self.interval > asked
         # Some time before the next beat, or a run that hangs would cost that one too.
         spare = max(0.5, self.interval / 10)
@@ -133,6 +160,8 @@ class Settings:
         namings = ("ecoflow", "berezhinskiy")
         self.metrics_naming = read.choice("METRICS_NAMING", namings) or namings[0]
         self.extra_labels = read.labels("EXTRA_LABELS")
+        if self.accounts:
+            self.accounts.reserve_labels(read, self.extra_labels)
 
     def _read_sinks(self, read: Reader, environ: Mapping[str, str]) -> dict[str, Any]:
         found = {}

@@ -28,6 +28,8 @@ RUN_METRICS = {
     "push_duration_seconds": "How long a phase of the run took.",
     "push_last_success_timestamp_seconds": "When a run last succeeded.",
     "push_devices": "Devices of this run by state.",
+    "push_accounts": "Accounts of this run by state.",
+    "push_shards": "How many runs share the accounts of a folder.",
     "push_samples": "Quota samples that this run collected.",
     "push_skipped_values": (
         "Values of this run's quota maps that became no raw or no normalized sample."

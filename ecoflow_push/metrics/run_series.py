@@ -38,6 +38,8 @@ def run_registry(
     oldest_at: float | None = None,
     resting: int = 0,
     dropped: Mapping[str, float] | None = None,
+    accounts: Mapping[str, float] = NONE,
+    shards: int | None = None,
 ) -> CollectorRegistry:
     """Return a fresh registry of the run's own series.
 
@@ -46,9 +48,10 @@ def run_registry(
     `failures`, by stage, are counts over all runs that are remembered, `runs` None
     without a memory.
     `waiting`, `oldest_at`, devices that are `resting` and `dropped`, by reason, are of
-    the spool; `dropped` is None where there is none.
+    the spool; `dropped` is None where there is none. `accounts`, by state, are there
+    where they come from a folder, `shards`, how many share them, where any do.
     """
-    builder = RegistryBuilder(labels.prefix, labels.extra)
+    builder = RegistryBuilder(labels.prefix, {**labels.extra, **labels.of_run})
     own = builder.own
     own("push_success", exit_status == 0)
     own("push_exit_status", exit_status)
@@ -58,6 +61,7 @@ def run_registry(
         own("push_last_success_timestamp_seconds", last_success_at)
     for state, count in devices.items():
         own("push_devices", count, state=state)
+    _add_accounts(builder, accounts, shards)
     own("push_samples", samples)
     for reason in (*SKIP_REASONS, *REASONS):
         own("push_skipped_values", skipped.get(reason, 0), reason=reason)
@@ -75,6 +79,15 @@ def run_registry(
             own("push_dropped_samples_total", count, reason=reason)
     own("push_build_info", 1, version=version)
     return builder.registry()
+
+
+def _add_accounts(
+    builder: RegistryBuilder, accounts: Mapping[str, float], shards: int | None
+) -> None:
+    for state, count in accounts.items():
+        builder.own("push_accounts", count, state=state)
+    if shards is not None:
+        builder.own("push_shards", shards)
 
 
 def _add_unread(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # of signal, without its enums
 import threading
 import time
+from _contextvars import copy_context
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -46,8 +47,12 @@ def limit_of(exc: BaseException) -> HostLimit | None:
 
 
 def start(work: Callable[[], object]) -> threading.Thread:
-    """Return a thread that does `work`; raises HostLimit if there can be none."""
-    thread = threading.Thread(target=work, daemon=True)
+    """Return a thread that does `work`; raises HostLimit if there can be none.
+
+    What it logs is told of whom its starter's lines are (logs.of_whom).
+    """
+    run = copy_context().run
+    thread = threading.Thread(target=run, args=(work,), daemon=True)
     try:
         thread.start()
     except RuntimeError as exc:

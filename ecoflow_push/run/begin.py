@@ -28,12 +28,15 @@ def create_worker(
     folder: str,
     only: Sequence[str],
     standing: Mapping[str, Sink] | None = None,
+    *,
+    dials: bool = True,
 ) -> Worker:
     """Return the worker of the settings; `only` narrows this run to some serials.
 
     `folder` is the state's, where a login and a spool are kept; `standing` are the
-    sinks that outlive the run, None where this one only looks. Raises SettingsError for
-    what cannot be built as they say.
+    sinks that outlive the run, None where this one only looks. It `dials` ahead unless
+    there may be a connection already. Raises SettingsError for what cannot be built as
+    they say.
     """
     sinks: list[Sink] = []
     if standing is not None:
@@ -41,7 +44,7 @@ def create_worker(
     names = settings.sources
     sources = [create_client(settings, name, state, folder) for name in names]
     # All that could still be wrong with the settings has been looked at.
-    if not settings.stays:
+    if dials and not settings.stays:
         sources[0].dial_ahead(settings.run_deadline * COLLECT_SHARE)
     # These, with what they need, are most of a run's imports.
     from ecoflow_push.metrics.labels import create_labels

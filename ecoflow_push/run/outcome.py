@@ -53,24 +53,13 @@ class Learnt:
         self.unread = _unread(reading) if reading.is_unread else None
 
 
-class Outcome:
-    """What is known of a run so far; `named` are the serials asked for by name."""
+class Faults:
+    """What nobody foresaw, and what it is that was met instead of a bug."""
 
-    def __init__(
-        self, updates: Updates, deliveries: Mapping[str, Delivery] | None = None
-    ) -> None:
-        """Look at what is counted elsewhere: how each sink fares, by its name."""
-        self.named = tuple(updates.wanted.serials)
-        self.learnt: dict[str, Learnt] = {}
-        #: What ended collecting for all devices not yet read.
-        self.error: EcoflowApiException | None = None
+    def __init__(self, found: dict[str, EcoflowPushError] | None = None) -> None:
+        """Add to what is `found` elsewhere, by what is wrong."""
         self.bug = False
-        self._updates = updates
-        self._deliveries = deliveries or {}
-
-    def note(self, reading: Reading) -> None:
-        """Keep what was learnt of a device, without the values."""
-        self.learnt[reading.device.sn] = Learnt(reading)
+        self.found = {} if found is None else found
 
     def is_bug(self, exc: Exception) -> bool:
         """Note what nobody foresaw, and return whether it is a bug (70).
@@ -84,7 +73,7 @@ class Outcome:
 
             fault = fault_of(exc)
         if fault:
-            self._updates.faults[str(fault)] = fault
+            self.found[str(fault)] = fault
             return False
         self.bug = True
         return True
@@ -104,6 +93,35 @@ class Outcome:
             return False
         return True
 
+    def statuses(self) -> set[ExitStatus]:
+        """Return what each of them means for the run."""
+        found = {fault.status for fault in self.found.values()}
+        return found | ({ExitStatus.SOFTWARE} if self.bug else set())
+
+    def status(self) -> ExitStatus:
+        """Return the exit status as far as it is known now."""
+        return worst({ExitStatus.OK} | self.statuses())
+
+
+class Outcome(Faults):
+    """What is known of a run so far; `named` are the serials asked for by name."""
+
+    def __init__(
+        self, updates: Updates, deliveries: Mapping[str, Delivery] | None = None
+    ) -> None:
+        """Look at what is counted elsewhere: how each sink fares, by its name."""
+        super().__init__(updates.faults)
+        self.named = tuple(updates.wanted.serials)
+        self.learnt: dict[str, Learnt] = {}
+        #: What ended collecting for all devices not yet read.
+        self.error: EcoflowApiException | None = None
+        self._updates = updates
+        self._deliveries = deliveries or {}
+
+    def note(self, reading: Reading) -> None:
+        """Keep what was learnt of a device, without the values."""
+        self.learnt[reading.device.sn] = Learnt(reading)
+
     def counts(self) -> Counter[str]:
         """Return how many devices are in each state."""
         return Counter(learnt.state for learnt in self.learnt.values())
@@ -111,13 +129,11 @@ class Outcome:
     def status(self) -> ExitStatus:
         """Return the exit status as far as it is known now."""
         found = {self._collect_status(), self._sink_status()}
-        found |= {fault.status for fault in self._updates.faults.values()}
-        found |= {ExitStatus.SOFTWARE} if self.bug else set()
-        return _worst(found)
+        return worst(found | self.statuses())
 
     def failed_stages(self) -> set[str]:
         """Return the stages of STAGES in which anything failed."""
-        faults = self._updates.faults
+        faults = self.found.values()
         found = {
             "connect": self.error is not None,
             "collect": self.counts()["failed"] > 0
@@ -126,8 +142,7 @@ class Outcome:
                 s.errors or s.run_errors or s.is_broken
                 for s in self._deliveries.values()
             ),
-            "bug": self.bug
-            or any(f.status == ExitStatus.SOFTWARE for f in faults.values()),
+            "bug": self.bug or any(f.status == ExitStatus.SOFTWARE for f in faults),
         }
         return {stage for stage, has_failed in found.items() if has_failed}
 
@@ -156,7 +171,7 @@ class Outcome:
             return ExitStatus.PARTIAL if missed else ExitStatus.OK
         # What is merely closed to us says less than what went wrong.
         errors = [self.error, *(each.error for each in failed or refused)]
-        return _worst({e.status for e in errors if e} or {ExitStatus.UNAVAILABLE})
+        return worst({e.status for e in errors if e} or {ExitStatus.UNAVAILABLE})
 
     def _sink_status(self) -> ExitStatus:
         """Return what became of this run's snapshots, and of what waited before.
@@ -172,7 +187,7 @@ class Outcome:
             return ExitStatus.OK if told else ExitStatus.PARTIAL
         if not self._updates.has_news:
             return ExitStatus.PARTIAL
-        faults = {_worst({error.status for error in sink.errors}) for sink in failed}
+        faults = {worst({error.status for error in sink.errors}) for sink in failed}
         if any(sink.delivered for sink in sinks):
             deferred = ExitStatus.TEMPFAIL in faults
             return ExitStatus.TEMPFAIL if deferred else ExitStatus.PARTIAL
@@ -184,7 +199,7 @@ class Outcome:
     def _problems(self) -> Iterable[str]:
         """Return what went wrong, each cause once, with the devices it concerns."""
         concerned: dict[str, list[str]] = {}
-        concerned |= {text: [] for text in self._updates.faults}
+        concerned |= {text: [] for text in self.found}
         if self.error:
             concerned[str(self.error)] = []
         for sn, learnt in self.learnt.items():
@@ -225,5 +240,6 @@ def _unread(reading: Reading) -> EcoflowPushError:
     )
 
 
-def _worst(found: set[ExitStatus]) -> ExitStatus:
+def worst(found: set[ExitStatus]) -> ExitStatus:
+    """Return the first of these that applies."""
     return next(status for status in PRECEDENCE if status in found)

@@ -7,16 +7,24 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ecoflow_push import __version__
 from ecoflow_push.api.base import Reading
 from ecoflow_push.api.models import DeviceInfo
 from ecoflow_push.errors import EcoflowApiException, ExitStatus
 from ecoflow_push.metrics.run_series import run_registry
-from ecoflow_push.net.deadline import Deadline, within
+from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.run.collect import COLLECT_SHARE, collect
-from ecoflow_push.run.outcome import STAGES, Outcome
+from ecoflow_push.run.outcome import Outcome
+from ecoflow_push.run.telling import (
+    Fared,
+    deliver_run,
+    lasting,
+    level_of,
+    send,
+    tell_trouble,
+    totals,
+)
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
@@ -68,7 +76,7 @@ class Worker:
         self._settled: list[Sink] = []
         self._serials: frozenset[str] = frozenset()
         #: How far our clock is ahead of EcoFlow's (s), None as long as it is unknown.
-        self._offset: float | None = None
+        self.offset: float | None = None
 
     def run(self) -> ExitStatus:
         """Walk the whole road and return what the process is to exit with."""
@@ -76,25 +84,45 @@ class Worker:
         if self._healthcheck:
             self._healthcheck.start()
         try:
-            if outcome.survives(partial(self.collect, self._give), *self._sinks):
-                began = time.monotonic()
-                self._deliver()
-                self._durations["push"] = time.monotonic() - began
-            for sink in self._sinks:
-                self._settle(sink)
+            self._walk()
             # Whatever happened: the run's series say so.
-            outcome.survives(self._deliver_run, *self._sinks)
-            if outcome.status() == ExitStatus.OK:
-                self._state.last_success_at = time.time()
-            self._state.runs, self._state.failures = self._totals()
+            told = partial(deliver_run, self._sinks, self._deadline, outcome)
+            outcome.survives(partial(told, self.registry), *self._sinks)
         finally:
-            self.leave()
-            self._save()
+            self._finish()
         # Last, so that no signal can contradict it.
         self.tell()
         if self._healthcheck:
             self._healthcheck.end(outcome.status(), self._deadline)
         return outcome.status()
+
+    def run_for_one(self) -> ExitStatus:
+        """Do so for one account of many; who runs them all tells of the run."""
+        try:
+            self._walk()
+        finally:
+            self._finish()
+        return self.outcome.status()
+
+    def _walk(self) -> None:
+        """Collect and deliver; the books are right when this returns."""
+        survives = self.outcome.survives
+        if survives(partial(self.collect, self._give), *self._sinks):
+            began = time.monotonic()
+            self._deliver()
+            self._durations["push"] = time.monotonic() - began
+        for sink in self._sinks:
+            self._settle(sink)
+
+    def _finish(self) -> None:
+        """Remember what the next run is to know."""
+        state = self._state
+        if self.outcome.status() == ExitStatus.OK:
+            state.last_success_at = time.time()
+        state.runs, state.failures = totals(state, self.outcome.failed_stages())
+        self.leave()
+        state.save()
+        tell_trouble(state)
 
     # -- collecting -----------------------------------------------------------------
 
@@ -136,10 +164,10 @@ class Worker:
         return self._serials
 
     def _give(self, update: Update) -> None:
-        if self._offset is None:
-            self._offset = clock_offset(self._sources)
+        if self.offset is None:
+            self.offset = clock_offset(self._sources)
         for sink in self._sinks:
-            sink.hear(self._offset)
+            sink.hear(self.offset)
             sink.take(update, self._deadline)
         if update.action == "end":
             self._ending.append(update.sn)
@@ -153,7 +181,7 @@ class Worker:
         for place, sink in enumerate(self._sinks):
             part = share.share(1 / (len(self._sinks) - place))
             if sink in ready:
-                survives(partial(self._send, sink, sink.deliver, part), sink)
+                survives(partial(send, sink, sink.deliver, part), sink)
             self._settle(sink)
             for other in self._sinks[place + 1 :]:
                 other.hear(sink.clock_offset())
@@ -161,66 +189,51 @@ class Worker:
             if all(s.has_ended(sn) and not s.delivery.is_broken for s in self._sinks):
                 self._state.devices.pop(sn, None)
 
-    def _send(
-        self, sink: Sink, work: Callable[[Deadline], object], deadline: Deadline
-    ) -> None:
-        if not within(deadline, partial(work, deadline)):
-            sink.abandon()
-
     def _settle(self, sink: Sink) -> None:
         """Whatever happened: what was collected is stored, what is lost is counted."""
         if sink not in self._settled:
             self._settled.append(sink)
             self.outcome.survives(partial(sink.settle, self._deadline), sink)
 
-    def _deliver_run(self) -> None:
-        told, registry = None, None
-        # Who was down may cost the others nothing; who hangs only now, not everything.
-        sinks = sorted(self._sinks, key=lambda sink: sink.delivery.is_closed)
-        for place, sink in enumerate(sinks):
-            part = self._deadline.share(1 / (len(sinks) - place))
-            status = self.outcome.status()
-            if registry is None or status != told:
-                told, registry = status, self.registry()
-            work = partial(sink.deliver_run, registry)
-            self.outcome.survives(partial(self._send, sink, work, part), sink)
-
     # -- saying ---------------------------------------------------------------------
 
     def registry(self) -> CollectorRegistry:
         """Return the run's own series, as far as they are known now."""
-        outcome, updates = self.outcome, self.updates
-        status = outcome.status()
-        is_good = status == ExitStatus.OK
-        # Without a memory they would count from 0 in every run.
-        runs, failures = (None, {}) if self._state.trouble else self._totals()
-        backlogs = [sink.backlog() for sink in self._sinks]
-        backlog = next((each for each in backlogs if each), None)
+        status, state = self.outcome.status(), self._state
+        stages = self.outcome.failed_stages()
         return run_registry(
             self.labels,
-            version=__version__,
-            exit_status=status,
             durations=self._durations,
-            last_success_at=time.time() if is_good else self._state.last_success_at,
-            devices={"ok": 0, "offline": 0, "refused": 0, "failed": 0}
-            | outcome.counts(),
-            samples=updates.samples,
-            skipped=updates.skipped,
-            unread=updates.unread,
-            runs=runs,
-            failures=failures,
-            waiting=backlog.samples if backlog else 0,
-            oldest_at=backlog.oldest_at if backlog else None,
-            resting=backlog.resting if backlog else 0,
-            dropped=backlog.dropped if backlog else None,
+            **lasting(state, status, stages),
+            **self.counted(),
         )
 
-    def tell(self) -> ExitStatus:
+    def counted(self) -> dict[str, Any]:
+        """Return what this run counted, as the run's own series tell it."""
+        updates = self.updates
+        backlogs = [sink.backlog() for sink in self._sinks]
+        backlog = next((each for each in backlogs if each), None)
+        return {
+            "devices": {"ok": 0, "offline": 0, "refused": 0, "failed": 0}
+            | self.outcome.counts(),
+            "samples": updates.samples,
+            "skipped": updates.skipped,
+            "unread": updates.unread,
+            "waiting": backlog.samples if backlog else 0,
+            "oldest_at": backlog.oldest_at if backlog else None,
+            "resting": backlog.resting if backlog else 0,
+            "dropped": backlog.dropped if backlog else None,
+        }
+
+    def fared(self) -> dict[str, Fared]:
+        """Return how each sink fared, by its name."""
+        return {sink.name: Fared(sink) for sink in self._sinks}
+
+    def tell(self, level: int | None = None) -> ExitStatus:
         """Log the one line of this run, and return its status."""
         status = self.outcome.status()
-        level = {ExitStatus.OK: logging.INFO, ExitStatus.PARTIAL: logging.WARNING}
         log.log(
-            level.get(status, logging.ERROR),
+            level_of(status) if level is None else level,
             "exit %d %s after %.1f s; %s",
             status,
             status.name,
@@ -237,22 +250,6 @@ class Worker:
             # A close that fails has closed all the same.
             with contextlib.suppress(OSError):
                 each.close()
-
-    def _totals(self) -> tuple[int, dict[str, int]]:
-        """Return runs and failures, this run counted as far as it is known now."""
-        failures, failed = self._state.failures, self.outcome.failed_stages()
-        return self._state.runs + 1, {
-            stage: failures.get(stage, 0) + (stage in failed) for stage in STAGES
-        }
-
-    def _save(self) -> None:
-        self._state.save()
-        if self._state.trouble:
-            log.warning(
-                "%s; nothing is remembered for the next run: %s",
-                self._state.trouble,
-                self._state.cure,
-            )
 
 
 def clock_offset(sources: Sequence[EcoflowApiClient]) -> float | None:

@@ -1,17 +1,30 @@
-"""SimulatedCloud: EcoFlow's REST services (protocol/rest.md#endpoints)."""
+"""SimulatedCloud: EcoFlow's REST services (protocol/rest.md#endpoints).
+
+It holds any number of accounts. One is enough for most, and what `SimulatedCloud` is
+made with is the first one.
+"""
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import json
 import ssl
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlsplit
 
 from ecoflow_push.api.signing import signature
-from ecoflow_push.simulator.server import Answer, Received, RecordingServer
+from ecoflow_push.simulator.accounts import (
+    NO_LOGIN,
+    AppUser,
+    Keys,
+    SimulatedAccount,
+    SimulatedBroker,
+    SimulatedDevice,
+    envelope,
+)
+from ecoflow_push.simulator.server import Answer, Fault, Received, RecordingServer
+
+__all__ = ["SimulatedBroker", "SimulatedCloud", "SimulatedDevice"]
 
 ACCESS_KEY = "AKsimulated000000000000000000001"
 SECRET_KEY = "SKsimulated000000000000000000002"  # noqa: S105 - opens nothing real
@@ -20,36 +33,9 @@ ACCOUNT_PASSWORD = "correct horse pässword"  # noqa: S105 - opens nothing real
 USER_ID = "1500000000000000001"
 TOKEN = "simulated.login.token"  # noqa: S105 - opens nothing real
 
-
-@dataclass(slots=True)
-class SimulatedDevice:
-    """One device of the simulated account; None is a member that the list lacks.
-
-    `code` other than "0" is what its quotas are answered with.
-    """
-
-    sn: str
-    quotas: Mapping[str, object] | None = field(default_factory=dict)
-    name: str | None = None
-    product_name: str | None = None
-    online: object = 1
-    code: str = "0"
-    #: Answers the app's binary request with these bytes, given its sequence number.
-    frame: Callable[[int], bytes] | None = None
-    #: What it sends on its property topic as soon as it is asked anything.
-    pushes: list[bytes] = field(default_factory=list)
-    #: How many requests it sleeps through before it answers.
-    deaf_to: int = 0
-
-
-class SimulatedBroker(NamedTuple):
-    """The broker whose credentials the cloud hands out."""
-
-    host: str
-    port: int
-    username: str
-    password: str
-    protocol: str = "mqtts"
+LOGIN = "/auth/login"
+OPEN = "/iot-open/"
+BEARER = "Bearer "
 
 
 class SimulatedCloud(RecordingServer):
@@ -63,63 +49,116 @@ class SimulatedCloud(RecordingServer):
         secret_key: str = SECRET_KEY,
         tls: ssl.SSLContext | None = None,
         keeps: int | None = None,
+        port: int = 0,
     ) -> None:
         """Serve `devices`; of requests the last `keeps` are kept, all by default."""
-        super().__init__(tls)
+        super().__init__(tls, port)
         self.keeps = keeps
-        self.devices = devices
-        self._access_key = access_key
-        self._secret_key = secret_key
         self._seen: set[tuple[str, str]] = set()
-        self.broker: SimulatedBroker | None = None
+        self._keys = Keys(access_key, secret_key)
+        self._user = AppUser(ACCOUNT_USER, ACCOUNT_PASSWORD, USER_ID, TOKEN)
+        #: Each account by its access key, its user's address, and what is sent with
+        #: its user's token.
+        self._accounts: dict[str, SimulatedAccount] = {}
+        self._first = SimulatedAccount(devices, self._keys, self._user)
+        self.add(self._first)
+
+    @property
+    def devices(self) -> list[SimulatedDevice]:
+        """Return the devices of the first account."""
+        return self._first.devices
+
+    @property
+    def broker(self) -> SimulatedBroker | None:
+        """Return the broker of the first account."""
+        return self._first.broker
+
+    @broker.setter
+    def broker(self, broker: SimulatedBroker | None) -> None:
+        self._first.broker = broker
+
+    def environ(self) -> dict[str, str]:
+        """Return the settings of a job that reads the first account."""
+        return self._keys.environ(self.url)
 
     def account_environ(self) -> dict[str, str]:
         """Return the settings of a job that reads it with the app account."""
-        return {
-            "ECOFLOW_API_HOST": self.url,
-            "ECOFLOW_ACCOUNT_USER": ACCOUNT_USER,
-            "ECOFLOW_ACCOUNT_PASSWORD": ACCOUNT_PASSWORD,
-        }
+        return self._user.environ(self.url)
 
-    def environ(self) -> dict[str, str]:
-        """Return the settings of a job that reads this cloud."""
-        return {
-            "ECOFLOW_API_HOST": self.url,
-            "ECOFLOW_ACCESS_KEY": self._access_key,
-            "ECOFLOW_SECRET_KEY": self._secret_key,
-        }
+    def add(self, account: SimulatedAccount) -> None:
+        """Serve one more account."""
+        keys, user = account.keys, account.user
+        names = [keys.access_key] if keys else []
+        names += [user.email, f"{BEARER}{user.token}"] if user else []
+        with self.lock:
+            self._accounts.update(dict.fromkeys(names, account))
+
+    def account(self, identity: str) -> SimulatedAccount:
+        """Return the account of an access key or of an app user.
+
+        Raises KeyError if there is none.
+        """
+        return self._accounts[identity]
+
+    def due(self, received: Received) -> Fault | None:
+        """Return the fault of all, else of the account that a request is for."""
+        account = self._owner(received)
+        if account:
+            account.requests += 1
+            account.logins += received.path == LOGIN
+        fault = super().due(received)
+        return fault or (account.next_fault(received.path) if account else None)
 
     def answer(self, received: Received) -> Answer:
         """Return what the service would answer."""
+        account = self._owner(received)
+        path = urlsplit(received.path).path
+        if path.startswith(OPEN):
+            return self._open_answer(account, received)
+        if (received.method, path) == ("POST", LOGIN):
+            password = json.loads(received.body).get("password")
+            return account.login(password) if account else NO_LOGIN
+        return _app_answer(account, path) if account else Answer(401)
+
+    def _open_answer(
+        self, account: SimulatedAccount | None, received: Received
+    ) -> Answer:
         url = urlsplit(received.path)
         query = dict(parse_qsl(url.query))
-        if (received.method, url.path) == ("POST", "/auth/login"):
-            return _log_in(json.loads(received.body))
-        if not url.path.startswith("/iot-open/"):
-            return self._app_answer(url.path, received.headers)
-        refusal = self._refusal(received, query)
-        if refusal:
-            return _envelope(*refusal)
-        if (received.method, url.path) == ("GET", "/iot-open/sign/device/list"):
-            return _envelope("0", "Success", [_row(device) for device in self.devices])
-        if (received.method, url.path) == ("GET", "/iot-open/sign/device/quota/all"):
-            return self._quotas(query.get("sn"))
+        if account is None or account.keys is None:
+            return envelope("8513", "accessKey is invalid")
+        if not self._is_signed(received, query, account.keys):
+            return envelope("8521", "signature is wrong")
+        asked = received.method, url.path
+        if asked == ("GET", "/iot-open/sign/device/list"):
+            return account.listed()
+        if asked == ("GET", "/iot-open/sign/device/quota/all"):
+            return account.quotas(query.get("sn"))
         return Answer(404)
 
-    def _refusal(
-        self, received: Received, query: Mapping[str, str]
-    ) -> tuple[str, str] | None:
+    def _owner(self, received: Received) -> SimulatedAccount | None:
+        """Return whose credentials a request has, be they right or wrong."""
+        path, headers = received.path, received.headers
+        if path.startswith(OPEN):
+            return self._accounts.get(headers.get("accesskey", ""))
+        if path == LOGIN:
+            with contextlib.suppress(ValueError, AttributeError):
+                return self._accounts.get(str(json.loads(received.body).get("email")))
+        token = headers.get("authorization", "")
+        return self._accounts.get(token) if token.startswith(BEARER) else None
+
+    def _is_signed(
+        self, received: Received, query: Mapping[str, str], keys: Keys
+    ) -> bool:
         headers = received.headers
-        if headers.get("accesskey") != self._access_key:
-            return "8513", "accessKey is invalid"
         nonce, timestamp = headers.get("nonce", ""), headers.get("timestamp", "")
         # The trap: with this header the service signs the body and forgets the query.
         trapped = "application/json" in headers.get("content-type", "")
         signed = json.loads(received.body or b"{}") if trapped else query
         expected = signature(
             signed,
-            access_key=self._access_key,
-            secret_key=self._secret_key,
+            access_key=keys.access_key,
+            secret_key=keys.secret_key,
             nonce=nonce,
             timestamp_ms=timestamp,
         )
@@ -128,61 +167,12 @@ class SimulatedCloud(RecordingServer):
             self._seen.add((nonce, timestamp))
             if self.keeps and len(self._seen) > self.keeps:
                 self._seen = {(nonce, timestamp)}
-        if headers.get("sign") != expected or reused:
-            return "8521", "signature is wrong"
-        return None
-
-    def _app_answer(self, path: str, headers: Mapping[str, str]) -> Answer:
-        if headers.get("authorization") != f"Bearer {TOKEN}":
-            return Answer(401)
-        if path == "/iot-auth/app/certification":
-            return self._certification()
-        if path == "/iot-service/user/device":
-            bound = {device.sn: _row(device) for device in self.devices}
-            return _envelope("0", "Success", {"bound": bound, "share": {}})
-        return Answer(404)
-
-    def _certification(self) -> Answer:
-        if self.broker is None:
-            return _envelope("1", "no broker in this simulation")
-        host, port, username, password, protocol = self.broker
-        data = {"url": host, "port": str(port), "protocol": protocol}
-        data |= {"certificateAccount": username, "certificatePassword": password}
-        return _envelope("0", "Success", data)
-
-    def _quotas(self, sn: str | None) -> Answer:
-        device = next((d for d in self.devices if d.sn == sn), None)
-        if device is None or device.code == "1006":
-            return _envelope("1006", "current device is not allowed to get device info")
-        if device.code != "0":
-            return _envelope(device.code, "refused by the simulation")
-        if device.quotas is None:
-            return _envelope("0", "Success")
-        # Offline devices are answered too, from the cache.
-        return _envelope("0", "Success", device.quotas)
+        return headers.get("sign") == expected and not reused
 
 
-def _log_in(body: Mapping[str, object]) -> Answer:
-    password = base64.b64encode(ACCOUNT_PASSWORD.encode()).decode()
-    if (body.get("email"), body.get("password")) != (ACCOUNT_USER, password):
-        return _envelope("1002", "The account does not exist or the password is wrong")
-    return _envelope("0", "Success", {"user": {"userId": USER_ID}, "token": TOKEN})
-
-
-def _row(device: SimulatedDevice) -> dict[str, object]:
-    row = {
-        "sn": device.sn,
-        "deviceName": device.name,
-        "productName": device.product_name,
-        "online": device.online,
-    }
-    return {key: value for key, value in row.items() if value is not None}
-
-
-def _envelope(code: str, message: str, data: object = None) -> Answer:
-    envelope: dict[str, object] = {"code": code, "message": message}
-    if data is not None:
-        envelope["data"] = data
-    envelope |= {"eagleEyeTraceId": "ea1a2a00000000000000000000000007", "tid": ""}
-    headers = (("Content-Type", "application/json;charset=UTF-8"),)
-    return Answer(200, json.dumps(envelope).encode(), headers)
+def _app_answer(account: SimulatedAccount, path: str) -> Answer:
+    if path == "/iot-auth/app/certification":
+        return account.certification()
+    if path == "/iot-service/user/device":
+        return account.listed_in_the_app()
+    return Answer(404)

@@ -11,7 +11,7 @@ from typing import Any, Self
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-from ecoflow_push.simulator.cloud import SimulatedDevice
+from ecoflow_push.simulator.accounts import Shelf, SimulatedDevice
 
 
 class SimulatedDevices:
@@ -33,6 +33,7 @@ class SimulatedDevices:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.devices = devices
+        self._shelf = Shelf(devices)
         self.asked: list[tuple[str, bytes]] = []
         self.times: list[tuple[float, float]] = []
         self._ready = threading.Event()
@@ -75,7 +76,7 @@ class SimulatedDevices:
             return False
         self.asked.append((message.topic, message.payload))
         sn = parts[3]
-        device = next((d for d in self.devices if d.sn == sn), None)
+        device = self._shelf.find(sn)
         if device is None or parts[-1] != "get":
             return False
         for push in device.pushes:
@@ -99,12 +100,14 @@ def _reply(device: SimulatedDevice, request: bytes) -> bytes:
     data: dict[str, object] = {"productType": 80, "model": 1, "online": device.online}
     document: dict[str, object] = {"code": "0", "id": number, "version": "1.1"}
     if device.online:
-        data |= {"sn": device.sn, "quotaMap": device.quotas or {}}
+        data |= {"sn": device.sn, "quotaMap": None}
     else:
         # The service says so in Chinese, whatever the language asked for.
         document["message"] = "\u8bbe\u5907\u4e0d\u5728\u7ebf"
     document |= {"operateType": "latestQuotas", "moduleType": 0, "data": data}
-    return json.dumps(document).encode()
+    whole = json.dumps(document).encode()
+    # Put in as it is: it may have been encoded long ago.
+    return whole.replace(b'"quotaMap": null', b'"quotaMap": ' + device.quotas_json())
 
 
 def _sequence(request: bytes) -> int:

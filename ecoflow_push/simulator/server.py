@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.received.append(received)
             if self.server.keeps:
                 del self.server.received[: -self.server.keeps]
-            fault = self.server.next_fault(received.path)
+            fault = self.server.due(received)
         if fault:
             fault(self)
         else:
@@ -90,13 +90,42 @@ class Handler(BaseHTTPRequestHandler):
         """Keep quiet: `received` is the log."""
 
 
-class RecordingServer(ThreadingHTTPServer):
-    """Listens on a free port of the loopback interface, as a context manager."""
+class Faults:
+    """The faults that are due; they can be set and healed while requests come in."""
+
+    def __init__(self) -> None:
+        self._faults: list[tuple[str, Iterator[Fault]]] = []
+
+    def fail(self, part: str, fault: Fault, times: int | None = None) -> None:
+        """Answer the next `times` requests whose path contains `part` by `fault`.
+
+        None is all of them.
+        """
+        due = repeat(fault) if times is None else repeat(fault, times)
+        self._faults.append((part, due))
+
+    def heal(self) -> None:
+        """Forget every fault."""
+        self._faults.clear()
+
+    def next_fault(self, path: str) -> Fault | None:
+        """Return the fault that is due for `path`, and count it."""
+        # Of a copy: another thread may heal meanwhile.
+        for part, due in [*self._faults]:
+            if part in path and (fault := next(due, None)):
+                return fault
+        return None
+
+
+class RecordingServer(Faults, ThreadingHTTPServer):
+    """Listens on a port of the loopback interface, as a context manager."""
 
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+        """Listen at once; `port` 0 is a free one."""
+        Faults.__init__(self)
         self.lock = threading.Lock()
         self.received: list[Received] = []
         self.handshakes = 0
@@ -106,9 +135,8 @@ class RecordingServer(ThreadingHTTPServer):
         self.date_offset: float | None = 0.0
         #: Set when the server stops: a fault that waits must wait for this.
         self.stopping = threading.Event()
-        self._faults: list[tuple[str, Iterator[Fault]]] = []
         self._tls = tls
-        super().__init__(("127.0.0.1", 0), Handler)
+        ThreadingHTTPServer.__init__(self, ("127.0.0.1", port), Handler)
 
     @property
     def url(self) -> str:
@@ -120,26 +148,9 @@ class RecordingServer(ThreadingHTTPServer):
         """Return the answer of a server in good health; to be overridden."""
         return Answer(200)
 
-    def fail(self, part: str, fault: Fault, times: int | None = None) -> None:
-        """Answer the next `times` requests whose path contains `part` by `fault`.
-
-        None is all of them.
-        """
-        due = repeat(fault) if times is None else repeat(fault, times)
-        with self.lock:
-            self._faults.append((part, due))
-
-    def heal(self) -> None:
-        """Forget every fault."""
-        with self.lock:
-            self._faults.clear()
-
-    def next_fault(self, path: str) -> Fault | None:
-        """Return the fault that is due for `path`, and count it."""
-        for part, due in self._faults:
-            if part in path and (fault := next(due, None)):
-                return fault
-        return None
+    def due(self, received: Received) -> Fault | None:
+        """Return the fault that is due for a request, and count it."""
+        return self.next_fault(received.path)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in its own thread, so that it can stall only itself."""

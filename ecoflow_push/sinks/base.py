@@ -152,6 +152,8 @@ class Sink(ABC):
     name: str
     #: It outlives the run, and is made once for many.
     stays = False
+    #: There is one of it for all accounts.
+    is_for_all = False
     #: How many runs told it how they went, for one that stays.
     runs_told = 0
 

@@ -80,6 +80,7 @@ class ExporterSink(Sink, Collector):
 
     name = "exporter"
     stays = True
+    is_for_all = True
 
     def __init__(
         self,

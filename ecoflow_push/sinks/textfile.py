@@ -59,6 +59,7 @@ class TextfileSink(Sink):
     """Replaces one file, whole or not at all; one object, one run."""
 
     name = "textfile"
+    is_for_all = True
 
     def __init__(self, path: str) -> None:
         super().__init__()

@@ -1,0 +1,218 @@
+"""Accounts from a folder: a file of settings for each, read by who runs them all.
+
+What is wrong with a file is its account's trouble alone.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ecoflow_push.config.env_file import Environ, over_files
+from ecoflow_push.config.environ import Reader
+from ecoflow_push.config.kinds import DEFAULT_API_HOST, is_made_of
+from ecoflow_push.config.plugs import SOURCES, load
+from ecoflow_push.config.shards import read_shard
+from ecoflow_push.config.variables import ECOFLOW
+from ecoflow_push.errors import Fault, SettingsError
+
+TYPE_CHECKING = False  # typing's would import typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ecoflow_push.config.shards import Shard
+
+SUFFIX = ".env"
+LONGEST_NAME = 63
+#: The label that says whose device it is.
+LABEL = "account"
+#: The label of the run's own series that says which part of the accounts it worked.
+SHARD_LABEL = "shard"
+NOT_FOR_ALL = ("ECOFLOW_DEVICE_SN",)
+#: What one account is not to see.
+FOR_MANY = (
+    *("ECOFLOW_ACCOUNTS", "ACCOUNTS_AT_ONCE", "SHARD_COUNT", "SHARD_INDEX"),
+    "HEALTHCHECK_URL",
+)
+MARKS = "-_."
+#: What a file may set, beside what a source declares for itself.
+FOR_ONE = frozenset(
+    (
+        *(each.name for each in ECOFLOW),
+        *(key for keys in SOURCES.values() for key in keys),
+        "EXTRA_LABELS",
+    )
+)
+# More would not be read.
+MOST_TOLD = 8
+
+
+class Account:
+    """One file: whose it is, and what it says over what is said for all.
+
+    `identity` are API host and access key or user, None where the file does not say
+    it; `faults` is what is wrong with the file, None if nothing is at first sight.
+    """
+
+    __slots__ = ("environ", "exposed", "faults", "identity", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.environ: Environ = Environ()
+        #: The file, if it holds a secret that others than its owner can read.
+        self.exposed = ""
+        self.identity: tuple[str, str] | None = None
+        self.faults: SettingsError | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name as it can be printed."""
+        text = self.name[:LONGEST_NAME]
+        return "".join(c if c.isprintable() else "?" for c in text)
+
+    def refuse(self, text: str, cure: str = "") -> None:
+        """Note what is wrong, if nothing is known yet."""
+        self.faults = self.faults or SettingsError([Fault("", text, cure)])
+
+
+class Accounts:
+    """All accounts of a folder, and which of them are ours."""
+
+    def __init__(
+        self, folder: str, found: Sequence[Account], shard: Shard | None, at_once: int
+    ) -> None:
+        """Store what was found; `at_once` are worked at the same time."""
+        self.folder = folder
+        self.shard = shard
+        self.at_once = at_once
+        self.ours = [each for each in found if _is_ours(each, shard)]
+
+    def reserve_labels(self, read: Reader, labels: Mapping[str, str]) -> None:
+        """Note a fault where a label is set that is our own here."""
+        own = (LABEL, SHARD_LABEL) if self.shard else (LABEL,)
+        for label in own:
+            if label in labels:
+                text = f"the label {label} is used by the program itself"
+                read.fault("EXTRA_LABELS", text)
+
+    def speak_of(self, source: str) -> bool:
+        """Return whether any of ours is read by this source."""
+        keys = SOURCES[source]
+        return any(
+            each.environ.get(key) or each.environ.get(f"{key}_FILE")
+            for each in self.ours
+            for key in keys
+        )
+
+
+def read_accounts(
+    read: Reader, folder: str, environ: Mapping[str, str]
+) -> Accounts | None:
+    """Return the accounts of `folder`, each over what `environ` says for all.
+
+    None, and a fault, where it has none or all are broken.
+    """
+    keys = (key for keys in SOURCES.values() for key in keys)
+    for name in (*keys, *NOT_FOR_ALL):
+        if read.wants(name):
+            text = "set, and so is ECOFLOW_ACCOUNTS"
+            read.fault(name, text, "it belongs into the file of its account")
+    at_once = read.count("ACCOUNTS_AT_ONCE", 8, 1, 64) or 8
+    shard = read_shard(read)
+    try:
+        names = sorted(
+            name
+            for name in os.listdir(folder)
+            if name.endswith(SUFFIX) and not name.startswith(".")
+        )
+    except OSError as exc:
+        read.fault("ECOFLOW_ACCOUNTS", f"cannot be read ({exc.strerror})")
+        return None
+    if not names:
+        cure = "put a file NAME.env into it for each account"
+        read.fault("ECOFLOW_ACCOUNTS", "no account in it", cure)
+        return None
+    found = [_account(folder, name, environ) for name in names]
+    _refuse_doubles(found)
+    if all(each.faults for each in found):
+        _tell_all(read, found)
+        return None
+    if exposed := [each.exposed for each in found if each.exposed]:
+        text = f"{exposed[0]} holds a secret, and others can read it"
+        text += f"; so do {len(exposed) - 1} more" if exposed[1:] else ""
+        read.notes.append(Fault("", text, f"chmod 600 {folder}/*{SUFFIX}"))
+    return Accounts(folder, found, shard, at_once)
+
+
+def _account(folder: str, name: str, environ: Mapping[str, str]) -> Account:
+    account = Account(name.removesuffix(SUFFIX))
+    path = os.path.join(folder, name)
+    try:
+        own = over_files([path], {})
+    except SettingsError as exc:
+        text = exc.faults[0].text.replace(path, name)
+        account.refuse(text, exc.faults[0].cure)
+        return account
+    if not (is_made_of(account.name, MARKS) and len(account.name) <= LONGEST_NAME):
+        cure = f"letters, digits, - _ and . alone, at most {LONGEST_NAME}"
+        account.refuse("no name for an account", cure)
+    for variable in own:
+        if not _is_for_one(variable):
+            cure = "set it for all accounts, outside of the folder"
+            shown = variable if variable.isascii() else "a variable"
+            account.refuse(f"{shown} is not for one account", cure)
+    for variable, value in own.items():
+        if variable.endswith("_FILE") and not value.startswith(("/", "~/", "$HOME/")):
+            own[variable] = os.path.join(folder, value)
+    whole = account.environ
+    whole.lay(environ)
+    whole.lay(own)
+    whole.origins |= getattr(environ, "origins", {}) | own.origins
+    account.exposed = next(iter(own.exposed.values()), "")
+    for variable in FOR_MANY:
+        whole.pop(variable, None)
+        whole.pop(f"{variable}_FILE", None)
+    account.identity = _identity(whole)
+    return account
+
+
+def _identity(environ: Environ) -> tuple[str, str] | None:
+    read = Reader(environ)
+    url = read.api_url("ECOFLOW_API_HOST", DEFAULT_API_HOST)
+    said = (read.text(keys[0]) for keys in SOURCES.values())
+    account = next(filter(None, said), None)
+    return (url, account) if url and account else None
+
+
+def _is_for_one(variable: str) -> bool:
+    name = variable.removesuffix("_FILE")
+    if not FOR_ONE.isdisjoint((variable, name)):
+        return True
+    sources = (each for each in SOURCES if name.startswith(f"{each.upper()}_"))
+    return any(
+        name == each.name
+        for source in sources
+        for each in load("api", source).VARIABLES
+    )
+
+
+def _is_ours(account: Account, shard: Shard | None) -> bool:
+    # Of what cannot be read, somebody must tell, and one is enough.
+    return shard is None or shard.has(*(account.identity or (account.name,)))
+
+
+def _refuse_doubles(found: Sequence[Account]) -> None:
+    known: dict[str, Account] = {}
+    for each in found:
+        if each.identity:
+            first = known.setdefault(each.identity[1], each)
+            if first is not each:
+                cure = "an account is one file; remove one of them"
+                each.refuse(f"the same credentials as {first.label}", cure)
+
+
+def _tell_all(read: Reader, found: Sequence[Account]) -> None:
+    for each in found[:MOST_TOLD]:
+        fault = each.faults.faults[0] if each.faults else Fault("", "")
+        read.fault("ECOFLOW_ACCOUNTS", f"{each.label}: {fault.text}", fault.cure)
+    if (more := len(found) - MOST_TOLD) > 0:
+        read.fault("ECOFLOW_ACCOUNTS", f"and {more} more are broken")

@@ -1,0 +1,305 @@
+"""Fleet: one run for the accounts of a folder, a few of them at the same time.
+
+Each is walked by a worker of its own, with its own memory, lock and spool, so that what
+happens to one costs the others nothing. What is one for all of them is here: the time,
+the text file, and what is told of the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ecoflow_push.errors import EcoflowPushError, ExitStatus, LockedError
+from ecoflow_push.logs import of_whom, warn_of
+from ecoflow_push.memory.state import State
+from ecoflow_push.metrics.labels import create_labels
+from ecoflow_push.metrics.run_series import run_registry
+from ecoflow_push.net.deadline import Deadline, start
+from ecoflow_push.net.kept import KEPT
+from ecoflow_push.run.begin import create_worker
+from ecoflow_push.run.one_of_many import Part, folder_of, served_at, settings_of
+from ecoflow_push.run.outcome import Faults, worst
+from ecoflow_push.run.results import Result, Results
+from ecoflow_push.run.telling import (
+    deliver_run,
+    lasting,
+    level_of,
+    tell_trouble,
+    totals,
+)
+from ecoflow_push.sinks import create_sinks
+from ecoflow_push.start.attempt import attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from prometheus_client.core import CollectorRegistry
+
+    from ecoflow_push.config.accounts import Account
+    from ecoflow_push.config.settings import Settings
+    from ecoflow_push.run.healthcheck import Healthcheck
+    from ecoflow_push.sinks.base import Sink
+
+log = logging.getLogger(__name__)
+
+# Of a run's time, for all accounts; the rest is for the run's own series.
+ACCOUNTS_SHARE = 0.9
+# With less, none is begun.
+LEAST_SECONDS = 0.5
+# A line each; of more, one says how many.
+MOST_TOLD = 20
+
+
+class Fleet(Faults):
+    """Works all accounts that are ours; one object, one run."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        sinks: Sequence[Sink],
+        *,
+        healthcheck: Healthcheck | None = None,
+    ) -> None:
+        """Store what is needed; the deadline of the settings starts now.
+
+        `state` is that of the run, and `sinks` are those for what it tells of itself.
+        """
+        super().__init__()
+        assert settings.accounts
+        self._settings = settings
+        self._state = state
+        self._sinks = sinks
+        self._healthcheck = healthcheck
+        self._labels = create_labels(settings)
+        self._accounts = settings.accounts
+        self._started = time.monotonic()
+        self._deadline = Deadline(settings.run_deadline)
+        self._lock = threading.Lock()
+        self._waiting = sorted(
+            self._accounts.ours, key=partial(served_at, settings), reverse=True
+        )
+        self._results = Results(account.name for account in self._waiting)
+        self._worked = 0.0
+        self._told = 0
+
+    def run(self) -> ExitStatus:
+        """Work them all, tell of it, and return what the process is to exit with."""
+        if self._healthcheck:
+            self._healthcheck.start()
+        try:
+            # A process that stays keeps them itself, over its runs.
+            with contextlib.nullcontext() if self._settings.stays else KEPT:
+                self.survives(self._work, *self._sinks)
+            self._worked = time.monotonic() - self._started
+            for sink in self._sinks:
+                if not self._is_cut_short():
+                    self.survives(partial(sink.prepare, self._deadline), sink)
+                self.survives(partial(sink.settle, self._deadline), sink)
+                sink.hear(self._results.offset())
+            told = partial(deliver_run, self._heard(), self._deadline, self)
+            self.survives(partial(told, self.registry), *self._sinks)
+        finally:
+            self._finish()
+        self.tell()
+        if self._healthcheck:
+            self._healthcheck.end(self.status(), self._deadline)
+        return self.status()
+
+    def status(self) -> ExitStatus:
+        """Return the exit status as far as it is known now."""
+        found = {self._results.status(), *self._sink_statuses()}
+        return worst({*found, *self.statuses()})
+
+    def registry(self) -> CollectorRegistry:
+        """Return the run's own series, as far as they are known now."""
+        shard = self._accounts.shard
+        return run_registry(
+            self._labels,
+            durations={"accounts": self._worked},
+            accounts=self._results.states(),
+            shards=shard.count if shard else None,
+            **lasting(self._state, self.status(), self._stages()),
+            **self._results.counted(),
+        )
+
+    def tell(self) -> None:
+        """Log the one line of this run."""
+        if (more := self._told - MOST_TOLD) > 0:
+            log.warning(
+                "%d more accounts are not well; LOG_LEVEL=DEBUG names them", more
+            )
+        status = self.status()
+        log.log(
+            level_of(status),
+            "exit %d %s after %.1f s; %s",
+            status,
+            status.name,
+            time.monotonic() - self._started,
+            "; ".join(self._parts()),
+        )
+
+    # -- the accounts ----------------------------------------------------------------
+
+    def _work(self) -> None:
+        deadline = self._deadline.share(ACCOUNTS_SHARE)
+        parts = {
+            sink.name.replace("-", "_"): partial(Part, sink, threading.Lock())
+            for sink in self._sinks
+            if sink.is_for_all
+        }
+        slots = []
+        for _ in range(min(self._accounts.at_once, len(self._waiting))):
+            try:
+                slots.append(start(partial(self._slot, deadline, parts)))
+            except EcoflowPushError:
+                # With those that there are, it only takes longer.
+                if not slots:
+                    raise
+        # A little longer than the work's own bounds: its words are the better ones.
+        patience = Deadline(deadline.left() + 1.0)
+        while any(slot.is_alive() for slot in slots) and patience.left() > 0:
+            for slot in slots:
+                slot.join(min(0.5, patience.left()))
+        with self._lock:
+            left, self._waiting = self._waiting, []
+        for account in left:
+            self._tell_of(account, "no time left; RUN_DEADLINE, or more shards")
+        for account in self._accounts.ours:
+            if not self._results[account.name].is_ended:
+                self._tell_of(account, "hung; the next run goes on with it")
+
+    def _slot(self, deadline: Deadline, parts: Mapping[str, partial[Part]]) -> None:
+        """Work one account after the other, each within its share of the time."""
+        while True:
+            with self._lock:
+                if not self._waiting or deadline.left() < LEAST_SECONDS:
+                    return
+                account = self._waiting.pop()
+                others = len(self._waiting)
+                result = self._results[account.name]
+                result.is_begun = True
+            share = deadline.share(min(1.0, self._accounts.at_once / (others + 1)))
+            of_whom.set(f"account {account.label}: ")
+            own = {name: part() for name, part in parts.items()}
+            work = partial(self._walk, account, result, share, own)
+            status = attempt(work, self._level_of)
+            with self._lock:
+                result.end(ExitStatus(status))
+
+    def _walk(
+        self, account: Account, result: Result, share: Deadline, own: Mapping[str, Sink]
+    ) -> ExitStatus:
+        settings = settings_of(account, self._settings)
+        settings.run_deadline = share.left()
+        warn_of(settings.notes)
+        folder = folder_of(settings)
+        try:
+            state = State.open(folder)
+        except LockedError:
+            result.is_locked = True
+            raise
+        with state:
+            worker = create_worker(settings, state, folder, (), own, dials=False)
+            status = worker.run_for_one()
+            result.keep(worker)
+            if status != ExitStatus.OK:
+                worker.tell(self._level_of(status))
+        return status
+
+    def _level_of(self, status: ExitStatus) -> int:
+        with self._lock:
+            self._told += 1
+            if self._told > MOST_TOLD:
+                return logging.DEBUG
+        return level_of(status)
+
+    def _tell_of(self, account: Account, text: str) -> None:
+        status = ExitStatus.TEMPFAIL
+        self._results[account.name].end(status)
+        level = self._level_of(status)
+        log.log(
+            level,
+            "account %s: exit %d %s: %s",
+            account.label,
+            status,
+            status.name,
+            text,
+        )
+
+    # -- what comes of it ------------------------------------------------------------
+
+    def _is_cut_short(self) -> bool:
+        """Return whether of some account nothing was heard: its devices may be on."""
+        return not all(result.is_walked for result in self._results.values())
+
+    def _heard(self) -> list[Sink]:
+        """Return who is to be told: a receiver that takes nothing is left alone.
+
+        While samples wait for it, the run's own series are not to go before them.
+        """
+        found = []
+        for sink in self._sinks:
+            fared = self._results.fared(sink.name)
+            if not fared or any(each.may_tell for each in fared):
+                found.append(sink)
+        return found
+
+    def _sink_statuses(self) -> Iterator[ExitStatus]:
+        for sink in self._sinks:
+            if sink.delivery.errors and len(self._sinks) == 1:
+                yield worst({error.status for error in sink.delivery.errors})
+            elif sink.delivery.errors or sink.delivery.run_errors:
+                yield ExitStatus.PARTIAL
+
+    def _stages(self) -> set[str]:
+        """Return the stages in which anything failed."""
+        found = self._results.stages()
+        if any(self._sink_statuses()):
+            found.add("push")
+        if ExitStatus.SOFTWARE in self.statuses():
+            found.add("bug")
+        return found
+
+    def _parts(self) -> Iterator[str]:
+        shard = self._accounts.shard
+        if shard:
+            yield f"shard {shard.index} of {shard.count}"
+        yield from self._results.parts()
+        for sink in self._sinks:
+            fared = self._results.fared(sink.name)
+            errors = (*sink.delivery.errors, *sink.delivery.run_errors)
+            if not errors and all(each.is_well for each in fared):
+                yield f"{sink.name}: ok"
+            yield from sorted({str(error) for error in errors})
+        yield from self.found
+
+    def _finish(self) -> None:
+        state = self._state
+        if self.status() == ExitStatus.OK:
+            state.last_success_at = time.time()
+        state.runs, state.failures = totals(state, self._stages())
+        for sink in self._sinks:
+            if not sink.stays:
+                with contextlib.suppress(OSError):
+                    sink.close()
+        state.save()
+        tell_trouble(state)
+
+
+def run_fleet(settings: Settings, standing: Mapping[str, Sink]) -> ExitStatus:
+    """Run once for all accounts that are ours, holding this part's lock."""
+    folder = folder_of(settings)
+    with State.open(folder) as state:
+        healthcheck = None
+        if settings.healthcheck_url:
+            from ecoflow_push.run.healthcheck import create_healthcheck
+
+            healthcheck = create_healthcheck(settings, folder)
+        sinks = create_sinks(settings, state, folder, standing)
+        return Fleet(settings, state, sinks, healthcheck=healthcheck).run()

@@ -1,0 +1,99 @@
+"""What a run tells of itself: its own series, and what is remembered of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ecoflow_push import __version__
+from ecoflow_push.errors import ExitStatus
+from ecoflow_push.net.deadline import Deadline, within
+from ecoflow_push.run.outcome import STAGES
+
+if TYPE_CHECKING:
+    from prometheus_client.core import CollectorRegistry
+
+    from ecoflow_push.memory.state import State
+    from ecoflow_push.run.outcome import Faults
+    from ecoflow_push.sinks.base import Sink
+
+log = logging.getLogger(__name__)
+
+
+class Fared:
+    """How a sink fared in a run."""
+
+    __slots__ = ("is_well", "may_tell")
+
+    def __init__(self, sink: Sink) -> None:
+        delivery, backlog = sink.delivery, sink.backlog()
+        errors = delivery.errors or delivery.run_errors
+        self.is_well = not (errors or delivery.is_broken)
+        #: It took something, or nothing waits for it.
+        self.may_tell = bool(delivery.delivered or not (backlog and backlog.samples))
+
+
+def level_of(status: ExitStatus) -> int:
+    """Return the log's level for the line that tells how a run ended."""
+    level = {ExitStatus.OK: logging.INFO, ExitStatus.PARTIAL: logging.WARNING}
+    return level.get(status, logging.ERROR)
+
+
+def send(sink: Sink, work: Callable[[Deadline], object], deadline: Deadline) -> None:
+    """Let a sink work until its deadline, and then give up what it is still at."""
+    if not within(deadline, partial(work, deadline)):
+        sink.abandon()
+
+
+def deliver_run(
+    sinks: Sequence[Sink],
+    deadline: Deadline,
+    outcome: Faults,
+    registry: Callable[[], CollectorRegistry],
+) -> None:
+    """Give each sink the run's own series, which say what is known by then."""
+    # Who was down may cost the others nothing; who hangs only now, not everything.
+    in_order = sorted(sinks, key=lambda sink: sink.delivery.is_closed)
+    told, said = None, None
+    for place, sink in enumerate(in_order):
+        part = deadline.share(1 / (len(in_order) - place))
+        status = outcome.status()
+        if said is None or status != told:
+            told, said = status, registry()
+        work = partial(sink.deliver_run, said)
+        outcome.survives(partial(send, sink, work, part), sink)
+
+
+def lasting(state: State, status: ExitStatus, stages: set[str]) -> dict[str, Any]:
+    """Return what the run's own series tell of this run, and of those before it."""
+    is_good = status == ExitStatus.OK
+    # Without a memory they would count from 0 in every run.
+    runs, failures = (None, {}) if state.trouble else totals(state, stages)
+    return {
+        "version": __version__,
+        "exit_status": status,
+        "last_success_at": time.time() if is_good else state.last_success_at,
+        "runs": runs,
+        "failures": failures,
+    }
+
+
+def totals(state: State, stages: set[str]) -> tuple[int, dict[str, int]]:
+    """Return runs and failures, by stage, with a run that failed in these stages."""
+    failures = state.failures
+    return state.runs + 1, {
+        stage: failures.get(stage, 0) + (stage in stages) for stage in STAGES
+    }
+
+
+def tell_trouble(state: State) -> None:
+    """Log that nothing is remembered, if nothing is."""
+    if state.trouble:
+        log.warning(
+            "%s; nothing is remembered for the next run: %s",
+            state.trouble,
+            state.cure,
+        )
