@@ -115,7 +115,12 @@ def _run_for_all(
         raise SettingsError(
             [Fault("--device", "set, and so is ECOFLOW_ACCOUNTS", cure)]
         )
-    with alarm(settings.run_deadline, stays=settings.stays, end=leave_hung):
+    # A check goes through them one by one.
+    times = (
+        1 + len(settings.accounts.ours) if settings.accounts and options.check else 1
+    )
+    seconds = settings.run_deadline * times
+    with alarm(seconds, stays=settings.stays, end=leave_hung):
         if options.looks:
             from ecoflow_push.run.fleet_looks import look
 

@@ -183,6 +183,7 @@ class Account:
             self._opened.close()
 
     def _log_in(self, deadline: Deadline) -> Login:
+        self._kept.check_pace()
         body = {
             "email": self._user,
             "password": base64.b64encode(self._password.encode()).decode(),

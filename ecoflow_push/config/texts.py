@@ -27,14 +27,14 @@ STRANGE = (
 # both is left.
 HEADS = (
     *("ECO", "EST", "RET", "RUN", "STA", "COL", "HEA", "LOG", "EXT", "MQT", "TEX"),
-    *("EXP", "PUS", "REM", "SPO", "MET"),
+    *("EXP", "PUS", "REM", "SPO", "MET", "ACC", "SHA"),
 )
 TAILS = (
     *("ABELS", "ADERS", "AFTER", "AMING", "BYTES", "CE_SN", "DLINE", "EMPTS", "ERVAL"),
     *("E_DIR", "E_URL", "_JOB", "K_URL", "LEVEL", "MEOUT", "MPLES", "ORMAT", "OURCE"),
     *("REFIX", "RNAME", "RSION", "SWORD", "S_KEY", "S_SET", "TANCE", "TOKEN", "T_KEY"),
     *("X_AGE", "Y_URL", "_FILE", "I_HOST", "L_MODE", "E_NAME", "E_PATH", "R_PORT"),
-    "T_USER",
+    *("T_USER", "COUNTS", "_ONCE", "_COUNT", "_INDEX"),
 )
 # The shortest name of ours that may lack a letter has as many.
 SHORTEST_NAME = 8

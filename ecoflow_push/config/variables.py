@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ecoflow_push.config.kinds import Variable
 from ecoflow_push.config.plugs import SOURCES
+from ecoflow_push.config.shards import ENGINES
 
 ECOFLOW = (
     Variable(
@@ -38,6 +39,28 @@ ECOFLOW = (
         "ECOFLOW_DEVICE_NAME",
         "a name for the one serial of `ECOFLOW_DEVICE_SN`, or `SN=name,SN=name`",
         "the name in the app",
+    ),
+    Variable(
+        "ECOFLOW_ACCOUNTS",
+        "a folder with a file `NAME.env` for each account, in place of credentials:"
+        " [fleet.md](fleet.md)",
+        is_path=True,
+    ),
+    Variable(
+        "ACCOUNTS_AT_ONCE",
+        "how many of them are worked at the same time (1 to 64)",
+        "8",
+    ),
+    Variable(
+        "SHARD_COUNT",
+        "how many runs share the accounts of `ECOFLOW_ACCOUNTS`",
+        "the engine's, where it says so",
+    ),
+    Variable(
+        "SHARD_INDEX",
+        "which of them this is, from 0 on; the engine's is that of a Kubernetes Indexed"
+        " Job, a Slurm array, a Cloud Run Job or an AWS Batch array",
+        "the engine's",
     ),
     Variable("ESTABLISH_ATTEMPTS", "most tries of one request (1 to 100)", "5"),
     Variable(
@@ -138,4 +161,10 @@ SURROUNDINGS = (
     Variable("XDG_STATE_HOME", "see `STATE_DIR`", is_path=True),
     Variable("HOME", "see `STATE_DIR`", is_path=True),
     Variable("KUBERNETES_SERVICE_HOST", "set in a pod; see `PUSH_INSTANCE`"),
+    *(
+        Variable(name, f"see `{setting}`; read beside `ECOFLOW_ACCOUNTS` alone")
+        for names in ENGINES
+        for name, setting in zip(names, ("SHARD_INDEX", "SHARD_COUNT"), strict=True)
+        if name
+    ),
 )

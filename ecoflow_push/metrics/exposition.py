@@ -61,6 +61,11 @@ class Exposition:
             of_all = self._devices.setdefault(frame, [])
             of_all.append((_label_texts(sheet.labels, frame), array("d", values)))
 
+    def join(self, other: Exposition) -> None:
+        """Add all that another one has gathered."""
+        for frame, devices in other._devices.items():
+            self._devices.setdefault(frame, []).extend(devices)
+
     def pieces(self) -> Iterator[bytes]:
         """Yield the exposition, piece by piece."""
         families: dict[str, list[tuple[Frame, slice]]] = {}

@@ -19,7 +19,7 @@ from ecoflow_push.metrics.labels import create_labels
 from ecoflow_push.net.deadline import Deadline, within
 from ecoflow_push.run.around import create_around
 from ecoflow_push.run.outcome import Learnt
-from ecoflow_push.run.say import show, show_faults, show_head, show_status
+from ecoflow_push.run.say import show, show_faults, show_head, show_status, unnamed
 from ecoflow_push.run.updates import create_updates
 from ecoflow_push.run.worker import Worker, clock_offset
 from ecoflow_push.sinks import create_sinks, create_standing
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.labels import Labels
     from ecoflow_push.run.around import Around
+    from ecoflow_push.run.results import Result
     from ecoflow_push.run.updates import Updates
     from ecoflow_push.sinks.base import Sink
 
@@ -63,8 +64,8 @@ class Check:
         `missing` is what a run would not even begin without.
         """
         self.sources = sources
-        self._sinks = sinks
-        self._updates = updates
+        self.sinks = sinks
+        self.updates = updates
         self._state = state
         self._labels = labels
         self._missing = missing
@@ -79,34 +80,64 @@ class Check:
     def run(self) -> ExitStatus:
         """Print what each probe found, and return what a run would exit with."""
         show_head()
-        is_well = True
+        ways = " and ".join(source.title for source in self.sources)
         try:
-            for probe in (
-                self._settings(),
-                self._ecoflow(),
-                self._clock(),
-                self._devices(),
-                self._deliveries(),
-                self._around.monitor(self._deadline.share(1)),
-            ):
-                for finding in probe:
-                    finding.text = self._masked(finding.text)
-                    is_well &= finding.mark != "wrong"
-                    show(finding)
+            is_well = self.shows(
+                *self.of_settings(f"complete; devices are read by {ways}"),
+                *self.of_ecoflow(),
+                *self.of_sinks(),
+            )
         finally:
-            self._worker.leave()
-        status = ExitStatus.CONFIG if self._missing else self._outcome.status()
-        return show_status(status, is_well=is_well)
+            self.leave()
+        return show_status(self.status(), is_well=is_well)
+
+    def status(self) -> ExitStatus:
+        """Return what a run would exit with, as far as it is known."""
+        return ExitStatus.CONFIG if self._missing else self._outcome.status()
+
+    def told(self, result: Result) -> None:
+        """Note what was found of an account."""
+        result.keep(self._worker)
+        result.end(self.status())
+
+    def leave(self) -> None:
+        """Close all connections."""
+        self._worker.leave()
+
+    def shows(self, *probes: Iterator[Finding], whose: str = "") -> bool:
+        """Print what each probe finds, and return whether all is well.
+
+        `whose` it is begins each line, where there are many.
+        """
+        is_well = True
+        for probe in probes:
+            for finding in probe:
+                finding.text = self._masked(finding.text)
+                finding.step = whose + finding.step
+                is_well &= finding.mark != "wrong"
+                show(finding)
+        return is_well
+
+    def of_settings(self, text: str) -> tuple[Iterator[Finding], ...]:
+        """Return the probes of what does not depend on an account; `text` says it."""
+        return (self._settings(text),)
+
+    def of_ecoflow(self) -> tuple[Iterator[Finding], ...]:
+        """Return the probes of an account."""
+        return self._ecoflow(), self._clock(), self._devices()
+
+    def of_sinks(self) -> tuple[Iterator[Finding], ...]:
+        """Return the probes of where values go."""
+        return self._deliveries(), self._around.monitor(self._deadline.share(1))
 
     def _masked(self, text: str) -> str:
         known = {*self._outcome.named, *self._outcome.learnt}
         for sn in sorted(known, key=len, reverse=True):
             text = text.replace(sn, short_sn(sn))
-        return _unnamed(text, self._labels.instance)
+        return unnamed(text, self._labels.instance)
 
-    def _settings(self) -> Iterator[Finding]:
-        ways = " and ".join(source.title for source in self.sources)
-        yield Finding("ok", "settings", f"complete; devices are read by {ways}")
+    def _settings(self, text: str) -> Iterator[Finding]:
+        yield Finding("ok", "settings", text)
         yield from self._around.settings
         yield from self._around.memory(self._state)
 
@@ -142,12 +173,12 @@ class Check:
         """Read the devices, which also tells the time."""
         self._worker.collect(lambda _: None)
         offset = clock_offset(self.sources)
-        for sink in self._sinks if offset is None else ():
+        for sink in self.sinks if offset is None else ():
             offset = offset if offset is not None else self._ask_the_time(sink)
         if offset is None:
             yield Finding("unknown", "clock", "nobody said what time it is")
             return
-        for sink in self._sinks:
+        for sink in self.sinks:
             sink.hear(offset)
         yield from self._wrong_clock(offset)
         if not self._is_clock_told:
@@ -171,7 +202,7 @@ class Check:
         elif not asked:
             yield Finding("unknown", "devices", "none was asked")
         for sn, learnt in asked.items():
-            product = self._updates.known(sn).product_name
+            product = self.updates.known(sn).product_name
             yield self._describe(f"{short_sn(sn)} ({product})", learnt)
 
     def _describe(self, device: str, learnt: Learnt) -> Finding:
@@ -209,9 +240,9 @@ class Check:
     def _deliveries(self) -> Iterator[Finding]:
         if self._missing:
             yield self._missing
-        for place, sink in enumerate(self._sinks):
-            sink.has_news = self._updates.has_news
-            share = self._deadline.share(0.9 / (len(self._sinks) - place))
+        for place, sink in enumerate(self.sinks):
+            sink.has_news = self.updates.has_news
+            share = self._deadline.share(0.9 / (len(self.sinks) - place))
             found: list[Finding] = []
             if not within(share, partial(_probe, sink, share, found)):
                 found = [wrong(sink.name, sink.as_in_a_run(late(sink.name)))]
@@ -219,20 +250,6 @@ class Check:
             sink.delivery.errors += errors
             sink.delivery.delivered += not errors
             yield from found
-
-
-def _unnamed(text: str, instance: str) -> str:
-    """Return a text without this host's name.
-
-    A server that quotes our series quotes it with them; so does one that quotes our
-    path, or redirects it.
-    """
-    if "/instance" in text:
-        from ecoflow_push.sinks.groups import path_of
-
-        whole = path_of({"instance": instance})
-        text = text.replace(whole.removeprefix("/metrics"), "/instance/...")
-    return text.replace(f'"{instance}"', '"..."')
 
 
 def _probe(sink: Sink, deadline: Deadline, found: list[Finding]) -> None:

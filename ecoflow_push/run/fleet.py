@@ -29,6 +29,7 @@ from ecoflow_push.run.telling import (
     deliver_run,
     lasting,
     level_of,
+    sinks_status,
     tell_trouble,
     totals,
 )
@@ -36,13 +37,14 @@ from ecoflow_push.sinks import create_sinks
 from ecoflow_push.start.attempt import attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from prometheus_client.core import CollectorRegistry
 
     from ecoflow_push.config.accounts import Account
     from ecoflow_push.config.settings import Settings
     from ecoflow_push.run.healthcheck import Healthcheck
+    from ecoflow_push.run.worker import Worker
     from ecoflow_push.sinks.base import Sink
 
 log = logging.getLogger(__name__)
@@ -65,13 +67,16 @@ class Fleet(Faults):
         sinks: Sequence[Sink],
         *,
         healthcheck: Healthcheck | None = None,
+        visit: Callable[[Account, Worker], ExitStatus] | None = None,
     ) -> None:
         """Store what is needed; the deadline of the settings starts now.
 
         `state` is that of the run, and `sinks` are those for what it tells of itself.
+        `visit` is what is done with each account where nothing is to be pushed.
         """
         super().__init__()
         assert settings.accounts
+        self._visit = visit
         self._settings = settings
         self._state = state
         self._sinks = sinks
@@ -93,12 +98,11 @@ class Fleet(Faults):
         if self._healthcheck:
             self._healthcheck.start()
         try:
-            # A process that stays keeps them itself, over its runs.
-            with contextlib.nullcontext() if self._settings.stays else KEPT:
-                self.survives(self._work, *self._sinks)
-            self._worked = time.monotonic() - self._started
+            self.work()
+            # Of devices of whom nothing was heard, what is served may stand.
+            is_whole = all(result.is_walked for result in self._results.values())
             for sink in self._sinks:
-                if not self._is_cut_short():
+                if is_whole:
                     self.survives(partial(sink.prepare, self._deadline), sink)
                 self.survives(partial(sink.settle, self._deadline), sink)
                 sink.hear(self._results.offset())
@@ -113,7 +117,7 @@ class Fleet(Faults):
 
     def status(self) -> ExitStatus:
         """Return the exit status as far as it is known now."""
-        found = {self._results.status(), *self._sink_statuses()}
+        found = {self._results.status(), sinks_status(self._sinks)}
         return worst({*found, *self.statuses()})
 
     def registry(self) -> CollectorRegistry:
@@ -143,6 +147,13 @@ class Fleet(Faults):
             time.monotonic() - self._started,
             "; ".join(self._parts()),
         )
+
+    def work(self) -> None:
+        """Work all accounts."""
+        # A process that stays keeps connections itself, over its runs.
+        with contextlib.nullcontext() if self._settings.stays else KEPT:
+            self.survives(self._work, *self._sinks)
+        self._worked = time.monotonic() - self._started
 
     # -- the accounts ----------------------------------------------------------------
 
@@ -183,7 +194,6 @@ class Fleet(Faults):
                 account = self._waiting.pop()
                 others = len(self._waiting)
                 result = self._results[account.name]
-                result.is_begun = True
             share = deadline.share(min(1.0, self._accounts.at_once / (others + 1)))
             of_whom.set(f"account {account.label}: ")
             own = {name: part() for name, part in parts.items()}
@@ -200,13 +210,15 @@ class Fleet(Faults):
         warn_of(settings.notes)
         folder = folder_of(settings)
         try:
-            state = State.open(folder)
+            state = State.open(folder, looks=self._visit is not None)
         except LockedError:
             result.is_locked = True
             raise
         with state:
-            worker = create_worker(settings, state, folder, (), own, dials=False)
-            status = worker.run_for_one()
+            given = None if self._visit else own
+            worker = create_worker(settings, state, folder, (), given, dials=False)
+            visit = partial(self._visit, account, worker) if self._visit else None
+            status = (visit or worker.run_for_one)()
             result.keep(worker)
             if status != ExitStatus.OK:
                 worker.tell(self._level_of(status))
@@ -222,45 +234,23 @@ class Fleet(Faults):
     def _tell_of(self, account: Account, text: str) -> None:
         status = ExitStatus.TEMPFAIL
         self._results[account.name].end(status)
-        level = self._level_of(status)
-        log.log(
-            level,
-            "account %s: exit %d %s: %s",
-            account.label,
-            status,
-            status.name,
-            text,
-        )
+        said = f"account {account.label}: exit {status} {status.name}: {text}"
+        log.log(self._level_of(status), "%s", said)
 
     # -- what comes of it ------------------------------------------------------------
-
-    def _is_cut_short(self) -> bool:
-        """Return whether of some account nothing was heard: its devices may be on."""
-        return not all(result.is_walked for result in self._results.values())
 
     def _heard(self) -> list[Sink]:
         """Return who is to be told: a receiver that takes nothing is left alone.
 
         While samples wait for it, the run's own series are not to go before them.
         """
-        found = []
-        for sink in self._sinks:
-            fared = self._results.fared(sink.name)
-            if not fared or any(each.may_tell for each in fared):
-                found.append(sink)
-        return found
-
-    def _sink_statuses(self) -> Iterator[ExitStatus]:
-        for sink in self._sinks:
-            if sink.delivery.errors and len(self._sinks) == 1:
-                yield worst({error.status for error in sink.delivery.errors})
-            elif sink.delivery.errors or sink.delivery.run_errors:
-                yield ExitStatus.PARTIAL
+        fared = [(sink, self._results.fared(sink.name)) for sink in self._sinks]
+        return [s for s, all_ in fared if not all_ or any(e.may_tell for e in all_)]
 
     def _stages(self) -> set[str]:
         """Return the stages in which anything failed."""
         found = self._results.stages()
-        if any(self._sink_statuses()):
+        if sinks_status(self._sinks) != ExitStatus.OK:
             found.add("push")
         if ExitStatus.SOFTWARE in self.statuses():
             found.add("bug")

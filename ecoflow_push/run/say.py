@@ -70,3 +70,17 @@ def show_status(status: ExitStatus, *, is_well: bool = True) -> ExitStatus:
         text += f"; the check exits {status:d} {status.name} for what is wrong"
     say(f"{text}\n")
     return status
+
+
+def unnamed(text: str, instance: str) -> str:
+    """Return a text without this host's name.
+
+    A server that quotes our series quotes it with them; so does one that quotes our
+    path, or redirects it.
+    """
+    if "/instance" in text:
+        from ecoflow_push.sinks.groups import path_of
+
+        whole = path_of({"instance": instance})
+        text = text.replace(whole.removeprefix("/metrics"), "/instance/...")
+    return text.replace(f'"{instance}"', '"..."')

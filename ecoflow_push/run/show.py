@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 NOW = ("CHARGE", "INPUT", "OUTPUT", "AGE", "CHANGED")
+COLUMNS = ("SERIAL", "NAME", "PRODUCT", "ONLINE", *NOW, "READ BY")
 # Of the first three: the normalized metric, by what it is multiplied, and the unit.
 VALUES = (
     ("battery_charge_ratio", 100, "%"),
@@ -34,6 +35,14 @@ AGES = ((172_800, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"))
 def dry_run(worker: Worker) -> ExitStatus:
     """Print the exposition of what would be pushed; remember nothing."""
     exposition = Exposition()
+    gather(worker, exposition)
+    exposition.add(worker.registry())
+    say_all(exposition)
+    return worker.tell()
+
+
+def gather(worker: Worker, exposition: Exposition) -> None:
+    """Add what would be pushed of the devices."""
 
     def take(update: Update) -> None:
         if update.action == "say" and update.registry:
@@ -41,14 +50,22 @@ def dry_run(worker: Worker) -> ExitStatus:
 
     worker.collect(take)
     worker.leave()
-    exposition.add(worker.registry())
+
+
+def say_all(exposition: Exposition) -> None:
+    """Print it, piece by piece."""
     for piece in exposition.pieces():
         say(piece.decode())
-    return worker.tell()
 
 
 def list_devices(worker: Worker) -> ExitStatus:
     """Print a table of the devices, what they say now, and how each can be read."""
+    say_table(rows_of(worker))
+    return worker.tell()
+
+
+def rows_of(worker: Worker) -> list[tuple[str, ...]]:
+    """Return a row for each device, in the order of COLUMNS."""
     # The columns are normalized metrics, whichever are pushed.
     worker.updates.wording.sets = ("normalized",)
     values: dict[str, list[str]] = {}
@@ -61,9 +78,7 @@ def list_devices(worker: Worker) -> ExitStatus:
 
     worker.collect(take)
     worker.leave()
-    rows: list[tuple[str, ...]] = [
-        ("SERIAL", "NAME", "PRODUCT", "ONLINE", *NOW, "READ BY")
-    ]
+    rows: list[tuple[str, ...]] = []
     for sn, learnt in sorted(worker.outcome.learnt.items()):
         facts = worker.updates.known(sn)
         known = learnt.online if learnt.state != "failed" else None
@@ -72,11 +87,16 @@ def list_devices(worker: Worker) -> ExitStatus:
         way = _read_by(learnt, worker.titles)
         row = (sn, facts.name, facts.product_name, online, *values[sn], *ages, way)
         rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows if len(rows) > 1 else ():
+    return rows
+
+
+def say_table(rows: list[tuple[str, ...]], *more: str) -> None:
+    """Print rows under their columns, `more` before those of a device."""
+    whole = [(*more, *COLUMNS), *rows]
+    widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
+    for row in whole if rows else ():
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         say("  ".join(cells).rstrip() + "\n")
-    return worker.tell()
 
 
 def say(text: str) -> None:

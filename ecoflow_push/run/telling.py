@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ecoflow_push import __version__
 from ecoflow_push.errors import ExitStatus
 from ecoflow_push.net.deadline import Deadline, within
-from ecoflow_push.run.outcome import STAGES
+from ecoflow_push.run.outcome import STAGES, worst
 
 if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
@@ -34,6 +34,15 @@ class Fared:
         self.is_well = not (errors or delivery.is_broken)
         #: It took something, or nothing waits for it.
         self.may_tell = bool(delivery.delivered or not (backlog and backlog.samples))
+
+
+def sinks_status(sinks: Sequence[Sink]) -> ExitStatus:
+    """Return what sinks that are one for many mean for a run that had something."""
+    failed = [sink.delivery.errors for sink in sinks if sink.delivery.errors]
+    if failed and len(failed) == len(sinks):
+        return worst({error.status for errors in failed for error in errors})
+    is_partial = failed or any(sink.delivery.run_errors for sink in sinks)
+    return ExitStatus.PARTIAL if is_partial else ExitStatus.OK
 
 
 def level_of(status: ExitStatus) -> int:

@@ -24,6 +24,7 @@ def demo_environ(environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
     ):
         sources = (name for names in SOURCES.values() for name in names)
         own = (*sources, "ECOFLOW_", "PUSH_JOB", "STATE_DIR", "SPOOL_", "HEALTHCHECK_")
+        own += ("ACCOUNTS_", "SHARD_")
         kept = {k: v for k, v in environ.items() if not k.startswith(own)}
         bypassed = environ.get("no_proxy") or environ.get("NO_PROXY", "")
         yield {
