@@ -3,7 +3,8 @@
     python -m benchmarks.goals
 
 prints them as docs/internals/cost.md has them. `./dev count` judges what is counted, in
-millions of instructions and MiB; `./dev bench` what is a ratio of times.
+millions of instructions and MiB; `./dev bench` what is a ratio of times, and of fleets
+what no ratio says.
 """
 
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 COUNT, BENCH = "./dev count", "./dev bench"
+FLEET = "python -m benchmarks.fleet"
 #: What a goal in instructions may be more on a Python that is not the one it is for.
 PYTHON, OTHERS = (3, 11), 1.15
 
@@ -78,6 +80,11 @@ GOALS = (
         BENCH,
         better=0.4,
     ),
+    Goal("G12", "500 devices of 300 quotas: seconds", 8, "s", FLEET),
+    Goal("G12", "500 devices of 300 quotas: peak", 60, "MiB", FLEET),
+    Goal("G12", "5,000 devices of 60 quotas: seconds", 50, "s", FLEET),
+    Goal("G12", "5,000 devices of 60 quotas: peak / that of 50", 1.5, "x", FLEET),
+    Goal("G12", "each device above the first 100: CPU", 2.5, "ms", FLEET),
 )
 
 

@@ -7,9 +7,10 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import trustme
 
@@ -19,6 +20,7 @@ from tests.support import eventually, free_port, real_server
 
 BROKER_USER = "app-0123456789abcdef"
 BROKER_PASSWORD = "fedcba9876543210"
+ONE = MappingProxyType({BROKER_USER: (BROKER_PASSWORD, USER_ID)})
 
 
 class Mosquitto:
@@ -49,42 +51,51 @@ class Mosquitto:
 
 
 @contextmanager
-def mosquitto(folder: Path, authority: trustme.CA, *lines: str) -> Iterator[Mosquitto]:
-    """Run mosquitto with TLS, a password file, an ACL and client id prefixes."""
+def mosquitto(
+    folder: Path,
+    authority: trustme.CA | None,
+    *lines: str,
+    users: Mapping[str, tuple[str, str]] = ONE,
+    log_type: str = "all",
+) -> Iterator[Mosquitto]:
+    """Run mosquitto with a password file, an ACL, client id prefixes and, mostly, TLS.
+
+    `users` have a password, and the id of the app's user whose topics are theirs.
+    """
     folder.mkdir(exist_ok=True)
     program = real_server("mosquitto")
     port = free_port()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    server = authority.issue_cert("localhost", "mqtt.ecoflow.com")
-    server.private_key_pem.write_to_path(str(folder / "server.key"))
-    server.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
-    passwords = program.parent.parent / "bin" / "mosquitto_passwd"
-    for user, password in ((BROKER_USER, BROKER_PASSWORD), ("sim", "sim")):
-        create = [] if (folder / "passwd").exists() else ["-c"]
-        subprocess.run(
-            [passwords, *create, "-b", folder / "passwd", user, password],
-            check=True,
-            env=library_path(program),
-        )
-    (folder / "acl").write_text(
-        f"user {BROKER_USER}\n"
-        "topic read /app/device/property/#\n"
-        f"topic read /app/{USER_ID}/+/thing/property/get_reply\n"
-        f"topic write /app/{USER_ID}/+/thing/property/get\n"
-        "user sim\ntopic readwrite #\n"
+    secrets = {user: password for user, (password, _) in users.items()} | {"sim": "sim"}
+    # As a file, since each start of the program costs; it makes hashes of it.
+    (folder / "passwd").write_text(
+        "".join(f"{user}:{password}\n" for user, password in secrets.items())
     )
+    subprocess.run(
+        [program.parent.parent / "bin" / "mosquitto_passwd", "-U", folder / "passwd"],
+        check=True,
+        env=library_path(program),
+    )
+    (folder / "acl").write_text(
+        "".join(
+            f"user {user}\n"
+            "topic read /app/device/property/#\n"
+            f"topic read /app/{user_id}/+/thing/property/get_reply\n"
+            f"topic write /app/{user_id}/+/thing/property/get\n"
+            for user, (_, user_id) in users.items()
+        )
+        + "user sim\ntopic readwrite #\n"
+    )
+    tls = _tls(folder, authority) if authority else []
     config = [
         f"listener {port} 127.0.0.1",
-        f"cafile {folder}/ca.pem",
-        f"certfile {folder}/server.pem",
-        f"keyfile {folder}/server.key",
+        *tls,
         "allow_anonymous false",
         f"password_file {folder}/passwd",
         f"acl_file {folder}/acl",
         "clientid_prefixes ANDROID_",
         "persistence false",
         f"log_dest file {folder}/log",
-        "log_type all",
+        f"log_type {log_type}",
         "user root",
         *lines,
     ]
@@ -108,3 +119,15 @@ def mosquitto(folder: Path, authority: trustme.CA, *lines: str) -> Iterator[Mosq
         process.send_signal(signal.SIGCONT)
         process.terminate()
         process.wait(timeout=30)
+
+
+def _tls(folder: Path, authority: trustme.CA) -> list[str]:
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    server = authority.issue_cert("localhost", "mqtt.ecoflow.com")
+    server.private_key_pem.write_to_path(str(folder / "server.key"))
+    server.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
+    return [
+        f"cafile {folder}/ca.pem",
+        f"certfile {folder}/server.pem",
+        f"keyfile {folder}/server.key",
+    ]

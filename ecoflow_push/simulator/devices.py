@@ -31,11 +31,14 @@ class SimulatedDevices:
         username: str,
         password: str,
         tls: ssl.SSLContext | None = None,
+        keeps: int | None = None,
     ) -> None:
+        """Answer for `devices`; of what was asked the last `keeps` are kept, or all."""
         self.devices = devices
         self._shelf = Shelf(devices)
         self.asked: list[tuple[str, bytes]] = []
         self.times: list[tuple[float, float]] = []
+        self._keeps = keeps
         self._ready = threading.Event()
         self._deaf: dict[str, int] = {}
         self._client = Client(
@@ -68,6 +71,8 @@ class SimulatedDevices:
         heard = time.time()
         if self._answer(message):
             self.times.append((heard, time.time()))
+        if self._keeps:
+            del self.asked[: -self._keeps], self.times[: -self._keeps]
 
     def _answer(self, message: Any) -> bool:
         """Return whether there was an answer."""
