@@ -181,7 +181,7 @@ def test_each_source_says_whose_data_it_is(name):
 
     read.raise_faults()
     assert config.account == "somebody"
-    assert config.least_interval >= 0
+    assert load("api", name).LEAST_INTERVAL >= 0
 
 
 def test_a_conflict_names_what_is_set():

@@ -10,6 +10,7 @@ from ecoflow_push.config import variables
 from ecoflow_push.config.environ import Reader
 from ecoflow_push.config.kinds import Secret, Variable
 from ecoflow_push.config.settings import Settings
+from ecoflow_push.config.shards import ENGINES
 from ecoflow_push.errors import SettingsError
 from tests.plugs import EVERY_SINK, EVERY_SOURCE
 from tests.settings_page import PAGE, made, row, tables
@@ -71,13 +72,19 @@ def test_every_setting_is_declared_and_documented_once():
     assert sorted(rows) == sorted(names)
 
 
-def test_what_is_declared_is_what_is_read():
+def test_what_is_declared_is_what_is_read(tmp_path):
     """The settings look for every variable that is declared, and for no other."""
-    asked = Asked(ALL)
-    Settings.from_environ(asked, every=0.0)
-    files = {f"{name}_FILE" for name in asked.names}
+    accounts = {name: text for name, text in ALL.items() if name not in EVERY_SOURCE}
+    (tmp_path / "home.env").write_text("ECOFLOW_ACCESS_KEY=a-key\n")
+    fleet = {**accounts, "ECOFLOW_ACCOUNTS": str(tmp_path), "SHARD_COUNT": "1"}
+    asked = [Asked(ALL), *(Asked({**fleet, index: "0"}) for index, _ in ENGINES)]
+    names = set()
+    for environ in asked:
+        Settings.from_environ(environ, every=0.0)
+        names |= environ.names
+    files = {f"{name}_FILE" for name in names}
 
-    read = {name for name in asked.names - files if name.isupper()}
+    read = {name for name in names - files if name.isupper()}
     assert read == {variable.name for variable in DECLARED}
 
 

@@ -37,7 +37,7 @@ MARKS = "-_."
 #: What a file may set, beside what a source declares for itself.
 FOR_ONE = frozenset(
     (
-        *(each.name for each in ECOFLOW),
+        *({each.name for each in ECOFLOW} - {*FOR_MANY}),
         *(key for keys in SOURCES.values() for key in keys),
         "EXTRA_LABELS",
     )
@@ -105,10 +105,11 @@ class Accounts:
 
 
 def read_accounts(
-    read: Reader, folder: str, environ: Mapping[str, str]
+    read: Reader, folder: str, environ: Mapping[str, str], at_once: int
 ) -> Accounts | None:
     """Return the accounts of `folder`, each over what `environ` says for all.
 
+    `at_once` are worked at the same time.
     None, and a fault, where it has none or all are broken.
     """
     keys = (key for keys in SOURCES.values() for key in keys)
@@ -116,7 +117,6 @@ def read_accounts(
         if read.wants(name):
             text = "set, and so is ECOFLOW_ACCOUNTS"
             read.fault(name, text, "it belongs into the file of its account")
-    at_once = read.count("ACCOUNTS_AT_ONCE", 8, 1, 64) or 8
     shard = read_shard(read)
     try:
         names = sorted(

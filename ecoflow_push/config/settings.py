@@ -105,14 +105,16 @@ class Settings:
     def _read_sources(self, read: Reader, environ: Mapping[str, str]) -> dict[str, Any]:
         """Find out what is to be read: all accounts of a folder, or one account."""
         self.sources = {}
+        at_once = read.count("ACCOUNTS_AT_ONCE", 8, 1, 64) or 8
         folder = read.path("ECOFLOW_ACCOUNTS")
         if folder or read.is_faulty("ECOFLOW_ACCOUNTS"):
             from ecoflow_push.config.accounts import read_accounts
 
-            self.accounts = read_accounts(read, folder, environ) if folder else None
+            if folder:
+                self.accounts = read_accounts(read, folder, environ, at_once)
             return {}
         for name in ("SHARD_COUNT", "SHARD_INDEX"):
-            if read.wants(name):
+            if read.text(name):
                 cure = "what is shared out are the accounts of a folder"
                 read.fault(name, "set, and no ECOFLOW_ACCOUNTS", cure)
         found = {

@@ -25,7 +25,7 @@ SETTINGS = (
     *("SPOOL_MODE", "SPOOL_MAX_AGE", "SPOOL_MAX_BYTES"),
     *("ECOFLOW_ACCOUNTS", "ACCOUNTS_AT_ONCE", "SHARD_COUNT", "SHARD_INDEX"),
 )
-PATHS = ("_FILE", "_DIR", "_PATH")
+PATHS = ("_FILE", "_DIR", "_PATH", "_ACCOUNTS")
 # Of so short a word, two slips make another one: PORT and HOST.
 SHORT_WORD = 4
 # Of a name that is no longer than this, one slip is all that can be told.
