@@ -327,13 +327,15 @@ def test_promtool_sees_every_alert_fire_and_not_fire():
 # What ties a rule to an age. Each of them stands for a way in which a value is over.
 CONDITIONS = (
     "and on (job, device) device:ecoflow_fresh",
-    "and on (job, instance) instance:ecoflow_push_running",
+    "and on (job, instance, shard) instance:ecoflow_push_running",
     "unless on (job, device) last_over_time(ecoflow_online[10m]) == 0",
     "and on (job, device) last_over_time(ecoflow_online[10m]) == 1",
     "unless on (job, device) push_time_seconds < time() - 900",
-    "unless on (job, instance) push_time_seconds < time() - 900",
+    "unless on (job, instance, shard) push_time_seconds < time() - 900",
     "unless on (job, instance) last_over_time(push_time_seconds[1d])",
     "and on (job, instance) ecoflow_push_build_info",
+    # What one shard says must not stand for another.
+    ", shard",
 )
 
 
