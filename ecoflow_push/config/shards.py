@@ -45,34 +45,42 @@ def shard_of(identity: tuple[str, ...], count: int) -> int:
 
 
 def read_shard(read: Reader) -> Shard | None:
-    """Return which shard this is, None if there is but one run for all accounts."""
-    index_name, count_name = _names(read)
-    if not (index_name or read.wants("SHARD_COUNT")):
-        return None
-    count_name = "SHARD_COUNT" if read.wants("SHARD_COUNT") else count_name
-    count = read.count(count_name, None, 1, MOST_SHARDS) if count_name else None
-    index = read.count(index_name, None, 0, MOST_SHARDS) if index_name else None
-    if not index_name:
-        cure = "set SHARD_INDEX, from 0 on, or leave out SHARD_COUNT"
-        read.fault("SHARD_COUNT", "set, and no index", cure)
-    elif count is None and not read.is_faulty(count_name):
-        text = f"missing, {index_name} is set"
-        read.fault("SHARD_COUNT", text, "set it to the number of shards")
-    elif None not in (index, count) and index >= count:  # type: ignore[operator]  # None is not in
-        text = f"expected an index below {count_name}, which is {count}"
-        read.fault(index_name, text, "indexes begin with 0")
-    return None if index is None or count is None else Shard(index, count)
+    """Return which shard this is, None if there is but one run for all accounts.
 
-
-def _names(read: Reader) -> tuple[str, str]:
-    """Return the variables of the index and of the count, "" for those not set."""
+    None, and a fault, where that is not clear.
+    """
+    engines = [names for names in ENGINES if read.raw(names[0])]
     if read.wants("SHARD_INDEX"):
-        counts = (count for _, count in ENGINES if count and read.raw(count))
-        return "SHARD_INDEX", next(counts, "")
-    engines = [(index, count) for index, count in ENGINES if read.raw(index)]
-    if len({read.raw(index) for index, _ in engines}) > 1:
+        index_name = "SHARD_INDEX"
+    elif len({read.raw(index) for index, _ in engines}) > 1:
         names = " and ".join(index for index, _ in engines)
         read.fault("", f"{names} contradict each other", "set SHARD_INDEX")
-        return "", ""
-    index, count = next(iter(engines), ("", ""))
-    return index, count if count and read.raw(count) else ""
+        return None
+    elif engines:
+        index_name = engines[0][0]
+    elif read.wants("SHARD_COUNT"):
+        cure = "set SHARD_INDEX, from 0 on, or leave out SHARD_COUNT"
+        read.fault("SHARD_COUNT", "set, and no index", cure)
+        return None
+    else:
+        return None
+    counts = [count for _, count in engines or ENGINES if count and read.raw(count)]
+    return _checked(read, index_name, ["SHARD_COUNT", *counts])
+
+
+def _checked(read: Reader, index_name: str, count_names: list[str]) -> Shard | None:
+    """Return the shard that variables name, the first count that is set."""
+    count_name = next(filter(read.wants, count_names), "")
+    if not count_name:
+        cure = "set it to the number of shards"
+        read.fault("SHARD_COUNT", f"missing, {index_name} is set", cure)
+        return None
+    index = read.count(index_name, None, 0, MOST_SHARDS)
+    count = read.count(count_name, None, 1, MOST_SHARDS)
+    if index is None or count is None:
+        return None
+    if index >= count:
+        text = f"expected an index below {count_name}, which is {count}"
+        read.fault(index_name, text, "indexes begin with 0")
+        return None
+    return Shard(index, count)
