@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetch the real Prometheus servers for the tests; install nothing.
+"""Fetch the real servers for the tests, Prometheus' and Slurm's; install nothing.
 
 The packages come from the archive that this Debian or Ubuntu uses itself, are checked
 by its apt and unpacked into .servers/SUITE. It works without root, and writes nowhere
@@ -25,13 +25,16 @@ SERVERS = {
     "victoria-metrics": ("victoria-metrics",),
     "mosquitto": ("mosquitto",),
     "kubectl": ("kubectl",),
+    "slurmctld": ("slurmctld-wlm", "slurmctld"),
+    "slurmd": ("slurmd-wlm", "slurmd"),
+    "slurm-client": ("sbatch",),
 }
 # A release whose databases and kubectl are not years old (remote-write 2.0, for one),
 # for these programs alone.
 NEWER = "forky"
 FROM_NEWER = {"prometheus", "victoria-metrics", "kubectl"}
-# It needs libraries of its own release; the others run on any.
-NEEDS_LIBRARIES = "mosquitto"
+# These need libraries of their own release; the others run on any.
+NEED_LIBRARIES = {"mosquitto", "slurmctld", "slurmd", "slurm-client"}
 # A third party may use the same suite and component names, but has its own keyring.
 KEYRINGS = ("debian-archive", "ubuntu-archive", "raspbian-archive")
 # The hooks of an `apt-get update` work on the system's folders, whatever Dir says.
@@ -68,19 +71,22 @@ def works(program: Path) -> bool:
             [program, "--version"],
             capture_output=True,
             check=False,
-            env=environ(program),
+            # Or sbatch asks the network where its controller is.
+            env={**environ(program), "SLURM_CONF": os.devnull},
         )
     except OSError:
         return False
-    # 127: a library is missing. mosquitto knows no such option, and says so.
+    # 127: a library is missing. Some know no such option, and say so.
     return done.returncode != 127
 
 
 def environ(program: Path) -> dict[str, str]:
     """Return the environment in which a program finds the libraries beside it."""
-    if program.name != NEEDS_LIBRARIES:
+    if not any(program.name in SERVERS[package] for package in NEED_LIBRARIES):
         return dict(os.environ)
-    folders = program.parent.parent.glob("lib/*-linux-gnu*")
+    usr = program.parent.parent
+    # Slurm's programs share a library that is among its plugins.
+    folders = [*usr.glob("lib/*-linux-gnu*"), *usr.glob("lib/*-linux-gnu*/slurm-wlm")]
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, folders))}
 
 
@@ -92,7 +98,7 @@ def wanted(suite: str) -> set[str]:
     return {
         name
         for name in SERVERS
-        if name != "kubectl" and (here or name != NEEDS_LIBRARIES)
+        if name != "kubectl" and (here or name not in NEED_LIBRARIES)
     }
 
 
@@ -174,12 +180,12 @@ def fetch(suite: str) -> None:
         apt_get = ["apt-get", "-qq", "-c", str(apt / "apt.conf")]
         subprocess.run([*apt_get, "update"], check=True)
         packages = wanted(suite)
-        if NEEDS_LIBRARIES in packages:
+        if needy := packages & NEED_LIBRARIES:
             # Only the libraries that the system, by its own account, lacks.
             status = "Dir::State::status=/var/lib/dpkg/status"
             plan = ["--print-uris", "--no-install-recommends", "install"]
             lacking = subprocess.run(
-                [*apt_get, "-o", status, *plan, NEEDS_LIBRARIES],
+                [*apt_get, "-o", status, *plan, *sorted(needy)],
                 check=True,
                 capture_output=True,
                 text=True,

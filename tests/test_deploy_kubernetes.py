@@ -7,17 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
-import yaml
 
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import ExitStatus
 from tests.deploy import (
     ALARM_SECONDS,
-    DEPLOY,
     IMAGE,
     MEBIBYTE,
     SYSTEMD,
@@ -25,82 +22,41 @@ from tests.deploy import (
     accepted,
     assert_documented,
     compose,
-    program,
     read_unit,
-    said_by,
     secrets_in,
     size,
 )
+from tests.kubernetes import FLEETS, KUBERNETES, Rendered, supported
 from tests.support import PUSH, ROOT
-
-KUBERNETES = DEPLOY / "kubernetes"
-
-
-class Rendered:
-    """A kustomization as `kubectl apply -k` would send it."""
-
-    def __init__(self, way: str) -> None:
-        status, text = said_by(program("kubectl"), "kustomize", KUBERNETES / way)
-        assert status == 0, text
-        self.documents: list[dict[str, Any]] = list(yaml.safe_load_all(text))
-        self.cron = self.one("CronJob")["spec"]
-        self.job = self.cron["jobTemplate"]["spec"]
-        self.pod = self.job["template"]["spec"]
-        [self.container] = self.pod["containers"]
-        self.volumes = {each["name"]: each for each in self.pod["volumes"]}
-
-    def all(self, kind: str) -> list[dict[str, Any]]:
-        return [each for each in self.documents if each["kind"] == kind]
-
-    def one(self, kind: str) -> dict[str, Any]:
-        [found] = self.all(kind)
-        return found
-
-    def environ(self) -> dict[str, str]:
-        """Return the container's environment: that of the map, then its own."""
-        maps = {
-            each["metadata"]["name"]: each["data"] for each in self.all("ConfigMap")
-        }
-        environ: dict[str, str] = {}
-        for source in self.container["envFrom"]:
-            environ |= maps[source["configMapRef"]["name"]]
-        return environ | {e["name"]: e["value"] for e in self.container["env"]}
-
-    def mounts(self) -> dict[str, dict[str, Any]]:
-        """Return the volumes by where they are mounted."""
-        mounts = self.container["volumeMounts"]
-        assert sorted(m["name"] for m in mounts) == sorted(self.volumes)
-        return {m["mountPath"]: {**self.volumes[m["name"]], **m} for m in mounts}
 
 
 @pytest.fixture(params=WAYS)
 def rendered(request: pytest.FixtureRequest) -> Rendered:
-    """Each of the ways to deploy on Kubernetes."""
+    """Each of the ways to deploy one account on Kubernetes."""
     return Rendered(request.param)
 
 
-def supported() -> list[str]:
-    """Return the oldest release that docs/deploy.md promises, and the newest known."""
-    text = (ROOT / "docs" / "deploy.md").read_text()
-    [oldest] = re.findall(r"Kubernetes (1\.\d+) or newer", text)
-    return [oldest, kubernetes_validate.latest_version()]
+@pytest.fixture(params=(*WAYS, *FLEETS))
+def any_way(request: pytest.FixtureRequest) -> Rendered:
+    """Each of the ways to deploy on Kubernetes."""
+    return Rendered(request.param)
 
 
 def test_the_ways_are_all_there_is():
     """Every kustomization is a way, or a part of one: no way goes untested."""
     folders = {path.parent.name for path in KUBERNETES.glob("*/kustomization.yaml")}
 
-    assert folders == {*WAYS, "base", "persistent-state"}
+    assert folders == {*WAYS, *FLEETS, "base", "persistent-state"}
 
 
 @pytest.mark.parametrize("version", supported())
-def test_the_manifests_are_valid(rendered, version):
+def test_the_manifests_are_valid(any_way, version):
     """The oldest and the newest Kubernetes know every field, with its type."""
-    assert [each["kind"] for each in rendered.documents].count("CronJob") == 1
-    for document in rendered.documents:
+    assert [each["kind"] for each in any_way.documents].count("CronJob") == 1
+    for document in any_way.documents:
         kubernetes_validate.validate(document, version, strict=True)
 
-    wrong = copy.deepcopy(rendered.one("CronJob"))
+    wrong = copy.deepcopy(any_way.one("CronJob"))
     wrong["spec"]["jobTemplate"]["spec"]["template"]["spec"]["restartpolicy"] = "Never"
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, version, strict=True)
@@ -141,9 +97,9 @@ def test_what_no_repetition_cures_fails_the_job(rendered):
 
 
 @pytest.mark.case("K16")
-def test_a_pod_may_do_nothing_it_need_not(rendered):
+def test_a_pod_may_do_nothing_it_need_not(any_way):
     """The pod meets the restricted Pod Security Standard, and more."""
-    pod, container = rendered.pod, rendered.container
+    pod, container = any_way.pod, any_way.container
 
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
@@ -159,32 +115,33 @@ def test_a_pod_may_do_nothing_it_need_not(rendered):
         "capabilities": {"drop": ["ALL"]},
     }
     assert "ports" not in container
-    kinds = {(each.keys() - {"name"}).pop() for each in rendered.volumes.values()}
-    assert kinds <= {"secret", "emptyDir", "persistentVolumeClaim"}
+    kinds = {(each.keys() - {"name"}).pop() for each in any_way.volumes.values()}
+    assert kinds <= {"secret", "projected", "emptyDir", "persistentVolumeClaim"}
 
 
-def test_a_pod_fits_the_image(rendered):
+def test_a_pod_fits_the_image(any_way):
     """User, state folder and version are those of the Dockerfile and the program."""
     dockerfile = (ROOT / "Dockerfile").read_text()
-    security = rendered.pod["securityContext"]
+    security = any_way.pod["securityContext"]
     user, group = security["runAsUser"], security["runAsGroup"]
 
     assert f"\nUSER {user}:{group}\n" in dockerfile
     assert security["fsGroup"] == group
-    state_dir = rendered.environ()["STATE_DIR"]
-    assert f"STATE_DIR={state_dir}\n" in dockerfile
-    assert state_dir in rendered.mounts()
-    assert rendered.container["image"] == IMAGE
-    assert not rendered.container.keys() & {"command", "args"}
+    state_dir = any_way.environ()["STATE_DIR"]
+    if state_dir != "none":
+        assert f"STATE_DIR={state_dir}\n" in dockerfile
+        assert state_dir in any_way.mounts()
+    assert any_way.container["image"] == IMAGE
+    assert not any_way.container.keys() & {"command", "args"}
 
 
-def test_kubernetes_never_opens_the_state_to_others(rendered):
+def test_kubernetes_never_opens_the_state_to_others(any_way):
     """Kubernetes leaves the modes of stored files alone from the second run on.
 
     It would make account.json readable for the group, and a login that others can read
     is not used.
     """
-    security = rendered.pod["securityContext"]
+    security = any_way.pod["securityContext"]
 
     assert security["fsGroupChangePolicy"] == "OnRootMismatch"
 
@@ -236,18 +193,20 @@ def test_a_pods_settings_are_accepted(way, tmp_path):
     assert ("pushgateway" in settings.sinks) == (way != "remote-write")
 
 
-def test_the_secret_is_read_only_and_closed(rendered):
-    """The Secret is mounted as files that the program's group alone may read."""
-    [mount] = [each for each in rendered.mounts().values() if "secret" in each]
+def test_the_secret_is_read_only_and_closed(any_way):
+    """Secrets are mounted as files that the program's group alone may read."""
+    for place in any_way.secrets():
+        mount = any_way.mounts()[place]
+        volume = mount.get("secret") or mount["projected"]
+        assert mount["readOnly"] is True
+        assert volume["defaultMode"] == 0o440
+    assert any_way.secrets()
+    assert not any_way.all("Secret"), "a secret's content is in the repository"
 
-    assert mount["readOnly"] is True
-    assert mount["secret"]["defaultMode"] == 0o440
-    assert not rendered.all("Secret"), "a secret's content is in the repository"
 
-
-def test_names_are_looked_up_once(rendered):
+def test_names_are_looked_up_once(any_way):
     """A name with a dot is not tried in the cluster's own domains first."""
-    assert rendered.pod["dnsConfig"]["options"] == [{"name": "ndots", "value": "1"}]
+    assert any_way.pod["dnsConfig"]["options"] == [{"name": "ndots", "value": "1"}]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other units of memory elsewhere")

@@ -25,45 +25,52 @@ from tests.deploy import (
 MOST_EXPOSURE = 11
 SERVICE = SYSTEMD / "ecoflow-push.service"
 TIMER = SYSTEMD / "ecoflow-push.timer"
+# Of one shard of many: its number is what stands behind the @.
+SHARD = SYSTEMD / "ecoflow-push@.service"
+SHARD_TIMER = SYSTEMD / "ecoflow-push@.timer"
 DROP_INS = sorted(SYSTEMD.glob("*.conf"))
+BOTH = pytest.mark.parametrize("unit", [SERVICE, SHARD], ids=lambda unit: unit.name)
 
 
-def verify(folder: Path, service: str) -> tuple[int, str]:
+def verify(folder: Path, unit: Path, text: str) -> tuple[int, str]:
     """Let systemd read the units from `folder`, with a program that is there."""
     folder.mkdir()
     text, count = re.subn(
-        r"^ExecStart=\S+", f"ExecStart={sys.executable}", service, flags=re.MULTILINE
+        r"^ExecStart=\S+", f"ExecStart={sys.executable}", text, flags=re.MULTILINE
     )
     assert count == 1
-    (folder / SERVICE.name).write_text(text)
-    shutil.copy(TIMER, folder)
-    (folder / f"{SERVICE.name}.d").mkdir()
+    (folder / unit.name).write_text(text)
+    timer = unit.with_suffix(".timer")
+    shutil.copy(timer, folder)
+    (folder / f"{unit.name}.d").mkdir()
     for file in DROP_INS:
-        shutil.copy(file, folder / f"{SERVICE.name}.d")
-    units = (folder / SERVICE.name, folder / TIMER.name)
+        shutil.copy(file, folder / f"{unit.name}.d")
+    units = (folder / unit.name, folder / timer.name)
     return said_by(program("systemd-analyze"), "verify", "--man=no", *units)
 
 
 @pytest.mark.case("L18")
-def test_systemd_understands_the_units(tmp_path):
+@BOTH
+def test_systemd_understands_the_units(unit, tmp_path):
     """systemd has nothing to say about the units and their drop-ins."""
-    text = SERVICE.read_text()
+    text = unit.read_text()
 
-    assert verify(tmp_path / "right", text) == (0, "")
+    assert verify(tmp_path / "right", unit, text) == (0, "")
     # It ends with 0 even so.
-    _, said = verify(tmp_path / "wrong", text.replace("UMask=", "Umask="))
+    _, said = verify(tmp_path / "wrong", unit, text.replace("UMask=", "Umask="))
     assert "Umask" in said
 
 
 @pytest.mark.case("L18")
-def test_the_service_is_sealed():
+@BOTH
+def test_the_service_is_sealed(unit):
     """systemd rates the service's exposure at 1.1 of 10 at most."""
     analyze = (program("systemd-analyze"), "security", "--offline=true", "--no-pager")
 
-    status, said = said_by(*analyze, f"--threshold={MOST_EXPOSURE}", SERVICE)
+    status, said = said_by(*analyze, f"--threshold={MOST_EXPOSURE}", unit)
     assert status == 0, said
     assert "Overall exposure level" in said
-    status, _ = said_by(*analyze, "--threshold=1", SERVICE)
+    status, _ = said_by(*analyze, "--threshold=1", unit)
     assert status == 1
 
 
@@ -81,9 +88,10 @@ def test_the_service_ends_and_never_repeats_itself(tmp_path):
 
 
 @pytest.mark.case("L18")
-def test_the_service_may_do_nothing_it_need_not():
+@BOTH
+def test_the_service_may_do_nothing_it_need_not(unit):
     """The service has a user of its own, one folder to write to, and no privilege."""
-    service = read_unit(SERVICE, *DROP_INS)["Service"]
+    service = read_unit(unit, *DROP_INS)["Service"]
 
     for key in ("DynamicUser", "NoNewPrivileges", "PrivateTmp", "PrivateDevices"):
         assert service[key] == ["yes"]
@@ -98,9 +106,10 @@ def test_the_service_may_do_nothing_it_need_not():
     assert "ReadWritePaths" not in service
 
 
-def test_the_timer_beats_every_minute():
+@pytest.mark.parametrize("unit", [TIMER, SHARD_TIMER], ids=lambda unit: unit.name)
+def test_the_timer_beats_every_minute(unit):
     """Runs start within seconds of a minute; what was missed is not made up for."""
-    timer = read_unit(TIMER)
+    timer = read_unit(unit)
     clock = timer["Timer"]
 
     assert clock["OnCalendar"] == ["minutely"]
@@ -166,3 +175,55 @@ def test_the_drop_in_for_remote_write(tmp_path):
 
     assert "remote_write" in settings.sinks
     assert "rest" in settings.sources
+
+
+# --- one shard of many ------------------------------------------------------------
+
+
+def seals(unit: Path) -> dict[str, list[str]]:
+    """Return what a unit takes from its service, and how a run of it ends."""
+    service = read_unit(unit)["Service"]
+    first = list(service).index("DynamicUser")
+    ends = ("Type", "ExecStart", "TimeoutStartSec", "TimeoutStopSec", "Nice")
+    return {key: service[key] for key in (*list(service)[first:], *ends)}
+
+
+@pytest.mark.case("L18")
+def test_a_shard_is_sealed_as_the_service_is():
+    """Both units run the same command within the same bounds of time and rights."""
+    shard = read_unit(SHARD)["Service"]
+
+    assert seals(SHARD) == seals(SERVICE)
+    assert not shard.keys() & {"Restart", "SuccessExitStatus", "LoadCredential"}
+
+
+def test_the_shards_share_a_user_and_a_state():
+    """All shards are one user, whose state folder is that of the service for one."""
+    shard, service = read_unit(SHARD)["Service"], read_unit(SERVICE)["Service"]
+
+    # Without User= a dynamic user is called as its unit is: each shard another one.
+    assert shard["User"] == [SERVICE.stem]
+    for key in ("StateDirectory", "StateDirectoryMode"):
+        assert shard[key] == service[key]
+        assert "%" not in shard[key][0]
+
+
+def test_a_shards_environment_is_its_own(tmp_path):
+    """A shard's index is its instance's name; the count is in the file of settings."""
+    shard = read_unit(SHARD)["Service"]
+    environ = dict(each.split("=", 1) for each in shard["Environment"])
+    assert environ["SHARD_INDEX"] == "%i"
+    [file] = shard["EnvironmentFile"]
+    text = (SYSTEMD / Path(file).name).read_text()
+    held = dict(re.findall(r"^#?(\w+)=(.*)$", text, re.MULTILINE))
+
+    # What it sets is stronger than what the unit does.
+    assert not held.keys() & environ.keys()
+    assert int(held["SHARD_COUNT"]) > 1
+    [bound] = shard["BindReadOnlyPaths"]
+    assert bound == f"/etc/ecoflow-push/accounts:{environ['ECOFLOW_ACCOUNTS']}"
+    # As docs/fleet.md has it made.
+    page = (SYSTEMD.parent.parent / "docs" / "fleet.md").read_text()
+    assert f"groupadd --system {shard['SupplementaryGroups'][0]}" in page
+    for unit in (SHARD, SHARD_TIMER):
+        assert f"deploy/systemd/{unit.name}" in page

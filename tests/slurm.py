@@ -1,0 +1,185 @@
+"""A real Slurm of one node, for whoever runs the test: no root, no munge, no cgroups."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.fetch_servers import environ
+from tests.support import eventually, free_port, real_server
+
+NODE = "here"
+# More than any array has, whatever the machine has.
+PROCESSORS, MEBIBYTES = 64, 64 * 1024
+# Its own words for tasks of which more is to come, as COMPLETING is.
+UNDER_WAY = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"}
+CONFIG = """\
+ClusterName=test
+SlurmctldHost=localhost
+SlurmctldPort={controller}
+SlurmdPort={daemon}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/none
+CredType=cred/none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+# As many processors as are said, and not as there are.
+SlurmdParameters=config_overrides
+# A task begins at once.
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=1000,sched_interval=1
+# The user's environment is what is in a file, and not what a login makes.
+GetEnvTimeout=0
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={mem}
+PartitionName=all Nodes={node} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class Task(NamedTuple):
+    """How one task of an array is, in Slurm's words."""
+
+    state: str
+    #: What its script ended with, and which signal ended it.
+    code: int
+    signal: int
+    restarts: int
+
+    @property
+    def status(self) -> int:
+        """What a shell would call its end."""
+        return 128 + self.signal if self.signal else self.code
+
+
+class Slurm:
+    """A running controller with its one node."""
+
+    def __init__(self, bin_: Path, environ: dict[str, str]) -> None:
+        self._bin = bin_
+        self.environ = environ
+
+    def ask(self, program: str, *args: str | Path, cwd: Path | None = None) -> str:
+        """Return what one of Slurm's commands prints; it has to end with 0."""
+        done = subprocess.run(
+            [self._bin / program, *args],
+            cwd=cwd,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def submit(self, script: Path, *options: str, cwd: Path) -> int:
+        """Submit an array, as an operator does in that folder; return its number."""
+        return int(self.ask("sbatch", "--parsable", *options, script, cwd=cwd))
+
+    def tasks(self, job: int) -> dict[int, Task]:
+        """Return each task of an array, by its index."""
+        found = {}
+        for line in self.ask("scontrol", "show", "job", "-o", str(job)).splitlines():
+            said = dict(re.findall(r"(\w+)=(\S+)", line))
+            code, number = map(int, said["ExitCode"].split(":"))
+            task = Task(said["JobState"], code, number, int(said["Restarts"]))
+            # Those that have not begun are one line: 0-2,5 or 0-7%4.
+            for part in said["ArrayTaskId"].partition("%")[0].split(","):
+                first, _, last = part.partition("-")
+                found |= dict.fromkeys(range(int(first), int(last or first) + 1), task)
+        return found
+
+    def wait(self, job: int) -> dict[int, int]:
+        """Return what each task ended with, when all have."""
+
+        def ends() -> dict[int, Task]:
+            tasks = self.tasks(job)
+            return {} if any(t.state in UNDER_WAY for t in tasks.values()) else tasks
+
+        tasks = eventually(ends, 180)
+        assert tasks, self.tasks(job)
+        return {index: task.status for index, task in sorted(tasks.items())}
+
+    def kill(self, job: int, index: int) -> None:
+        """Kill a running task with all its processes, as a lost machine would."""
+        [number] = re.findall(
+            rf"JobId=(\d+) ArrayJobId={job} ArrayTaskId={index} ",
+            self.ask("scontrol", "show", "job", "-o", str(job)),
+        )
+        lines = self.ask("scontrol", "listpids", number).splitlines()[1:]
+        pids = [int(line.split()[0]) for line in lines]
+        assert pids
+        for pid in pids:
+            # One ends when the other does.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def is_ready(self) -> bool:
+        """Return whether the node waits for tasks."""
+        with suppress(AssertionError):
+            return "idle" in self.ask("sinfo", "-h", "-o", "%T")
+        return False
+
+
+@contextmanager
+def slurm(folder: Path) -> Iterator[Slurm]:
+    """Run slurmctld and slurmd with all that they write in `folder`."""
+    if sys.platform != "linux":
+        pytest.skip("Slurm is a program for Linux")
+    controller, daemon = (real_server(name) for name in ("slurmctld", "slurmd"))
+    sbatch = real_server("slurm-client")
+    for part in ("state/env_cache", "spool"):
+        (folder / part).mkdir(parents=True)
+    config = CONFIG.format(
+        controller=free_port(),
+        daemon=free_port(),
+        user=getpass.getuser(),
+        folder=folder,
+        node=NODE,
+        cpus=PROCESSORS,
+        mem=MEBIBYTES,
+    )
+    # Unpacked, not installed: its parts are not where they were made to be.
+    plugins = sorted(controller.parent.parent.glob("lib/*-linux-gnu*/slurm-wlm"))
+    config += "".join(f"PluginDir={place}\n" for place in plugins[:1])
+    (folder / "slurm.conf").write_text(config)
+    where = {**environ(sbatch), "SLURM_CONF": str(folder / "slurm.conf")}
+    of_tasks = {
+        "HOME": str(folder),
+        "PATH": f"{sbatch.parent}:/usr/bin:/bin",
+        "LD_LIBRARY_PATH": where.get("LD_LIBRARY_PATH", ""),
+    }
+    (folder / "state" / "env_cache" / getpass.getuser()).write_text(
+        "".join(f"{name}={value}\n" for name, value in of_tasks.items())
+    )
+    stepd = controller.with_name(controller.name.replace("ctld", "stepd"))
+    with ExitStack() as stack:
+        for command in ([controller, "-D"], [daemon, "-D", "-d", stepd]):
+            said = stack.enter_context((folder / f"{command[0].name}.out").open("w"))
+            process = subprocess.Popen(command, env=where, stdout=said, stderr=said)
+            stack.callback(process.wait, timeout=30)
+            stack.callback(process.terminate)
+        running = Slurm(sbatch.parent, where)
+        logs = [folder / "slurmctld.log", folder / "slurmd.log"]
+        assert eventually(running.is_ready), [log.read_text() for log in logs]
+        # What is left of an array does not outlive its Slurm.
+        stack.callback(running.ask, "scancel", "--user", getpass.getuser())
+        yield running
