@@ -110,13 +110,13 @@ class Slurm:
     def wait(self, job: int) -> dict[int, int]:
         """Return what each task ended with, when all have."""
 
-        def ends() -> dict[int, Task]:
-            tasks = self.tasks(job)
-            return {} if any(t.state in UNDER_WAY for t in tasks.values()) else tasks
+        assert eventually(lambda: not self.under_way(job), 180), self.tasks(job)
+        return {index: task.status for index, task in sorted(self.tasks(job).items())}
 
-        tasks = eventually(ends, 180)
-        assert tasks, self.tasks(job)
-        return {index: task.status for index, task in sorted(tasks.items())}
+    def under_way(self, job: int) -> set[int]:
+        """Return the tasks of an array that have not ended."""
+        tasks = self.tasks(job).items()
+        return {index for index, task in tasks if task.state in UNDER_WAY}
 
     def kill(self, job: int, index: int) -> None:
         """Kill a running task with all its processes, as a lost machine would."""
