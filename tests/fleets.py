@@ -55,3 +55,7 @@ class Fleet:
         identity = said["ECOFLOW_API_HOST"], said["ECOFLOW_ACCESS_KEY"]
         job = self.environ.get("PUSH_JOB", "ecoflow")
         return Path(state_folder(self.environ["STATE_DIR"], *identity, job))
+
+    def states(self, name: str) -> list[Path]:
+        """Return all files of a name in the state folders."""
+        return sorted(Path(self.environ["STATE_DIR"]).glob(f"*/{name}"))

@@ -150,8 +150,10 @@ def test_shards_need_accounts():
 def test_a_folder_without_accounts(folder):
     """An empty folder is a fault, with what is to be done."""
     assert faults_of(folder) == [
-        "ECOFLOW_ACCOUNTS: no account in it: put a file NAME.env into it for each"
-        " account"
+        (
+            "ECOFLOW_ACCOUNTS: no account in it: put a file NAME.env into it for each"
+            " account"
+        )
     ]
 
 
@@ -227,8 +229,10 @@ def test_secrets_that_others_can_read_are_told_once(folder):
     common = read(folder)
 
     assert [str(note) for note in common.notes] == [
-        f"{folder}/a0.env holds a secret, and others can read it; so do 2 more:"
-        f" chmod 600 {folder}/*.env"
+        (
+            f"{folder}/a0.env holds a secret, and others can read it; so do 2 more:"
+            f" chmod 600 {folder}/*.env"
+        )
     ]
     assert settings_of(common.accounts.ours[0], common).notes == ()
 

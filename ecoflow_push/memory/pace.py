@@ -34,7 +34,8 @@ def check_pace(state_dir: str, now: float) -> None:
         return
     try:
         _lock(file)
-        times = [each for each in _times(file) if 0 <= now - each < SECONDS]
+        # Others, who began later, may have been here first.
+        times = [each for each in _times(file) if abs(now - each) < SECONDS]
         if len(times) >= MOST:
             wait = SECONDS - (now - min(times))
             raise AskedToWait(

@@ -22,7 +22,8 @@ from ecoflow_push.metrics.run_series import run_registry
 from ecoflow_push.net.deadline import Deadline, start
 from ecoflow_push.net.kept import KEPT
 from ecoflow_push.run.begin import create_worker
-from ecoflow_push.run.one_of_many import Part, folder_of, served_at, settings_of
+from ecoflow_push.run.one_of_many import Part, folder_of, settings_of
+from ecoflow_push.run.order import Order
 from ecoflow_push.run.outcome import Faults, worst
 from ecoflow_push.run.results import Result, Results
 from ecoflow_push.run.telling import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ecoflow_push.config.accounts import Account
     from ecoflow_push.config.settings import Settings
     from ecoflow_push.run.healthcheck import Healthcheck
+    from ecoflow_push.run.order import Turn
     from ecoflow_push.run.worker import Worker
     from ecoflow_push.sinks.base import Sink
 
@@ -51,8 +53,6 @@ log = logging.getLogger(__name__)
 
 # Of a run's time, for all accounts; the rest is for the run's own series.
 ACCOUNTS_SHARE = 0.9
-# With less, none is begun.
-LEAST_SECONDS = 0.5
 # A line each; of more, one says how many.
 MOST_TOLD = 20
 
@@ -86,10 +86,9 @@ class Fleet(Faults):
         self._started = time.monotonic()
         self._deadline = Deadline(settings.run_deadline)
         self._lock = threading.Lock()
-        self._waiting = sorted(
-            self._accounts.ours, key=partial(served_at, settings), reverse=True
-        )
-        self._results = Results(account.name for account in self._waiting)
+        share = self._deadline.share(ACCOUNTS_SHARE)
+        self._order = Order(settings, folder_of(settings), share)
+        self._results = Results(account.name for account in self._accounts.ours)
         self._worked = 0.0
         self._told = 0
 
@@ -158,55 +157,47 @@ class Fleet(Faults):
     # -- the accounts ----------------------------------------------------------------
 
     def _work(self) -> None:
-        deadline = self._deadline.share(ACCOUNTS_SHARE)
         parts = {
             sink.name.replace("-", "_"): partial(Part, sink, threading.Lock())
             for sink in self._sinks
             if sink.is_for_all
         }
         slots = []
-        for _ in range(min(self._accounts.at_once, len(self._waiting))):
+        for _ in range(min(self._accounts.at_once, len(self._results))):
             try:
-                slots.append(start(partial(self._slot, deadline, parts)))
+                slots.append(start(partial(self._slot, parts)))
             except EcoflowPushError:
                 # With those that there are, it only takes longer.
                 if not slots:
                     raise
         # A little longer than the work's own bounds: its words are the better ones.
-        patience = Deadline(deadline.left() + 1.0)
+        patience = Deadline(self._deadline.left() * ACCOUNTS_SHARE + 1.0)
         while any(slot.is_alive() for slot in slots) and patience.left() > 0:
             for slot in slots:
                 slot.join(min(0.5, patience.left()))
-        with self._lock:
-            left, self._waiting = self._waiting, []
-        for account in left:
-            self._tell_of(account, "no time left; RUN_DEADLINE, or more shards")
         for account in self._accounts.ours:
-            if not self._results[account.name].is_ended:
-                self._tell_of(account, "hung; the next run goes on with it")
+            result = self._results[account.name]
+            if result.is_begun and not result.is_ended:
+                self._order.is_late(account)
+                self._tell_of(account, "hung: the next runs work it last")
+        for account in self._order.rest():
+            cure = "the next run begins with it; raise RUN_DEADLINE or ACCOUNTS_AT_ONCE"
+            self._tell_of(account, f"no time left: {cure}")
 
-    def _slot(self, deadline: Deadline, parts: Mapping[str, partial[Part]]) -> None:
-        """Work one account after the other, each within its share of the time."""
-        while True:
-            with self._lock:
-                if not self._waiting or deadline.left() < LEAST_SECONDS:
-                    return
-                account = self._waiting.pop()
-                others = len(self._waiting)
-                result = self._results[account.name]
-            share = deadline.share(min(1.0, self._accounts.at_once / (others + 1)))
-            of_whom.set(f"account {account.label}: ")
+    def _slot(self, parts: Mapping[str, partial[Part]]) -> None:
+        """Work one account after the other."""
+        while turn := self._order.next():
+            of_whom.set(f"account {turn.account.label}: ")
+            result = self._results[turn.account.name]
+            result.is_begun = True
             own = {name: part() for name, part in parts.items()}
-            work = partial(self._walk, account, result, share, own)
-            status = attempt(work, self._level_of)
-            with self._lock:
-                result.end(ExitStatus(status))
+            status = attempt(partial(self._walk, turn, result, own), self._level_of)
+            self._order.end(turn)
+            result.end(ExitStatus(status))
 
-    def _walk(
-        self, account: Account, result: Result, share: Deadline, own: Mapping[str, Sink]
-    ) -> ExitStatus:
-        settings = settings_of(account, self._settings)
-        settings.run_deadline = share.left()
+    def _walk(self, turn: Turn, result: Result, own: Mapping[str, Sink]) -> ExitStatus:
+        settings = settings_of(turn.account, self._settings)
+        settings.run_deadline = turn.deadline.left()
         warn_of(settings.notes)
         folder = folder_of(settings)
         try:
@@ -217,7 +208,7 @@ class Fleet(Faults):
         with state:
             given = None if self._visit else own
             worker = create_worker(settings, state, folder, (), given, dials=False)
-            visit = partial(self._visit, account, worker) if self._visit else None
+            visit = partial(self._visit, turn.account, worker) if self._visit else None
             status = (visit or worker.run_for_one)()
             result.keep(worker)
             if status != ExitStatus.OK:

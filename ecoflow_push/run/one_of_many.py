@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from ecoflow_push.config.accounts import LABEL
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import Fault, SettingsError
 from ecoflow_push.memory.lock import state_folder
-from ecoflow_push.memory.state import NAME
 from ecoflow_push.sinks.base import Sink, Update
 
 if TYPE_CHECKING:
@@ -74,14 +72,3 @@ def folder_of(settings: Settings, identity: tuple[str, str] | None = None) -> st
         identity = ("accounts", f"{settings.accounts.folder}\0{part}")
     identity = identity or (settings.api_url, settings.account)
     return state_folder(settings.state_dir, *identity, settings.job)
-
-
-def served_at(settings: Settings, account: Account) -> tuple[float, str]:
-    """Return when an account's turn last ended (Unix s), 0 if it never had one."""
-    if account.identity is None:
-        return 0.0, account.name
-    folder = folder_of(settings, account.identity)
-    try:
-        return os.stat(os.path.join(folder, NAME)).st_mtime, account.name
-    except OSError:
-        return 0.0, account.name

@@ -24,13 +24,13 @@ class Result:
     """What became of an account; its worker is let go."""
 
     __slots__ = (
-        *("counted", "fared", "is_ended", "is_locked", "is_walked"),
+        *("counted", "fared", "is_begun", "is_ended", "is_locked", "is_walked"),
         *("offset", "stages", "status"),
     )
 
     def __init__(self) -> None:
         self.status = ExitStatus.TEMPFAIL
-        self.is_ended = self.is_locked = self.is_walked = False
+        self.is_begun = self.is_ended = self.is_locked = self.is_walked = False
         #: How far our clock is ahead (s), None if nobody said.
         self.offset: float | None = None
         self.counted: dict[str, Any] = {}
