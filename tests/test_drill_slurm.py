@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pytest
 import yaml
@@ -24,6 +24,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.accounts import SimulatedAccount, SimulatedDevice
 from ecoflow_push.simulator.cloud import SimulatedCloud
 from ecoflow_push.simulator.encoded import Encoded
+from tests import many_accounts
 from tests.deploy import DEPLOY
 from tests.many_accounts import (
     MOVING,
@@ -33,9 +34,8 @@ from tests.many_accounts import (
     quotas,
     write_files,
 )
-from tests.slurm import Slurm, slurm
+from tests.slurm import Slurm, script_for_here, slurm
 from tests.support import (
-    PUSH,
     Database,
     Points,
     eventually,
@@ -52,6 +52,7 @@ SCRIPT = DEPLOY / "slurm" / "ecoflow-push.sh"
 RULES = DEPLOY / "prometheus" / "ecoflow.rules.yml"
 ALERT = "EcoflowShardsMissing"
 INSTANCE = "fleet"
+QUOTAS = 20
 NUMBER = "ecoflow_core_moving"
 # Between a device's answer and the time that its samples get, on a busy machine.
 LATE_SECONDS = 30
@@ -62,25 +63,24 @@ class Served:
 
     def __init__(self) -> None:
         self.times: list[float] = []
-        self._quotas = Encoded(quotas(20), {MOVING})
+        self._quotas = Encoded(quotas(QUOTAS), {MOVING})
 
     def __call__(self) -> bytes:
         self.times.append(time.time())
         return self._quotas()
 
 
-class Devices:
-    """Makes devices that nobody else has."""
+class Devices(many_accounts.Fleet):
+    """Makes devices that nobody else has, and knows what each has served."""
 
     def __init__(self) -> None:
+        super().__init__(QUOTAS)
         self.served: dict[str, Served] = {}
 
     def devices(self, number: int) -> list[SimulatedDevice]:
-        found = []
-        for _ in range(number):
-            sn = f"R331{len(self.served):012}"
-            self.served[sn] = Served()
-            found.append(SimulatedDevice(sn, encoded=self.served[sn]))
+        found = super().devices(number)
+        for device in found:
+            device.encoded = self.served[device.sn] = Served()
         return found
 
 
@@ -99,7 +99,7 @@ SHORT, FULL = Size(4, 2, 2, 3, 75), Size(52, 12, 8, 5, 30)
 
 
 class Turn(NamedTuple):
-    """What an array did: the numbers that each device served, and what tasks ended with."""
+    """What each device served in an array, and what its tasks ended with."""
 
     served: dict[str, range]
     ends: dict[int, int]
@@ -168,7 +168,7 @@ class Fleet:
 
     def submit(self, *options: str) -> int:
         """Submit the array as it is delivered, for this machine and count."""
-        text = script_for_here(self.shards)
+        text = script_for_here(SCRIPT, self.shards)
         if self.is_apart:
             own = f"STATE_DIR={self.folder}/state-$SLURM_ARRAY_TASK_ID"
             text = text.replace("export SHARD_COUNT", f"export SHARD_COUNT {own}")
@@ -258,7 +258,7 @@ class Receiver:
         self._stack = ExitStack()
         self.url = f"http://127.0.0.1:{self._port}"
 
-    def __enter__(self) -> Receiver:
+    def __enter__(self) -> Self:
         # Doubles are not to be hidden.
         self._database = self._stack.enter_context(
             victoria_metrics(
@@ -282,20 +282,6 @@ class Receiver:
         return self._database.points(name)
 
 
-def script_for_here(shards: int) -> str:
-    """Return the array's script for this machine, and for so many shards."""
-    text = SCRIPT.read_text()
-    for old, new in (
-        ("/opt/ecoflow-push/.venv/bin/python", sys.executable),
-        ("/opt/ecoflow-push/push.py", str(PUSH)),
-        ("--array=0-7\n", f"--array=0-{shards - 1}\n"),
-        ("\nSHARD_COUNT=8\n", f"\nSHARD_COUNT={shards}\n"),
-    ):
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    return text
-
-
 def silence(accounts: list[SimulatedAccount], *, is_over: bool = False) -> None:
     """Let neither the service nor a device answer these accounts, until it is over."""
     for account in accounts:
@@ -305,14 +291,16 @@ def silence(accounts: list[SimulatedAccount], *, is_over: bool = False) -> None:
 
 
 class Watch:
-    """A real Prometheus with the rules, in haste, which asks the receiver each second."""
+    """A real Prometheus with the rules, in haste; it asks the receiver each second."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def missing(self) -> float:
         """Return how many shards the firing alert misses, 0 while it does not fire."""
-        told = json.loads(fetch(f"{self._database.url}/api/v1/alerts"))["data"]["alerts"]
+        told = json.loads(fetch(f"{self._database.url}/api/v1/alerts"))["data"][
+            "alerts"
+        ]
         firing = [each for each in told if each["state"] == "firing"]
         assert all(each["labels"]["alertname"] == ALERT for each in firing)
         return sum(float(each["value"]) for each in firing)
@@ -393,8 +381,10 @@ def test_a_killed_task_costs_its_own_accounts_alone(fleet, size, tmp_path):
 
         job = fleet.submit()
         assert eventually(
-            lambda: sum(account.requests for account in ill) > asked
-            and fleet.slurm.under_way(job) == {victim}
+            lambda: (
+                sum(account.requests for account in ill) > asked
+                and fleet.slurm.under_way(job) == {victim}
+            )
         ), fleet.said()
         fleet.slurm.kill(job, victim)
         turn = fleet.wait(job)
@@ -479,11 +469,13 @@ def test_what_is_written_twice_is_seen_twice(tmp_path):
     """The receiver of this drill hides no double, so that none is overlooked."""
     with Receiver(tmp_path / "victoria-metrics") as receiver:
         for _ in range(2):
-            line = json.dumps({
-                "metric": {"__name__": NUMBER, "job": "ecoflow"},
-                "values": [1],
-                "timestamps": [1_700_000_000_000],
-            })
+            line = json.dumps(
+                {
+                    "metric": {"__name__": NUMBER, "job": "ecoflow"},
+                    "values": [1],
+                    "timestamps": [1_700_000_000_000],
+                }
+            )
             request = urllib.request.Request(
                 f"{receiver.url}/api/v1/import", data=line.encode()
             )
