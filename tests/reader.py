@@ -100,6 +100,12 @@ chmod 755 "$3/bin/python" "$3/bin/pip"
 """
 SUDO = '#!/bin/sh\nexec "$@"\n'
 CHOWN = WRITTEN_DOWN + '[ "$(id -u)" -ne 0 ] || exec /bin/chown "$@"\n'
+# Of a group that a page makes there is none here.
+CHGRP = """\
+#!/bin/sh
+case " $* " in *" ecoflow-accounts "*) exec "${{0%/*}}/groupadd" "$@" ;; esac
+exec /bin/chgrp "$@"
+"""
 CRONTAB = """\
 #!/bin/sh
 [ "$1" = - ] || exec /bin/cat "{home}/crontab"
@@ -176,12 +182,14 @@ class Reader:
             "kubectl": kubectl,
         }
         programs = dict.fromkeys(
-            ("apt-get", "docker", "systemctl", "journalctl"), WRITTEN_DOWN
+            ("apt-get", "docker", "groupadd", "journalctl", "sbatch", "systemctl"),
+            WRITTEN_DOWN,
         )
         programs |= {
             "pip": WRITTEN_DOWN + MADE_BY_PIP,
             "pipx": WRITTEN_DOWN + MADE_BY_PIP,
             "cat": CAT,
+            "chgrp": CHGRP,
             "chown": CHOWN,
             "crontab": CRONTAB,
             "kubectl": KUBECTL,

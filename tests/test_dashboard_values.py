@@ -27,6 +27,7 @@ from ecoflow_push.sinks.groups import Gateway as Groups
 from ecoflow_push.sinks.groups import body_of
 from ecoflow_push.sinks.server import Connection, Server
 from tests.dashboard import (
+    DASHBOARD,
     EXPRESSIONS,
     NORMALIZED,
     PANELS,
@@ -62,8 +63,10 @@ def station(
     *,
     online: bool | None = True,
     changed_at: float | None = None,
+    account: str = "",
 ) -> CollectorRegistry:
     """Return what is said of a device that was last read at `at`."""
+    extra = {"account": account} if account else {}
     facts = DeviceFacts(
         sn=f"R331Z{name.upper()}",
         name=name,
@@ -73,8 +76,10 @@ def station(
         snapshot_at=at,
         changed_at=at if changed_at is None else changed_at,
     )
-    text = generate_latest(device_registry(LABELS, facts)).decode()
+    ours = Labels(LABELS.job, LABELS.instance, LABELS.prefix, extra)
+    text = generate_latest(device_registry(ours, facts)).decode()
     labels = f'device="{facts.sn}",device_name="{name}",product_name="DELTA 2"'
+    labels += f',account="{account}"' if account else ""
     for metric, value in values.items():
         text += f"# TYPE ecoflow_{metric} gauge\n"
         text += f"ecoflow_{metric}{{{labels}}} {value}\n"
@@ -102,6 +107,33 @@ def run(at: float, *, dropped: int, oldest_at: float | None) -> CollectorRegistr
     )
 
 
+SHARD_GROUPS = [
+    {"job": "ecoflow_push", "instance": "fleet", "shard": index} for index in "01"
+]
+
+
+def shard(group: Mapping[str, str], at: float) -> CollectorRegistry:
+    """Return what a run says of itself of a shard of three; of the second all fail."""
+    is_well = group["shard"] == "0"
+    labels = Labels("ecoflow", "fleet", "ecoflow", {}, {"shard": group["shard"]})
+    return run_registry(
+        labels,
+        version="0.1.0",
+        exit_status=0 if is_well else 69,
+        durations={"accounts": 12.5 if is_well else 20},
+        last_success_at=at if is_well else at - 4000,
+        devices={"ok": 250, "offline": 0, "refused": 0, "failed": 0},
+        accounts={"ok": 25, "failed": 0, "locked": 0}
+        if is_well
+        else {"ok": 0, "failed": 24, "locked": 1},
+        shards=3,
+        samples=75_000,
+        runs=100,
+        waiting=0,
+        dropped={"age": 0},
+    )
+
+
 ILL = {
     **NORMALIZED,
     "battery_charge_ratio": 0.1,
@@ -125,18 +157,20 @@ def fill_gateway(url: str, database: Database) -> None:
     run_group = {"job": RUN_JOB, "instance": "pi"}
     for dropped, balcony in ((0, NORMALIZED), (30, ILL)):
         groups = {
-            "Garage": station("Garage", now, NORMALIZED),
+            "Garage": station("Garage", now, NORMALIZED, account="well"),
             "Balcony": station("Balcony", now, balcony, changed_at=now - 7200),
             # Its job died 11 minutes ago, as far as the values tell.
             "Attic": station("Attic", now - 660, NORMALIZED),
             # Reduced: said to be offline, not readable.
             "Camper": station("Camper", now - 60, online=False),
-            "Cellar": station("Cellar", now - 1200, online=None),
+            "Cellar": station("Cellar", now - 1200, online=None, account="late"),
         }
         for name, registry in groups.items():
             gateway.push(body_of(registry), device_group(name), Deadline(10))
         told = run(now, dropped=dropped, oldest_at=now - 2400)
         gateway.push(body_of(told), run_group, Deadline(10))
+        for group in SHARD_GROUPS:
+            gateway.push(body_of(shard(group, now)), group, Deadline(10))
         told_of = f'ecoflow_push_dropped_samples_total{{reason="size"}} == {dropped}'
         assert eventually(partial(ask, database, told_of))
     gateway.close()
@@ -152,7 +186,7 @@ def fill_remote(url: str) -> None:
     def write(
         name: str, at: float, registry: CollectorRegistry, only: str = ""
     ) -> None:
-        group = {"job": JOB}
+        group: Mapping[str, str] = {"job": JOB}
         if name == "run":
             group = {"job": RUN_JOB, "instance": "pi"}
         record = record_of(registry, group, round(at * 1000))
@@ -167,11 +201,11 @@ def fill_remote(url: str) -> None:
         at = now - 3305 + 300 * number + late
         left = now - at
         mains = 230.0 if left > 900 else 0.0
-        write("Garage", at, station("Garage", at, NORMALIZED))
+        write("Garage", at, station("Garage", at, NORMALIZED, account="well"))
         ill = {**ILL, "ac_input_voltage_volts": mains}
         write("Balcony", at, station("Balcony", at, ill, changed_at=at - 7200))
         if left > 1000:
-            write("Cellar", at, station("Cellar", at, NORMALIZED))
+            write("Cellar", at, station("Cellar", at, NORMALIZED, account="late"))
         if left > 600:
             write("Attic", at, station("Attic", at, NORMALIZED))
         # It went offline after the last run but one.
@@ -183,18 +217,26 @@ def fill_remote(url: str) -> None:
         # By remote-write it is not told while something waits.
         told = run(at, dropped=0 if left > 700 else 30, oldest_at=None)
         write("run", at, told)
+        for each in SHARD_GROUPS:
+            of_shard = record_of(shard(each, at), each, round(at * 1000))
+            sink.write([of_shard], Deadline(10))
         if left > 1200:
             group = {"job": RUN_JOB, "instance": "dead"}
             record = record_of(told, group, round(at * 1000))
             sink.write([record], Deadline(10))
     # The key of a battery that is full has ended just now.
     full = {k: v for k, v in NORMALIZED.items() if k != "charge_remaining_seconds"}
-    write("Garage", now - 1, station("Garage", now - 1, full))
+    write("Garage", now - 1, station("Garage", now - 1, full, account="well"))
     sink.close()
 
 
 def ask(database: Database, expr: str, at: float | None = None) -> list[Any]:
     return database._query(expr, time.time() if at is None else at)
+
+
+def answered(database: Database, expr: str) -> bool:
+    """Return whether there is an answer, or comes to be one."""
+    return bool(eventually(partial(ask, database, expr)))
 
 
 class Filled(NamedTuple):
@@ -400,12 +442,66 @@ def test_a_number_stands_alone(filled):
         assert row["metric"] == {}, title
 
 
+@ways(list(WAYS))
+def test_a_fleet_is_seen_shard_by_shard(filled):
+    """Of three shards one is well, one fails, and one was never heard of."""
+    told = {
+        title: value_of(filled, f"{title} A", ".+")
+        for title in ("Accounts well", "Accounts not well", "Shards", "Shards missing")
+    }
+    rows = {
+        letter: {
+            row["metric"]["shard"]: float(row["value"][1])
+            for row in ask(
+                filled.database, filled_in(EXPRESSIONS[f"Each shard {letter}"])
+            )
+        }
+        for letter in "BDEFG"
+    }
+
+    assert told == {
+        "Accounts well": [25],
+        "Accounts not well": [25],
+        "Shards": [3],
+        "Shards missing": [2],
+    }
+    assert value_of(filled, "Slowest shard A", ".+") == [20]
+    assert value_of(filled, "Oldest success A", ".+")[0] > 4000
+    assert rows == {
+        "B": {"0": 0, "1": 69},
+        "D": {"0": 12.5, "1": 20},
+        "E": {"0": 25, "1": 0},
+        "F": {"0": 0, "1": 25},
+        "G": {"0": 250, "1": 250},
+    }
+
+
+@ways(list(WAYS))
+def test_shards_are_one_installation(filled):
+    """Beside other installations a fleet is one row, and one line of each graph."""
+    one = {"Installations D": 500, "Installations E": 150_000, "Duration A": 20}
+    for title, value in one.items():
+        rows = ask(filled.database, filled_in(EXPRESSIONS[title]))
+        found = [r for r in rows if r["metric"].get("instance") == "fleet"]
+        assert [float(row["value"][1]) for row in found] == [value], title
+
+
+@ways(list(WAYS))
+def test_the_account_whose_devices_are_late_is_seen(filled):
+    """An account is listed by how many of its devices are late, if there are any."""
+    for letter, value in (("A", 1), ("B", 1), ("C", 1200)):
+        query = EXPRESSIONS[f"Accounts with late devices {letter}"]
+        [row] = ask(filled.database, filled_in(query))
+        assert row["metric"] == {"job": "ecoflow", "account": "late"}
+        assert value <= float(row["value"][1]) < value + 300
+
+
 @ways(WRITTEN)
 def test_the_installation_that_is_silent_is_seen(filled):
     """One number says how long the most silent is, a table which one; both see it."""
     rows = ask(filled.database, filled_in(EXPRESSIONS["Installations A"]))
     silent = {row["metric"]["instance"]: float(row["value"][1]) for row in rows}
-    assert silent.keys() == {"pi", "dead"}
+    assert silent.keys() == {"pi", "dead", "fleet"}
     assert silent["pi"] < 300
     assert silent["dead"] > 1200
     assert value_of(filled, "Last run A", ".+") == [
@@ -470,14 +566,23 @@ def test_five_minutes_leave_no_gap(filled):
 # --- by push.py -------------------------------------------------------------------
 
 # What two good runs over the simulated fleet do not show, and why.
+OF_FLEETS = {
+    f"{panel['title']} {target['refId']}": "there is one account"
+    for row in DASHBOARD["panels"]
+    if row["title"] == "Accounts and shards"
+    for panel in row["panels"]
+    for target in panel["targets"]
+}
 NOT_BY_GOOD_RUNS: Mapping[str, Mapping[str, str]] = {
     "Pushgateway": {
+        **OF_FLEETS,
         "Left out, dropped B": "nothing was dropped",
         "Waiting for remote-write A": "nothing is written remotely",
         "Runs and failures B": "nothing failed",
         "Waiting since A": "nothing waits",
     },
     "remote-write": {
+        **OF_FLEETS,
         "Runs and failures B": "nothing failed",
         "Left out, dropped B": "nothing was dropped",
         "Waiting since A": "nothing waits",
@@ -529,8 +634,11 @@ def test_a_real_run_fills_the_panels(way, environ, cloud, pushgateway, tmp_path)
             if title not in NOT_BY_GOOD_RUNS[way]
             and not eventually(partial(ask, database, filled_in(expr)), 10)
         }
-        recorded = [rule["expr"] for rule in rules() if "record" in rule]
-        assert all(eventually(partial(ask, database, expr)) for expr in recorded)
+        recorded = {
+            rule["record"]: rule["expr"] for rule in rules() if "record" in rule
+        }
+        assert ask(database, recorded.pop("instance:ecoflow_push_shards:min")) == []
+        assert all(map(partial(answered, database), recorded.values()))
         alerts = {
             rule["alert"]: ask(database, rule["expr"])
             for rule in rules()

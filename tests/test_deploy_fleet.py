@@ -185,13 +185,9 @@ def test_the_first_lines_make_what_is_mounted(way):
 
     assert set.union(*rendered.secrets().values()) - optional == made
     assert optional == {"ecoflow-accounts-2"}
-    assert_documented(set(rendered.environ()) - NOT_YET)
+    assert_documented(set(rendered.environ()))
     for name in rendered.environ():
         assert not re.search(r"(KEY|PASSWORD|TOKEN)$", name), name
-
-
-# Of settings.md when the program knows them.
-NOT_YET = {"ECOFLOW_ACCOUNTS", "SHARD_COUNT"}
 
 
 def test_a_secret_holds_the_accounts_that_the_page_says():

@@ -28,7 +28,8 @@ from ecoflow_push.simulator.cloud import (
 from ecoflow_push.simulator.server import Answer, Received, RecordingServer
 from ecoflow_push.start.options import parse_args
 from tests.conftest import DELTA
-from tests.deploy import IMAGE, WAYS, program, read_unit, said_by
+from tests.deploy import IMAGE, SYSTEMD, WAYS, program, read_unit, said_by
+from tests.kubernetes import FLEETS
 from tests.reader import ADDRESS, Block, Reader, blocks, pages, repository
 from tests.support import (
     ROOT,
@@ -62,6 +63,10 @@ BEGINS = {
     "deploy.md Compose, to look at it": CLONE,
     "app-account.md": CLONE,
     "check.md": CLONE,
+    "fleet.md A folder of accounts": CLONE,
+    "fleet.md Shards on one machine": MACHINE,
+    "fleet.md Kubernetes": CLONE,
+    "fleet.md Slurm": CLONE,
     "metrics.md": CLONE,
     "normalized.md": CLONE,
     "remote-write.md": CLONE,
@@ -188,13 +193,14 @@ def kubectl(_scene: Scene, folder: Path, words: list[str]) -> None:
     """What needs no cluster was told by kubectl; the rest names what is there."""
     told = " ".join(words)
     if " apply " in told:
-        assert words[-1] in {f"deploy/kubernetes/{way}" for way in WAYS}
+        assert words[-1] in {f"deploy/kubernetes/{way}" for way in (*WAYS, *FLEETS)}
     elif " job " in told:
         text = (folder / "deploy/kubernetes/base/cronjob.yaml").read_text()
         name = yaml.safe_load(text)["metadata"]["name"]
         assert f"--from=cronjob/{name}" in words
     else:
-        assert re.search(r" secret | logs -f job/try$|^create namespace ", told), told
+        logs = r" logs -f job/try$| logs -l batch\.kubernetes\.io/job-name=try "
+        assert re.search(rf" secret |{logs}|^create namespace ", told), told
 
 
 def systemctl(scene: Scene, _folder: Path, words: list[str]) -> None:
@@ -203,25 +209,35 @@ def systemctl(scene: Scene, _folder: Path, words: list[str]) -> None:
     match words:
         case ["daemon-reload"]:
             pass
-        case ["start", "ecoflow-push.service" as name]:
+        case ["start", "ecoflow-push.service" | "ecoflow-push@0.service" as name]:
             as_a_service(scene, units / name)
         case ["enable", "--now", name]:
-            assert (units / name).is_file()
+            assert template(units / name).is_file()
         case ["disable", "--now", "ecoflow-push.timer"]:
             pass
         case _:
             pytest.fail(f"systemctl {words} is not known")
 
 
+def template(unit: Path) -> Path:
+    """Return the file of a unit, or the one that its instances have in common."""
+    return unit.with_name(re.sub(r"@\w+\.", "@.", unit.name))
+
+
 def as_a_service(scene: Scene, unit: Path) -> None:
     """Run a unit's command with the files and secrets that it names."""
     root = scene.reader.root
-    service = read_unit(unit)["Service"]
+    service = read_unit(template(unit))["Service"]
+    places = {"%d": str(root / "secrets"), "%i": unit.stem.rpartition("@")[2]}
+    for each in service.get("BindReadOnlyPaths", []):
+        file, place = each.split(":")
+        places[place] = str(scene.reader.path(file))
     environ = dict(each.split("=", 1) for each in service["Environment"])
-    environ = {k: v.replace("%d", str(root / "secrets")) for k, v in environ.items()}
+    for place, ours in places.items():
+        environ = {k: v.replace(place, ours) for k, v in environ.items()}
     environ["STATE_DIR"] = str(scene.folder / "state")
     (root / "secrets").mkdir()
-    for each in service["LoadCredential"]:
+    for each in service.get("LoadCredential", []):
         name, path = each.split(":")
         file = scene.reader.path(path)
         assert file.stat().st_mode & 0o777 == 0o600
@@ -244,7 +260,7 @@ def journalctl(scene: Scene, _folder: Path, words: list[str]) -> None:
     """What is read is the log of a unit that is there."""
     assert words[0] == "-u"
     units = scene.reader.root / "etc/systemd/system"
-    assert (units / f"{words[1]}.service").is_file()
+    assert list(units.glob(f"{words[1]}.service"))
 
 
 def chown(_scene: Scene, _folder: Path, words: list[str]) -> None:
@@ -253,14 +269,36 @@ def chown(_scene: Scene, _folder: Path, words: list[str]) -> None:
     assert "USER 10001:10001" in (ROOT / "Dockerfile").read_text()
 
 
+def groupadd(_scene: Scene, _folder: Path, words: list[str]) -> None:
+    """The group is made, and the accounts are given to it that the service is in."""
+    [group] = read_unit(SYSTEMD / "ecoflow-push@.service")["Service"][
+        "SupplementaryGroups"
+    ]
+    match words:
+        case ["--system", name] | ["-R", name, _]:
+            assert name == group
+        case _:
+            pytest.fail(f"groupadd {words} is not known")
+
+
+def sbatch(_scene: Scene, folder: Path, words: list[str]) -> None:
+    """The array has an index for each shard that the script counts."""
+    array, file = words
+    text = (folder / file).read_text()
+    [count] = re.findall(r"^SHARD_COUNT=(\d+)$", text, re.MULTILINE)
+    assert array == f"--array=0-{int(count) - 1}"
+
+
 CANNOT_RUN: dict[str, Callable[[Scene, Path, list[str]], None]] = {
     "apt-get": apt_get,
     "chown": chown,
     "docker": docker,
+    "groupadd": groupadd,
     "journalctl": journalctl,
     "kubectl": kubectl,
     "pip": pip,
     "pipx": pipx,
+    "sbatch": sbatch,
     "systemctl": systemctl,
 }
 
@@ -449,6 +487,7 @@ def scene(
                 "access-key": ACCESS_KEY,
                 "secret-key": SECRET_KEY,
                 "ecoflow-password": ACCOUNT_PASSWORD,
+                "remote-write-password": "a password",
             },
             environ=environ,
         )

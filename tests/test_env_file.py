@@ -303,6 +303,18 @@ def test_a_secret_that_others_can_read(mode, content, is_told, tmp_path):
     assert said == [cure] * is_told
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+@pytest.mark.parametrize(("mode", "is_told"), [(0o640, False), (0o644, True)])
+def test_a_secret_that_our_group_alone_can_read(mode, is_told, tmp_path):
+    """Who does not own the file needs its group, as with a Secret of Kubernetes."""
+    file = tmp_path / "x.env"
+    file.write_text("ECOFLOW_SECRET_KEY=s\n")
+    file.chmod(mode)
+    os.chown(file, 12_345, os.getegid())
+
+    assert bool(over_files([str(file)], {}).exposed) is is_told
+
+
 def test_a_secret_of_the_environment_is_not_the_files(tmp_path):
     """A value that is put aside is not what the file is blamed for."""
     file = tmp_path / "x.env"

@@ -92,8 +92,8 @@ def _content(path: str, environ: Mapping[str, str]) -> tuple[str, bool]:
         # Non-blocking: opening a FIFO that nobody writes to must not hang.
         descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
                 _refuse(path, "expected a regular file")
             raw = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as exc:
@@ -106,10 +106,19 @@ def _content(path: str, environ: Mapping[str, str]) -> tuple[str, bool]:
     if len(raw) > MAX_FILE_BYTES:
         _refuse(path, f"longer than {MAX_FILE_BYTES} bytes")
     try:
-        return raw.decode("utf-8-sig"), bool(mode & (stat.S_IRGRP | stat.S_IROTH))
+        return raw.decode("utf-8-sig"), _is_exposed(found)
     except UnicodeDecodeError as exc:
         number = exc.object[: exc.start].count(b"\n") + 1
         _refuse(f"{path} line {number}", "expected UTF-8 text")
+
+
+def _is_exposed(found: os.stat_result) -> bool:
+    # What is somebody else's we can only read by its group, as a Secret that Kubernetes
+    # mounts, or by what systemd lets a service see.
+    others = stat.S_IROTH
+    if found.st_uid == os.geteuid():
+        others |= stat.S_IRGRP
+    return bool(found.st_mode & others)
 
 
 def _lines(path: str, text: str) -> dict[str, tuple[str, int]]:
