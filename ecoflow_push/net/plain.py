@@ -77,13 +77,15 @@ class PlainExchange:
                 )
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as exc:
-                if connection.was_closed(exc):
-                    from ecoflow_push.net.explain import WasClosed
-
+                if connection.is_unheard:
                     # As idle as this one: the others are not to be tried one by one.
                     self._idle.clear()
+                    self._ahead.clear()
                     KEPT.forget(self._identity)
-                    raise WasClosed from exc
+                    if not isinstance(exc, TimeoutError):
+                        from ecoflow_push.net.explain import WasClosed
+
+                        raise WasClosed from exc
                 raise
             # A response that ends its connection is the one that holds the socket.
             with response:
@@ -176,13 +178,10 @@ class _Connection(http.client.HTTPConnection):
     def allow(self, seconds: float) -> None:
         """Give the next exchange this much time."""
         self._seconds = seconds
-        if self._is_new:
-            self._is_new = False
-            self.sock.settimeout(seconds)
-            return
-        if self.sock is not None and _has_news(self.sock):
+        if self.sock is not None and not self._is_new and _has_news(self.sock):
             # Its end, or an answer to nothing, which would pass for the next one.
             self.close()
+        self._is_new = False
         kept: Any = self.sock
         self._kept = kept
         if kept is not None:
@@ -194,10 +193,10 @@ class _Connection(http.client.HTTPConnection):
         self.connect()
         self._is_new = True
 
-    def was_closed(self, exc: Exception) -> bool:
-        """Return whether an exchange failed because this was closed while idle."""
-        is_silent = self._kept is not None and not self._kept.has_heard
-        return is_silent and not isinstance(exc, TimeoutError)
+    @property
+    def is_unheard(self) -> bool:
+        """Whether this was there before the exchange, and nothing came of that."""
+        return self._kept is not None and not self._kept.has_heard
 
     def connect(self) -> None:
         """Dial, and speak TLS if it is asked for."""
