@@ -147,8 +147,9 @@ def test_what_a_silent_way_has_lost_is_not_tried_one_by_one(gateway, ca_file):
         second.close()
         gateway.fail("", faults.hang(), times=1)
         exchange = PlainExchange(gateway.url, trust=trust)
-        patience = {"attempts": 2, "longest_wait": 0, "longest_try": 0.5}
-        transport = Transport(exchange, variables=("A", "B"), **patience)
+        transport = Transport(
+            exchange, attempts=2, longest_wait=0, longest_try=0.5, variables=("A", "B")
+        )
 
         assert transport.send(lambda: request, Deadline(10)).status == 200
 
