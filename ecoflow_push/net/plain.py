@@ -14,7 +14,7 @@ from ecoflow_push.errors import HostLimit, Unreachable
 from ecoflow_push.net.deadline import start
 from ecoflow_push.net.kept import KEPT, now
 from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
-from ecoflow_push.net.sockets import WithoutHints, dial
+from ecoflow_push.net.sockets import WithoutHints, dial, doubt
 from ecoflow_push.net.trust import Trust
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ class PlainExchange:
                     self._idle.clear()
                     self._ahead.clear()
                     KEPT.forget(self._identity)
-                    if not isinstance(exc, TimeoutError):
+                    # The system's own word, which has a number, is no deadline of ours.
+                    if not isinstance(exc, TimeoutError) or exc.errno:
                         from ecoflow_push.net.explain import WasClosed
 
                         raise WasClosed from exc
@@ -136,6 +137,8 @@ class PlainExchange:
                 return self._ahead.popleft().get(seconds)
             kept: Any = KEPT.take(self._identity)
             connection: _Connection = kept or _Connection(self._server, self._tls)
+            if kept and kept.sock is not None:
+                doubt(kept.sock)
             self._all.append(connection)
             return connection
 
