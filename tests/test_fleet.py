@@ -66,7 +66,7 @@ def samples_of(receiver):
 
 def values_of(receiver, name):
     """Return what was taken of a metric, by account, in the order in which it came."""
-    found = {}
+    found: dict[str, list[float]] = {}
     for sample in samples_of(receiver):
         if sample.name == name and not sample.is_stale:
             found.setdefault(sample.label("account"), []).append(sample.value)
@@ -84,7 +84,7 @@ def test_every_device_has_the_label_of_its_account(pushed, pushgateway):
     assert len(run.stderr.splitlines()) == 1
     assert "accounts: 3 ok; devices: 5 ok; 10 samples; pushgateway: ok" in run.stderr
     groups = pushgateway.groups()
-    accounts = Counter()
+    accounts: Counter[str] = Counter()
     for series in pushgateway.devices().values():
         accounts[dict(next(iter(series))[1])["account"]] += 1
     assert accounts == {"home": 2, "barn": 2, "mill": 1}
