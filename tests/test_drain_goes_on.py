@@ -195,6 +195,18 @@ def test_a_drain_leaves_no_doubt_behind(written, receiver):
     assert notes.replaying == ("", 0, 0)
 
 
+def test_a_doubt_about_another_address_stays(written, receiver):
+    """That a replay to another one was cut short is for the runs to that one."""
+    spoil(written, receiver, JOBS[:1], 1)
+    notes = Notes(str(next(Path(written["STATE_DIR"]).iterdir())))
+    notes.begin_replay("spool-of-another", 5, 9)
+
+    assert push(bare(written), "--drain").status == 0
+
+    notes.open()
+    assert notes.replaying == ("spool-of-another", 5, 9)
+
+
 def test_connections_are_shared_by_folders(written, server_tls, ca_file):
     """Folders of one receiver need one handshake, and one question for the time."""
     with Receiver(tls=server_tls) as receiver:
