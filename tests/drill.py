@@ -15,7 +15,7 @@ from typing import NamedTuple
 CAMPAIGNS = (
     *("kills", "syscalls", "power", "outages", "spool", "fuzz", "memory"),
     *("secrets", "statuses", "truth", "gateways", "networks", "clocks", "soak"),
-    "mutations",
+    *("slurm", "mutations"),
 )
 SHORT_SEED = 1
 

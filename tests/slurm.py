@@ -1,4 +1,4 @@
-"""A real Slurm of one node, for whoever runs the test: no root, no munge, no cgroups."""
+"""A real Slurm of one node, for whoever runs the test: no root, munge or cgroups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.fetch_servers import environ
-from tests.support import eventually, free_port, real_server
+from tests.support import PUSH, eventually, free_port, real_server
 
 NODE = "here"
 # More than any array has, whatever the machine has.
@@ -41,8 +41,9 @@ SelectTypeParameters=CR_Core_Memory
 SlurmdParameters=config_overrides
 # A task begins at once.
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=1000,sched_interval=1
-# The user's environment is what is in a file, and not what a login makes.
+# A task's environment is what is said here, and not what a login makes.
 GetEnvTimeout=0
+TaskProlog={folder}/prolog
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -72,16 +73,22 @@ class Task(NamedTuple):
 class Slurm:
     """A running controller with its one node."""
 
-    def __init__(self, bin_: Path, environ: dict[str, str]) -> None:
+    def __init__(self, folder: Path, bin_: Path, environ: dict[str, str]) -> None:
+        self.folder = folder
         self._bin = bin_
-        self.environ = environ
+        self._environ = environ
 
-    def ask(self, program: str, *args: str | Path, cwd: Path | None = None) -> str:
-        """Return what one of Slurm's commands prints; it has to end with 0."""
+    def ask(
+        self, program: str, *args: str | Path, cwd: Path | None = None, **more: str
+    ) -> str:
+        """Return what one of Slurm's commands prints; it has to end with 0.
+
+        `more` is what it finds in the environment, beside where its controller is.
+        """
         done = subprocess.run(
             [self._bin / program, *args],
             cwd=cwd,
-            env=self.environ,
+            env={**self._environ, **more},
             capture_output=True,
             text=True,
             timeout=60,
@@ -90,13 +97,13 @@ class Slurm:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def submit(self, script: Path, *options: str, cwd: Path) -> int:
+    def submit(self, script: Path, *options: str, cwd: Path, **more: str) -> int:
         """Submit an array, as an operator does in that folder; return its number."""
-        return int(self.ask("sbatch", "--parsable", *options, script, cwd=cwd))
+        return int(self.ask("sbatch", "--parsable", *options, script, cwd=cwd, **more))
 
     def tasks(self, job: int) -> dict[int, Task]:
         """Return each task of an array, by its index."""
-        found = {}
+        found: dict[int, Task] = {}
         for line in self.ask("scontrol", "show", "job", "-o", str(job)).splitlines():
             said = dict(re.findall(r"(\w+)=(\S+)", line))
             code, number = map(int, said["ExitCode"].split(":"))
@@ -110,13 +117,13 @@ class Slurm:
     def wait(self, job: int) -> dict[int, int]:
         """Return what each task ended with, when all have."""
 
-        def ends() -> dict[int, Task]:
-            tasks = self.tasks(job)
-            return {} if any(t.state in UNDER_WAY for t in tasks.values()) else tasks
+        assert eventually(lambda: not self.under_way(job), 180), self.tasks(job)
+        return {index: task.status for index, task in sorted(self.tasks(job).items())}
 
-        tasks = eventually(ends, 180)
-        assert tasks, self.tasks(job)
-        return {index: task.status for index, task in sorted(tasks.items())}
+    def under_way(self, job: int) -> set[int]:
+        """Return the tasks of an array that have not ended."""
+        tasks = self.tasks(job).items()
+        return {index for index, task in tasks if task.state in UNDER_WAY}
 
     def kill(self, job: int, index: int) -> None:
         """Kill a running task with all its processes, as a lost machine would."""
@@ -139,6 +146,20 @@ class Slurm:
         return False
 
 
+def script_for_here(script: Path, shards: int) -> str:
+    """Return the array's script for this machine, and for so many shards."""
+    text = script.read_text()
+    for old, new in (
+        ("/opt/ecoflow-push/.venv/bin/python", sys.executable),
+        ("/opt/ecoflow-push/push.py", str(PUSH)),
+        ("--array=0-7\n", f"--array=0-{shards - 1}\n"),
+        ("\nSHARD_COUNT=8\n", f"\nSHARD_COUNT={shards}\n"),
+    ):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
 @contextmanager
 def slurm(folder: Path) -> Iterator[Slurm]:
     """Run slurmctld and slurmd with all that they write in `folder`."""
@@ -146,7 +167,7 @@ def slurm(folder: Path) -> Iterator[Slurm]:
         pytest.skip("Slurm is a program for Linux")
     controller, daemon = (real_server(name) for name in ("slurmctld", "slurmd"))
     sbatch = real_server("slurm-client")
-    for part in ("state/env_cache", "spool"):
+    for part in ("state", "spool"):
         (folder / part).mkdir(parents=True)
     config = CONFIG.format(
         controller=free_port(),
@@ -167,19 +188,21 @@ def slurm(folder: Path) -> Iterator[Slurm]:
         "PATH": f"{sbatch.parent}:/usr/bin:/bin",
         "LD_LIBRARY_PATH": where.get("LD_LIBRARY_PATH", ""),
     }
-    (folder / "state" / "env_cache" / getpass.getuser()).write_text(
-        "".join(f"{name}={value}\n" for name, value in of_tasks.items())
-    )
+    said_to_tasks = "".join(f"export {k}={value}\n" for k, value in of_tasks.items())
+    (folder / "prolog").write_text(f"#!/bin/cat\n{said_to_tasks}")
+    (folder / "prolog").chmod(0o755)
     stepd = controller.with_name(controller.name.replace("ctld", "stepd"))
     with ExitStack() as stack:
-        for command in ([controller, "-D"], [daemon, "-D", "-d", stepd]):
-            said = stack.enter_context((folder / f"{command[0].name}.out").open("w"))
+        said = stack.enter_context((folder / "said").open("w"))
+        for command in ((controller, "-D"), (daemon, "-D", "-d", stepd)):
             process = subprocess.Popen(command, env=where, stdout=said, stderr=said)
             stack.callback(process.wait, timeout=30)
             stack.callback(process.terminate)
-        running = Slurm(sbatch.parent, where)
-        logs = [folder / "slurmctld.log", folder / "slurmd.log"]
-        assert eventually(running.is_ready), [log.read_text() for log in logs]
-        # What is left of an array does not outlive its Slurm.
-        stack.callback(running.ask, "scancel", "--user", getpass.getuser())
-        yield running
+        running = Slurm(folder, sbatch.parent, where)
+        assert eventually(running.is_ready), (folder / "said").read_text()
+        try:
+            yield running
+        finally:
+            # What is left of an array is not to outlive its Slurm.
+            running.ask("scancel", "--user", getpass.getuser())
+            assert eventually(lambda: not running.ask("squeue", "-h"))
