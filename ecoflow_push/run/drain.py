@@ -20,7 +20,8 @@ from ecoflow_push.memory.spools import endpoint_folder, state_folders, waiting
 from ecoflow_push.memory.state import FOLDER_CURE, State
 from ecoflow_push.net.deadline import Deadline, within
 from ecoflow_push.net.kept import KEPT
-from ecoflow_push.run.outcome import PRECEDENCE
+from ecoflow_push.run.outcome import worst
+from ecoflow_push.run.telling import level_of
 from ecoflow_push.sinks import drained
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Place:
         """What a run would end with that has only this one."""
         if self.word == "drained":
             return ExitStatus.PARTIAL if self.errors else ExitStatus.OK
-        return _worst({e.status for e in self.errors} or {ExitStatus.TEMPFAIL})
+        return worst({e.status for e in self.errors} or {ExitStatus.TEMPFAIL})
 
 
 class Drain:
@@ -164,9 +165,8 @@ class Drain:
     def _tell(self) -> ExitStatus:
         """Log the one line of this drain, and return its status."""
         status = self._status()
-        level = {ExitStatus.OK: logging.INFO, ExitStatus.PARTIAL: logging.WARNING}
         log.log(
-            level.get(status, logging.ERROR),
+            level_of(status),
             "exit %d %s after %.1f s; %s",
             status,
             status.name,
@@ -180,7 +180,7 @@ class Drain:
         if not found - {ExitStatus.OK}:
             return ExitStatus.OK
         has_some = any(place.word == "drained" for place in self._places)
-        return ExitStatus.PARTIAL if has_some else _worst(found)
+        return ExitStatus.PARTIAL if has_some else worst(found)
 
     def _said(self) -> Iterator[str]:
         counts = Counter(place.word for place in self._places)
@@ -222,7 +222,3 @@ def _unusable(text: str, cure: str) -> EcoflowPushError:
     error = EcoflowPushError(text, cure)
     error.status = ExitStatus.CONFIG
     return error
-
-
-def _worst(found: set[ExitStatus]) -> ExitStatus:
-    return next(status for status in PRECEDENCE if status in found)
