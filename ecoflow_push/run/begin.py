@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ecoflow_push.api import create_client
+from ecoflow_push.run import progress
 from ecoflow_push.run.collect import COLLECT_SHARE
 from ecoflow_push.sinks import create_sinks
 
@@ -53,6 +54,9 @@ def create_worker(
         from ecoflow_push.run.healthcheck import create_healthcheck
 
         healthcheck = create_healthcheck(settings, folder)
+    shown = None
+    if not settings.stays and settings.log_format == "text" and progress.is_watched():
+        shown = progress.shown
     return Worker(
         sources,
         sinks,
@@ -61,4 +65,5 @@ def create_worker(
         labels=create_labels(settings),
         deadline=settings.run_deadline,
         healthcheck=healthcheck,
+        shown=shown,
     )
