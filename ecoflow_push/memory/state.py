@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 
 from ecoflow_push.memory import lock
@@ -203,7 +204,8 @@ class State:
         for sn, each in (devices if isinstance(devices, dict) else {}).items():
             record = DeviceRecord(each) if isinstance(each, dict) else each
             if isinstance(record, DeviceRecord) and text_of(sn):
-                self.devices[sn] = record
+                # The same as that of the list that is to come: of thousands, once.
+                self.devices[sys.intern(sn)] = record
         self.last_success_at = number_of(data.get("last_success_at"))
         pauses = data.get("pause_until")
         for name, until in (pauses if isinstance(pauses, dict) else {}).items():
