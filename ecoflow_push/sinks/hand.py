@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Samples, some 2 MB: records of a household, or of a hundred devices, need not be read
 # back; those of thousands must go.
-MOST_AT_HAND = 100_000
+MOST_AT_HAND = 50_000
 
 
 class Hand:
