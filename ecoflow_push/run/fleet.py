@@ -31,9 +31,8 @@ from ecoflow_push.run.telling import (
     deliver_run,
     lasting,
     level_of,
+    remember,
     sinks_status,
-    tell_trouble,
-    totals,
 )
 from ecoflow_push.sinks import create_sinks
 from ecoflow_push.start.attempt import attempt
@@ -280,16 +279,11 @@ class Fleet(Faults):
         yield from self.found
 
     def _finish(self) -> None:
-        state = self._state
-        if self.status() == ExitStatus.OK:
-            state.last_success_at = time.time()
-        state.runs, state.failures = totals(state, self._stages())
         for sink in self._sinks:
             if not sink.stays:
                 with contextlib.suppress(OSError):
                     sink.close()
-        state.save()
-        tell_trouble(state)
+        remember(self._state, self.status(), self._stages())
 
 
 def run_fleet(settings: Settings, standing: Mapping[str, Sink]) -> ExitStatus:
@@ -300,6 +294,6 @@ def run_fleet(settings: Settings, standing: Mapping[str, Sink]) -> ExitStatus:
         if settings.healthcheck_url:
             from ecoflow_push.run.healthcheck import create_healthcheck
 
-            healthcheck = create_healthcheck(settings, folder)
+            healthcheck = create_healthcheck(settings, folder, tells=True)
         sinks = create_sinks(settings, state, folder, standing)
         return Fleet(settings, state, sinks, healthcheck=healthcheck).run()

@@ -21,9 +21,8 @@ from ecoflow_push.run.telling import (
     deliver_run,
     lasting,
     level_of,
+    remember,
     send,
-    tell_trouble,
-    totals,
 )
 
 if TYPE_CHECKING:
@@ -119,14 +118,9 @@ class Worker:
             self._settle(sink)
 
     def _finish(self) -> None:
-        """Remember what the next run is to know."""
-        state = self._state
-        if self.outcome.status() == ExitStatus.OK:
-            state.last_success_at = time.time()
-        state.runs, state.failures = totals(state, self.outcome.failed_stages())
+        outcome = self.outcome
         self.leave()
-        state.save()
-        tell_trouble(state)
+        remember(self._state, outcome.status(), outcome.failed_stages())
 
     # -- collecting -----------------------------------------------------------------
 
