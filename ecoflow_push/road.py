@@ -121,22 +121,21 @@ def drain(settings: Settings) -> int:
 def _run_for_all(
     options: Options, settings: Settings, standing: Mapping[str, Sink]
 ) -> int:
-    """Walk the road once for each account of a folder."""
-    from ecoflow_push.run.fleet import run_fleet
+    """Walk the road once for each account of a folder, holding the lock of all."""
+    from ecoflow_push.run.begin_all import create_fleet
+    from ecoflow_push.run.members import create_members
 
     if options.devices:
         cure = "run with the file of one account, --env-file"
-        raise SettingsError(
-            [Fault("--device", "set, and so is ECOFLOW_ACCOUNTS", cure)]
-        )
+        fault = Fault("--device", "set, and so is ECOFLOW_ACCOUNTS", cure)
+        raise SettingsError([fault])
+    members = create_members(settings)
     # A check goes through them one by one.
-    times = (
-        1 + len(settings.accounts.ours) if settings.accounts and options.check else 1
-    )
-    seconds = settings.run_deadline * times
-    with alarm(seconds, stays=settings.stays, end=leave_hung):
+    times = 1 + len(members.accounts) * options.check
+    bound = alarm(settings.run_deadline * times, stays=settings.stays, end=leave_hung)
+    with bound, State.open(members.folder, looks=options.looks) as state:
         if options.looks:
-            from ecoflow_push.run.fleet_looks import look
+            from ecoflow_push.run.fleet_looks import create_look
 
-            return look(options, settings)
-        return run_fleet(settings, standing)
+            return create_look(options, settings, members, state)()
+        return create_fleet(settings, members, state, standing).run()

@@ -8,7 +8,7 @@ import pytest
 
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import SettingsError
-from ecoflow_push.run.one_of_many import settings_of
+from ecoflow_push.run.members import create_members
 
 KEYS = "ECOFLOW_ACCESS_KEY=AK-0123456789\nECOFLOW_SECRET_KEY=SK-0123456789\n"
 OTHER = KEYS.replace("0123456789", "9876543210")
@@ -71,7 +71,7 @@ def test_a_file_is_over_what_is_said_for_all(folder):
         folder, ECOFLOW_API_HOST="api-a.ecoflow.com", EXTRA_LABELS="owner=me,site=none"
     )
 
-    found = settings_of(common.accounts.ours[0], common)
+    found = create_members(common).settings_of(common.accounts.ours[0])
 
     assert found.api_url == "https://api-e.ecoflow.com"
     assert found.sources["rest"].secret_key.reveal() == "SK-of-a-file"
@@ -205,9 +205,9 @@ def test_a_broken_file_costs_its_own_account(name, text, words, folder):
     common = read(folder)
     good, bad = sorted(common.accounts.ours, key=lambda each: each.name != "a-good")
 
-    assert settings_of(good, common).account == "AK-9876543210"
+    assert create_members(common).settings_of(good).account == "AK-9876543210"
     with pytest.raises(SettingsError) as caught:
-        settings_of(bad, common)
+        create_members(common).settings_of(bad)
     assert words in str(caught.value)
     assert str(folder) not in str(caught.value).replace(f"{folder}/none", "")
 
@@ -234,7 +234,7 @@ def test_secrets_that_others_can_read_are_told_once(folder):
             f" chmod 600 {folder}/*.env"
         )
     ]
-    assert settings_of(common.accounts.ours[0], common).notes == ()
+    assert create_members(common).settings_of(common.accounts.ours[0]).notes == ()
 
 
 def test_a_schedule_is_as_slow_as_its_slowest_account(folder):

@@ -8,9 +8,8 @@ import pytest
 
 from ecoflow_push.config import variables
 from ecoflow_push.config.environ import Reader
-from ecoflow_push.config.kinds import Secret, Variable
+from ecoflow_push.config.kinds import ENGINES, Secret, Variable
 from ecoflow_push.config.settings import Settings
-from ecoflow_push.config.shards import ENGINES
 from ecoflow_push.errors import SettingsError
 from tests.plugs import EVERY_SINK, EVERY_SOURCE
 from tests.settings_page import PAGE, made, row, tables

@@ -34,6 +34,14 @@ SHORTEST_TOKEN = 8
 SHORTEST_PATH_TOKEN = 10
 # They name whose data it is; they open nothing.
 TENANT_HEADERS = ("x-scope-orgid", "thanos-tenant")
+#: What engines call the index of a task, and how many there are where they say so:
+#: Kubernetes' Indexed Jobs, Slurm's arrays, Cloud Run Jobs, AWS Batch's arrays.
+ENGINES = (
+    ("JOB_COMPLETION_INDEX", ""),
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
+    ("CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT"),
+    ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"),
+)
 ESCAPE_CURE = "in a password write %2F for /, %3F for ?, %23 for # and %40 for @"
 
 

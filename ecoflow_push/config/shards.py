@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import hashlib
 
+from ecoflow_push.config.kinds import ENGINES
+
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
     from ecoflow_push.config.environ import Reader
 
-#: What engines call the index of a task, and how many there are where they say so:
-#: Kubernetes' Indexed Jobs, Slurm's arrays, Cloud Run Jobs, AWS Batch's arrays.
-ENGINES = (
-    ("JOB_COMPLETION_INDEX", ""),
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
-    ("CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT"),
-    ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"),
-)
 # As many tasks as any of them takes.
 MOST_SHARDS = 100_000
 

@@ -5,9 +5,8 @@ A run does not import this: it is the declaration, for people.
 
 from __future__ import annotations
 
-from ecoflow_push.config.kinds import Variable
+from ecoflow_push.config.kinds import ENGINES, Variable
 from ecoflow_push.config.plugs import SOURCES
-from ecoflow_push.config.shards import ENGINES
 
 ECOFLOW = (
     Variable(

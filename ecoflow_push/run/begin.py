@@ -57,7 +57,7 @@ def create_worker(
         from ecoflow_push.run.healthcheck import create_healthcheck
 
         healthcheck = create_healthcheck(settings, folder, tells=True)
-    is_watched = is_alone and progress.is_watched(settings)
+    is_watched = is_alone and progress.create_watching(settings)
     return Worker(
         sources,
         sinks,

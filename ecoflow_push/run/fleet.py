@@ -17,13 +17,10 @@ from typing import TYPE_CHECKING
 from ecoflow_push.errors import EcoflowPushError, ExitStatus, LockedError
 from ecoflow_push.logs import of_whom, warn_of
 from ecoflow_push.memory.state import State
-from ecoflow_push.metrics.labels import create_labels
 from ecoflow_push.metrics.run_series import run_registry
 from ecoflow_push.net.deadline import Deadline, start
-from ecoflow_push.net.kept import KEPT
-from ecoflow_push.run import progress
 from ecoflow_push.run.begin import create_worker
-from ecoflow_push.run.one_of_many import Part, folder_of, settings_of
+from ecoflow_push.run.members import Part
 from ecoflow_push.run.order import Order
 from ecoflow_push.run.outcome import Faults, worst
 from ecoflow_push.run.results import Result, Results
@@ -34,7 +31,6 @@ from ecoflow_push.run.telling import (
     remember,
     sinks_status,
 )
-from ecoflow_push.sinks import create_sinks
 from ecoflow_push.start.attempt import attempt
 
 if TYPE_CHECKING:
@@ -44,11 +40,15 @@ if TYPE_CHECKING:
     from prometheus_client.core import CollectorRegistry
 
     from ecoflow_push.config.accounts import Account
-    from ecoflow_push.config.settings import Settings
+    from ecoflow_push.metrics.labels import Labels
     from ecoflow_push.run.healthcheck import Healthcheck
+    from ecoflow_push.run.members import Members
     from ecoflow_push.run.order import Turn
     from ecoflow_push.run.worker import Worker
     from ecoflow_push.sinks.base import Sink
+
+    Visit = Callable[[Account, Worker], ExitStatus]
+    Around = AbstractContextManager[Callable[[int], object]]
 
 log = logging.getLogger(__name__)
 
@@ -65,33 +65,33 @@ class Fleet(Faults):
 
     def __init__(
         self,
-        settings: Settings,
+        members: Members,
         state: State,
         sinks: Sequence[Sink],
         *,
+        labels: Labels,
+        deadline: float,
+        around: Around,
         healthcheck: Healthcheck | None = None,
-        visit: Callable[[Account, Worker], ExitStatus] | None = None,
     ) -> None:
-        """Store what is needed; the deadline of the settings starts now.
+        """Store what is needed; `deadline` (seconds) starts now.
 
         `state` is that of the run, and `sinks` are those for what it tells of itself.
-        `visit` is what is done with each account where nothing is to be pushed.
+        The accounts are worked within `around`, which is told of each that is done.
         """
         super().__init__()
-        assert settings.accounts
-        self._visit = visit
-        self._settings = settings
+        self._members = members
         self._state = state
         self._sinks = sinks
+        self._labels = labels
+        self._around = around
         self._healthcheck = healthcheck
-        self._labels = create_labels(settings)
-        self._accounts = settings.accounts
         self._started = time.monotonic()
-        self._deadline = Deadline(settings.run_deadline)
+        self._deadline = Deadline(deadline)
         self._lock = threading.Lock()
-        share = self._deadline.share(ACCOUNTS_SHARE)
-        self._order = Order(settings, folder_of(settings), share)
-        self._results = Results(account.name for account in self._accounts.ours)
+        self._order = Order(members, self._deadline.share(ACCOUNTS_SHARE))
+        self._results = Results(account.name for account in members.accounts)
+        self._visit: Visit | None = None
         self._worked = 0.0
         self._told = 0
 
@@ -124,7 +124,7 @@ class Fleet(Faults):
 
     def registry(self) -> CollectorRegistry:
         """Return the run's own series, as far as they are known now."""
-        shard = self._accounts.shard
+        shard = self._members.shard
         return run_registry(
             self._labels,
             durations={"accounts": self._worked},
@@ -150,11 +150,10 @@ class Fleet(Faults):
             "; ".join(self._parts()),
         )
 
-    def work(self) -> None:
-        """Work all accounts."""
-        # A process that stays keeps connections itself, over its runs.
-        with contextlib.nullcontext() if self._settings.stays else KEPT:
-            self.survives(self._work, *self._sinks)
+    def work(self, visit: Visit | None = None) -> None:
+        """Work all accounts; `visit` each where nothing is to be pushed."""
+        self._visit = visit
+        self.survives(self._work, *self._sinks)
         self._worked = time.monotonic() - self._started
 
     # -- the accounts ----------------------------------------------------------------
@@ -166,7 +165,7 @@ class Fleet(Faults):
             if sink.is_for_all
         }
         slots = []
-        for _ in range(min(self._accounts.at_once, len(self._results))):
+        for _ in range(min(self._members.at_once, len(self._results))):
             try:
                 slots.append(start(partial(self._slot, parts)))
             except EcoflowPushError:
@@ -175,14 +174,14 @@ class Fleet(Faults):
                     raise
         # A little longer than the work's own bounds: its words are the better ones.
         patience = Deadline(self._deadline.left() * ACCOUNTS_SHARE + 1.0)
-        with self._bar() as step:
+        with self._around as step:
             done = 0
             while any(slot.is_alive() for slot in slots) and patience.left() > 0:
                 for slot in slots:
                     slot.join(min(0.1, patience.left()))
                 before, done = done, self._results.done()
                 step(done - before)
-        for account in self._accounts.ours:
+        for account in self._members.accounts:
             result = self._results[account.name]
             if result.is_begun and not result.is_ended:
                 self._order.is_late(account)
@@ -190,11 +189,6 @@ class Fleet(Faults):
         if rest := self._order.rest():
             cure = "the next run begins there; raise RUN_DEADLINE or ACCOUNTS_AT_ONCE"
             self._tell_of(rest, f"no time left: {cure}")
-
-    def _bar(self) -> AbstractContextManager[Callable[[int], object]]:
-        if progress.is_watched(self._settings) and len(self._results) > 1:
-            return progress.bar(len(self._results), "accounts")
-        return contextlib.nullcontext(lambda _: None)
 
     def _slot(self, parts: Mapping[str, partial[Part]]) -> None:
         """Work one account after the other."""
@@ -208,10 +202,10 @@ class Fleet(Faults):
             result.end(ExitStatus(status))
 
     def _walk(self, turn: Turn, result: Result, own: Mapping[str, Sink]) -> ExitStatus:
-        settings = settings_of(turn.account, self._settings)
+        settings = self._members.settings_of(turn.account)
         settings.run_deadline = turn.deadline.left()
         warn_of(settings.notes)
-        folder = folder_of(settings)
+        folder = self._members.folder_of(turn.account)
         try:
             state = State.open(folder, looks=self._visit is not None)
         except LockedError:
@@ -266,7 +260,7 @@ class Fleet(Faults):
         return found
 
     def _parts(self) -> Iterator[str]:
-        shard = self._accounts.shard
+        shard = self._members.shard
         if shard:
             yield f"shard {shard.index} of {shard.count}"
         yield from self._results.parts()
@@ -284,16 +278,3 @@ class Fleet(Faults):
                 with contextlib.suppress(OSError):
                     sink.close()
         remember(self._state, self.status(), self._stages())
-
-
-def run_fleet(settings: Settings, standing: Mapping[str, Sink]) -> ExitStatus:
-    """Run once for all accounts that are ours, holding this part's lock."""
-    folder = folder_of(settings)
-    with State.open(folder) as state:
-        healthcheck = None
-        if settings.healthcheck_url:
-            from ecoflow_push.run.healthcheck import create_healthcheck
-
-            healthcheck = create_healthcheck(settings, folder, tells=True)
-        sinks = create_sinks(settings, state, folder, standing)
-        return Fleet(settings, state, sinks, healthcheck=healthcheck).run()

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from ecoflow_push.memory.late import Late
 from ecoflow_push.memory.state import NAME
 from ecoflow_push.net.deadline import Deadline
-from ecoflow_push.run.one_of_many import folder_of
 
 if TYPE_CHECKING:
     from ecoflow_push.config.accounts import Account
-    from ecoflow_push.config.settings import Settings
+    from ecoflow_push.run.members import Members
 
 # With less, none is begun.
 LEAST_SECONDS = 0.5
@@ -40,22 +39,18 @@ class Turn:
 class Order:
     """Gives each account its turn; for several threads."""
 
-    def __init__(
-        self, settings: Settings, folder: str | None, deadline: Deadline
-    ) -> None:
+    def __init__(self, members: Members, deadline: Deadline) -> None:
         """Put all accounts in order; all turns are over at the deadline.
 
         Those come first whose last turn ended longest ago, new ones before all; last
-        those that used up their time, as `folder` remembers.
+        those that used up their time, as the run's folder remembers.
         """
-        assert settings.accounts
-        self._settings = settings
-        self._at_once = settings.accounts.at_once
+        self._members = members
         self._deadline = deadline
         self._least = deadline.left() * LEAST_SHARE
-        self._memory = Late(folder)
+        self._memory = Late(members.folder)
         self._lock = threading.Lock()
-        self._waiting = sorted(settings.accounts.ours, key=self._key, reverse=True)
+        self._waiting = sorted(members.accounts, key=self._key, reverse=True)
         self._late: set[str] = set()
 
     def next(self) -> Turn | None:
@@ -67,7 +62,7 @@ class Order:
             left = self._deadline.left()
             if not self._waiting or left < LEAST_SECONDS:
                 return None
-            fair = left * self._at_once / len(self._waiting)
+            fair = left * self._members.at_once / len(self._waiting)
             seconds = min(left, max(fair, self._least))
             return Turn(self._waiting.pop(), seconds)
 
@@ -92,14 +87,11 @@ class Order:
         return rest[::-1]
 
     def _key(self, account: Account) -> tuple[bool, float, str]:
-        folder, served_at = self._folder(account), 0.0
+        folder, served_at = self._members.folder_of(account), 0.0
         if folder:
             with suppress(OSError):
                 served_at = os.stat(os.path.join(folder, NAME)).st_mtime
         return self._name(account) in self._memory.names, served_at, account.name
 
-    def _folder(self, account: Account) -> str | None:
-        return folder_of(self._settings, account.identity or ("", account.name))
-
     def _name(self, account: Account) -> str:
-        return os.path.basename(self._folder(account) or "")
+        return os.path.basename(self._members.folder_of(account) or "")

@@ -17,10 +17,8 @@ FEW = 20
 log = logging.getLogger(__name__)
 
 
-def is_watched(settings: Settings) -> bool:
-    """Return whether somebody may look: the log tells of this run, on a terminal."""
-    if settings.stays or settings.log_format != "text":
-        return False
+def is_watched() -> bool:
+    """Return whether somebody may look: the log tells of runs, on a terminal."""
     # Closed, it is None or raises.
     with contextlib.suppress(AttributeError, ValueError, OSError):
         return log.isEnabledFor(logging.INFO) and sys.stderr.isatty()
@@ -84,3 +82,8 @@ class _Terminal:
         """Write what is waiting."""
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
+
+
+def create_watching(settings: Settings) -> bool:
+    """Return whether somebody may watch one run, and is to see how far it is."""
+    return not settings.stays and settings.log_format == "text" and is_watched()
