@@ -162,6 +162,20 @@ def test_what_draws_is_imported_for_a_terminal_only(many):
     assert not {"tqdm", "tqdm.std"} & imported_by(code, environ)
 
 
+def test_a_run_needs_no_bar(many, tmp_path):
+    """Where tqdm cannot be imported a watched run does all the same."""
+    _, environ = many
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "tqdm.py").write_text("raise ImportError")
+
+    environ["PYTHONPATH"] = str(tmp_path / "lib")
+    status, said = on_a_terminal([PUSH], environ)
+
+    assert status == 0
+    assert not BAR.search(said)
+    assert f"devices: {MANY} ok" in said
+
+
 def test_a_line_of_the_log_has_a_line_of_its_own():
     """What is logged while the bar is shown stands whole on the screen, above it."""
     script = """

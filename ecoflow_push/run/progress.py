@@ -36,10 +36,14 @@ def shown(readings: Iterable[Reading], source: EcoflowApiClient) -> Iterator[Rea
         return
     from threading import RLock
 
-    # Only here: its import takes as long as a short run.
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
+    try:
+        # Only here: its import takes as long as a short run.
+        from tqdm import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
+    except ImportError:
+        # No bar is worth a run.
+        yield from readings
+        return
     # One process needs no lock of several, nor a thread that watches a slow bar.
     tqdm.set_lock(RLock())
     tqdm.monitor_interval = 0
