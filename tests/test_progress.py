@@ -196,11 +196,14 @@ logging.getLogger("ecoflow_push").warning("the end")
     status, said = on_a_terminal(["-c", script], {})
 
     assert status == 0, said
-    lines = shown_at_last(said)
-    assert [line.split("Z ")[-1] for line in lines] == [
+    *lines, last = shown_at_last(said)
+    assert last == ""
+    # Each begins with its time: nothing is before it.
+    assert [re.sub(r"^\d{4}-\S+Z ", "", line) for line in lines] == [
         *("WARNING line 5", "WARNING line 15", "WARNING line 25"),
-        *("WARNING the end", ""),
+        "WARNING the end",
     ]
+    assert BAR.search(said)
 
 
 def test_a_terminal_that_goes_away_costs_no_run(many):

@@ -51,7 +51,8 @@ def shown(readings: Iterable[Reading], source: EcoflowApiClient) -> Iterator[Rea
         total=len(source.wanted),
         initial=1,
         unit=" devices",
-        file=_Terminal(),
+        # One that goes away it leaves alone.
+        file=sys.stderr,
         leave=False,
         dynamic_ncols=True,
     )
@@ -59,22 +60,3 @@ def shown(readings: Iterable[Reading], source: EcoflowApiClient) -> Iterator[Rea
         for reading in readings:
             yield reading
             bar.update()
-
-
-class _Terminal:
-    """Standard error, which may go away while a run goes on."""
-
-    encoding = "utf-8"
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(sys.stderr, name)
-
-    def write(self, text: str) -> None:
-        """Write what can be written."""
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        """Write what is waiting."""
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
