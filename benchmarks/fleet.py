@@ -88,6 +88,7 @@ class Database:
                 "-retentionPeriod=100y",
                 "-search.latencyOffset=0s",
                 "-search.maxUniqueTimeseries=100000000",
+                "-search.maxQueryDuration=10m",
                 "-loggerLevel=ERROR",
             ]
         )
@@ -126,7 +127,7 @@ class Database:
         self._process.wait(60)
 
     def _ask(self, path: str) -> bytes:
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=600) as answer:
             return bytes(answer.read())
 
 

@@ -162,6 +162,20 @@ def test_what_draws_is_imported_for_a_terminal_only(many):
     assert not {"tqdm", "tqdm.std"} & imported_by(code, environ)
 
 
+def test_a_run_needs_no_bar(many, tmp_path):
+    """Where tqdm cannot be imported a watched run does all the same."""
+    _, environ = many
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "tqdm.py").write_text("raise ImportError")
+
+    environ["PYTHONPATH"] = str(tmp_path / "lib")
+    status, said = on_a_terminal([PUSH], environ)
+
+    assert status == 0
+    assert not BAR.search(said)
+    assert f"devices: {MANY} ok" in said
+
+
 def test_a_line_of_the_log_has_a_line_of_its_own():
     """What is logged while the bar is shown stands whole on the screen, above it."""
     script = """
@@ -182,11 +196,14 @@ logging.getLogger("ecoflow_push").warning("the end")
     status, said = on_a_terminal(["-c", script], {})
 
     assert status == 0, said
-    lines = shown_at_last(said)
-    assert [line.split("Z ")[-1] for line in lines] == [
+    *lines, last = shown_at_last(said)
+    assert last == ""
+    # Each begins with its time: nothing is before it.
+    assert [re.sub(r"^\d{4}-\S+Z ", "", line) for line in lines] == [
         *("WARNING line 5", "WARNING line 15", "WARNING line 25"),
-        *("WARNING the end", ""),
+        "WARNING the end",
     ]
+    assert BAR.search(said)
 
 
 def test_a_terminal_that_goes_away_costs_no_run(many):

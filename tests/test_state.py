@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -353,3 +354,35 @@ def test_content_may_come_in_pieces(tmp_path):
 
     assert path.read_bytes() == b"abc"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_what_is_written_as_it_comes_is_read_as_a_whole(size, tmp_path):
+    """Pairs of a generator are an object, mappings of a tuple a list of objects."""
+    path = str(tmp_path / "state.json")
+    each = {"name": 'a"b', "listed": True, "missing": None}
+    rows = tuple({"name": n, "queues": pairs(size)} for n in range(size))
+
+    write_json(path, 1, {"devices": pairs(size), "endpoints": rows, "runs": 7})
+
+    whole = {f"SN{n}": each for n in range(size)}
+    assert read_json(path, 1, "all") == {
+        "version": 1,
+        "devices": whole,
+        "endpoints": [{"name": n, "queues": whole} for n in range(size)],
+        "runs": 7,
+    }
+    seen: list[object] = []
+
+    def look(found: dict[str, object]) -> object:
+        seen.append(found)
+        return found
+
+    read_json(path, 1, "all", hook=look)
+    assert seen.count(each) == size + size * size
+
+
+def pairs(size: int) -> Iterator[tuple[str, object]]:
+    """Yield serials, each with what is remembered of it."""
+    for n in range(size):
+        yield f"SN{n}", {"name": 'a"b', "listed": True, "missing": None}

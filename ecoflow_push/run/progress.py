@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal while many devices are read, which leaves no trace."""
+"""Progress: a bar on a terminal while much is read, which leaves no trace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient, Reading
     from ecoflow_push.config.settings import Settings
 
-# Fewer are read before anybody looks.
+# Fewer devices are read before anybody looks.
 FEW = 20
 log = logging.getLogger(__name__)
 
@@ -47,41 +47,27 @@ def bar(total: int, unit: str) -> Iterator[Callable[[int], object]]:
     """Show a bar, and let the block say how far it came since it said so last."""
     from threading import RLock
 
-    # Only here: its import takes as long as a short run.
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
+    try:
+        # Only here: its import takes as long as a short run.
+        from tqdm import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
+    except ImportError:
+        # No bar is worth a run.
+        yield int
+        return
     # One process needs no lock of several, nor a thread that watches a slow bar.
     tqdm.set_lock(RLock())
     tqdm.monitor_interval = 0
     drawn = tqdm(
         total=total,
         unit=f" {unit}",
-        file=_Terminal(),
+        # One that goes away it leaves alone.
+        file=sys.stderr,
         leave=False,
         dynamic_ncols=True,
     )
     with drawn, logging_redirect_tqdm():
         yield drawn.update
-
-
-class _Terminal:
-    """Standard error, which may go away while a run goes on."""
-
-    encoding = "utf-8"
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(sys.stderr, name)
-
-    def write(self, text: str) -> None:
-        """Write what can be written."""
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        """Write what is waiting."""
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
 
 
 def create_watching(settings: Settings) -> bool:

@@ -28,6 +28,7 @@ PACKAGES = (
     ("protobuf", "4.25", "8"),
     ("requests", "2.32", "3"),
     ("schedule", "1.2", "2"),
+    ("tqdm", "4.66", "5"),
     ("urllib3", "2.5", "3"),
 )
 FIRST = (3, 11)
