@@ -23,12 +23,12 @@ from tests.deploy import (
 )
 from tests.many_accounts import Fleet, key_accounts, write_files
 from tests.slurm import Slurm, Task, script_for_here, slurm
-from tests.support import eventually
+from tests.support import ROOT, eventually
 
 SLURM = DEPLOY / "slurm"
 SCRIPT = SLURM / "ecoflow-push.sh"
 # Where the files say that all of a fleet is.
-PLACE = "/srv/ecoflow-push"
+PLACE = "~/ecoflow-fleet"
 # What a task's run ends with, by its index; three of them may go well later.
 STATUSES = (0, 1, 64, 69, 74, 75, 77, 78)
 LATER = {69, 74, 75}
@@ -248,6 +248,23 @@ def test_slurm_is_told_no_secret(cluster, array):
     cluster.ask("scancel", *map(str, jobs))
     # Nor would it be overlooked.
     assert kept == [set(), {"environment"}]
+
+
+def test_cron_submits_the_array_without_a_word(cluster, stub, tmp_path):
+    """The page's line for cron is one, and submits the array; no mail comes of it."""
+    text = (ROOT / "docs" / "fleet.md").read_text()
+    [line] = re.findall(r"`(\* \* \* \* \* .*sbatch.*)`", text)
+    table = tmp_path / "table"
+    table.write_text(f"{line}\n")
+    assert said_by(program("crontab"), "-n", table)[0] == 0
+    (tmp_path / "ecoflow-fleet").mkdir()
+    stub.rename(tmp_path / "ecoflow-fleet" / stub.name)
+    *_, command = line.split(" ", 5)
+
+    assert cluster.ask("sh", "-c", command, HOME=str(tmp_path)) == ""
+
+    [job] = set(cluster.ask("squeue", "-h", "-o", "%F").split())
+    assert cluster.wait(int(job)).keys() == set(range(len(STATUSES)))
 
 
 def test_the_command_of_a_run_has_no_secret():
