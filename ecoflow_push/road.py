@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ecoflow_push import logs
+from ecoflow_push.config.plugs import SPOOLED
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import Fault, SettingsError
 from ecoflow_push.memory.lock import state_folder
@@ -40,6 +41,8 @@ def begin(
         from ecoflow_push.init.session import start
 
         return start(options.env_files, environ)
+    if options.drain:
+        return drain(read(options, environ))
     if options.demo:
         from ecoflow_push.simulator import demo_environ
 
@@ -70,7 +73,10 @@ def read(options: Options, environ: Mapping[str, str]) -> Settings:
     sink = not (options.demo or options.looks)
     environ = environ if options.demo else options.whole(environ)
     logs.configure("INFO", environ.get("LOG_FORMAT", "").strip().lower())
-    settings = Settings.from_environ(environ, needs_sink=sink, every=options.every)
+    if options.drain:
+        settings = Settings.of_sink(environ, SPOOLED)
+    else:
+        settings = Settings.from_environ(environ, needs_sink=sink, every=options.every)
     logs.configure(settings.log_level, settings.log_format)
     logs.warn_of(() if options.check else settings.notes)
     return settings
@@ -80,7 +86,7 @@ def run(options: Options, settings: Settings, standing: Mapping[str, Sink]) -> i
     """Walk the road once, holding the lock of this account and job."""
     if settings.accounts:
         return _run_for_all(options, settings, standing)
-    folder = state_folder(
+    folder = settings.state_dir and state_folder(
         settings.state_dir, settings.api_url, settings.account, settings.job
     )
     looks = options.looks or not settings.has_sink
@@ -102,6 +108,14 @@ def run(options: Options, settings: Settings, standing: Mapping[str, Sink]) -> i
             return look(worker)
         worker = create_worker(settings, state, folder, options.devices, standing)
         return worker.run()
+
+
+def drain(settings: Settings) -> int:
+    """Deliver what waits in all folders of STATE_DIR."""
+    from ecoflow_push.run.drain import create_drain
+
+    with alarm(settings.run_deadline, stays=False, end=leave_hung):
+        return create_drain(settings).run()
 
 
 def _run_for_all(

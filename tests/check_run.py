@@ -26,6 +26,7 @@ def main() -> int:
     try:
         environ = over_files(files, os.environ) if files else os.environ
         settings = Settings.from_environ(environ, needs_sink=False)
+        assert settings.state_dir
         folder = state_folder(settings.state_dir, settings.api_url, "x", settings.job)
         ring = alarm(settings.run_deadline, stays=False, end=leave_hung)
         with ring, State.open(folder) as state:

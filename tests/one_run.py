@@ -96,6 +96,7 @@ def main() -> int:
     step = float(os.environ.get("DRILL_STEP", "0"))
     settings = Settings.from_environ(os.environ)
     logs.configure("INFO", "text")
+    assert settings.state_dir
     folder = state_folder(settings.state_dir, "drill")
     fleet = Fleet(int(minute), at, kinds or ["ok"] * len(SERIALS))
     return work(fleet, settings, folder, at + step)

@@ -225,6 +225,23 @@ def test_a_handshake_that_hangs_gains_no_time(ca_file):
         exchange.close()
 
 
+def test_what_was_closed_before_its_use_is_no_fault(server_tls, ca_file):
+    """Servers hang up on who is silent: a request that meets that is sent again."""
+    with Gateway(server_tls) as server:
+        exchange, transport = sender(server.url, ca_file)
+        transport.dial_ahead(2, 10)
+        assert eventually(lambda: server.handshakes == 2)
+        server.hang_up()
+
+        for _ in range(2):
+            request = Request("PUT", server.url + "/", {})
+            assert transport.send(lambda: request, Deadline(5)).status == 200  # noqa: B023
+
+        assert server.handshakes == 3
+        assert server.pushed == 2
+        exchange.close()
+
+
 def test_a_connection_that_comes_too_late_is_closed():
     """What is dialled while the exchange closes does not stay open."""
     with Gateway() as server:

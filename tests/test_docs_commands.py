@@ -230,8 +230,8 @@ def as_a_service(scene: Scene, unit: Path) -> None:
     service = read_unit(template(unit))["Service"]
     places = {"%d": str(root / "secrets"), "%i": unit.stem.rpartition("@")[2]}
     for each in service.get("BindReadOnlyPaths", []):
-        file, place = each.split(":")
-        places[place] = str(scene.reader.path(file))
+        bound, place = each.split(":")
+        places[place] = str(scene.reader.path(bound))
     environ = dict(each.split("=", 1) for each in service["Environment"])
     for place, ours in places.items():
         environ = {k: v.replace(place, ours) for k, v in environ.items()}

@@ -592,3 +592,30 @@ def test_a_road_that_flaps_under_a_schedule(here):
         times = [at for at, _ in points]
         assert times == sorted(set(times))
     assert max(threads) <= threads[0] + 2
+
+
+def test_a_firewall_that_forgets_under_a_schedule(here):
+    """What its connections carry no more goes over new ones, in the same beat."""
+    known: set[int] = set()
+    forgotten: set[int] = set()
+
+    def stops(packet: Packet) -> bool:
+        if packet.is_out or packet.protocol != TCP:
+            return False
+        known.add(packet.port)
+        return packet.port in forgotten
+
+    here.road.stops = stops
+    more = {"RUN_DEADLINE": "10", "ESTABLISH_ATTEMPTS": "1"}
+    schedule = here.road.start(here.environ, "--every", "1", **more)
+    assert schedule.stderr
+    beats = (line for line in schedule.stderr if "exit" in line)
+    try:
+        assert "exit 0 OK" in next(beats)
+        forgotten |= known
+        assert "exit 0 OK" in next(beats)
+    finally:
+        schedule.terminate()
+        schedule.communicate(timeout=60)
+
+    assert len(here.arrived()) == 2

@@ -6,15 +6,19 @@ import os
 import re
 import time
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 
+from ecoflow_push.errors import LockedError
 from ecoflow_push.memory.files import release
 from ecoflow_push.memory.lock import hold
+from ecoflow_push.memory.state import State
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.accounts import AppUser, SimulatedAccount
 from tests.fleets import Fleet
-from tests.support import parse, push, push_anew
+from tests.support import eventually, free_port, parse, push, push_anew
+from tests.test_loop import lines, served, staying, until
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def samples_of(receiver):
 
 def values_of(receiver, name):
     """Return what was taken of a metric, by account, in the order in which it came."""
-    found = {}
+    found: dict[str, list[float]] = {}
     for sample in samples_of(receiver):
         if sample.name == name and not sample.is_stale:
             found.setdefault(sample.label("account"), []).append(sample.value)
@@ -80,7 +84,7 @@ def test_every_device_has_the_label_of_its_account(pushed, pushgateway):
     assert len(run.stderr.splitlines()) == 1
     assert "accounts: 3 ok; devices: 5 ok; 10 samples; pushgateway: ok" in run.stderr
     groups = pushgateway.groups()
-    accounts = Counter()
+    accounts: Counter[str] = Counter()
     for series in pushgateway.devices().values():
         accounts[dict(next(iter(series))[1])["account"]] += 1
     assert accounts == {"home": 2, "barn": 2, "mill": 1}
@@ -274,6 +278,7 @@ def test_there_is_no_time_for_all(written):
 
     assert run.status == 75
     assert "exit 75 TEMPFAIL: no time left" in said_of(run, "c")[0]
+    assert len(run.stderr.splitlines()) == 4
 
 
 def test_a_text_file_has_all_accounts(fleet, tmp_path):
@@ -437,3 +442,35 @@ def test_no_secret_of_an_account_is_told(pushed):
     assert run.status == 1
     assert "bad ***" in run.stderr
     assert secret not in run.stderr
+
+
+def test_accounts_come_and_go_between_beats(fleet, tmp_path):
+    """A schedule reads the folder anew; what it serves is that of all accounts.
+
+    A locked account's devices stay as they were; those of one that is gone do not.
+    """
+    fleet.add("home", "barn", "mill")
+    port = free_port()
+    log = tmp_path / "log"
+
+    def accounts() -> set[str]:
+        series = served(port)
+        return {dict(own)["account"] for name, own in series if "pd_soc" in name}
+
+    environ = {**fleet.environ, "EXPORTER_PORT": str(port), "RUN_DEADLINE": "30"}
+    with staying(environ, "1", log=log):
+        until(lambda: lines(log, "accounts: 3 ok"))
+        assert accounts() == {"home", "barn", "mill"}
+        # Until the lock is free: a beat may be at it.
+        with eventually(lambda: held(fleet.state("barn"))):
+            (fleet.folder / "mill.env").unlink()
+            fleet.add("farm")
+            until(lambda: len(lines(log, "accounts: 2 ok, 1 locked")) >= 2)
+            assert accounts() == {"home", "barn", "mill", "farm"}
+        until(lambda: accounts() == {"home", "barn", "farm"})
+
+
+def held(folder):
+    """Return the state with its lock held, None while another one holds it."""
+    with suppress(LockedError):
+        return State.open(str(folder))

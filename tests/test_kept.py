@@ -16,7 +16,10 @@ import trustme
 from ecoflow_push.api.lanes import MOST_LANES
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.memory.state import State
+from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.net.kept import KEPT, LIFE_SECONDS, REST_SECONDS, Kept
+from ecoflow_push.net.plain import PlainExchange
+from ecoflow_push.net.retry import Request, Transport
 from ecoflow_push.net.trust import Trust
 from ecoflow_push.run.begin import create_worker
 from ecoflow_push.simulator import faults
@@ -127,6 +130,32 @@ def test_lanes_die_together(beat, cloud, environ):
 
     assert all(eventually(partial(cloud.is_over, each), 20) for each in range(lanes))
     assert len(cloud.received) == 2 * 13 + 1
+
+
+def test_what_a_silent_way_has_lost_is_not_tried_one_by_one(gateway, ca_file):
+    """Where a kept connection stays mute the next try is over a new one.
+
+    A router that begins anew says nothing of what it has forgotten.
+    """
+    trust = Trust(ca_file)
+    request = Request("PUT", gateway.url + "/", {})
+    with KEPT:
+        first, second = (PlainExchange(gateway.url, trust=trust) for _ in range(2))
+        for exchange in (first, second):
+            assert exchange(request, 10).status == 200
+        first.close()
+        second.close()
+        gateway.fail("", faults.hang(), times=1)
+        exchange = PlainExchange(gateway.url, trust=trust)
+        transport = Transport(
+            exchange, attempts=2, longest_wait=0, longest_try=0.5, variables=("A", "B")
+        )
+
+        assert transport.send(lambda: request, Deadline(10)).status == 200
+
+        assert gateway.handshakes == 3
+        assert eventually(lambda: gateway.is_over(0))
+        exchange.close()
 
 
 def test_who_closes_idle_connections_loses_nothing(beat, cloud, gateway, environ):

@@ -23,7 +23,7 @@ TYPED = {
     "--device my": ["--device", "my"],
     # Its value may be left out.
     "--every --dry": ["--every", "--dry-run"],
-    "--every 60 --dr": ["--every", "60", "--dry-run"],
+    "--every 60 --dry": ["--every", "60", "--dry-run"],
     # An option is no value.
     "--every=": ["--every="],
     "--every=--dr": ["--every=--dr"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import tracemalloc
 from collections import Counter
 from collections.abc import Mapping
 
@@ -173,3 +174,17 @@ def test_shapes_without_end_take_bounded_room():
     assert all(planned[:most])
     assert not any(planned[most : 2 * most])
     assert any(planned[2 * most :])
+
+
+def test_keys_that_are_no_names_take_no_room():
+    """Of maps with keys as long as no device has them none is remembered."""
+    shapes = Shapes()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(20):
+        for _ in range(2):
+            shapes.part({f"{number}{'k' * 100_000}": 1}, "p", "ecoflow")
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert after - before < 200_000

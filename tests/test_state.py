@@ -83,6 +83,7 @@ def test_the_probe_looks_where_a_run_locks(change):
     found = Settings.from_environ(environ)
     identity = (found.api_url, found.account, found.job)
 
+    assert found.state_dir
     assert _folder(Reader(environ)) == state_folder(found.state_dir, *identity)
 
 

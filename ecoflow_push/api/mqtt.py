@@ -55,6 +55,8 @@ class AppAccount:
 
     __slots__ = ("longest_visit", "password", "user")
 
+    needs_memory = "without a memory every run would log in"
+
     def __init__(self, user: Secret, password: Secret, longest_visit: float) -> None:
         self.user = user
         self.password = password

@@ -46,6 +46,9 @@ class DeveloperKeys:
 
     __slots__ = ("access_key", "secret_key")
 
+    #: What would be wrong without one.
+    needs_memory = ""
+
     def __init__(self, access_key: Secret, secret_key: Secret) -> None:
         self.access_key = access_key
         self.secret_key = secret_key

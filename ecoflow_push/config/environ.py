@@ -226,12 +226,6 @@ class Reader(Texts):
         )
         return job if contained else os.uname().nodename or job
 
-    def state_dir(self, name: str) -> str:
-        """Return where to remember things: the variable, else XDG's place for it."""
-        own, state_home = self.path(name), self.path("XDG_STATE_HOME")
-        state_home = own or state_home or os.path.join(self.home(), ".local/state")
-        return own or os.path.join(state_home, "ecoflow-push")
-
     def proxies(self) -> dict[str, str]:
         """Return what is set by http, https and no; `http from` is a name as set."""
         found: dict[str, str] = {}

@@ -5,8 +5,9 @@ declares its variables, `read(reader)` returns its config (None if it is not wan
 `create(...)` opens it. It is imported only when the environment speaks of it.
 
 A source's config has `account`, which is what its first variable says (the look at
-the lock needs no more); its module's `LEAST_INTERVAL` (s) a schedule keeps. A sink's
-config is its own affair. `create` takes config, settings, state and folder; of a sink
+the lock needs no more), and `needs_memory`, why it must not go without one, "" if it
+may; its module's `LEAST_INTERVAL` (s) a schedule keeps. A sink's config is its own
+affair. `create` takes config, settings, state and folder; of a sink
 that stays between runs (`STAYS = True`) config and settings.
 """
 
@@ -31,6 +32,8 @@ SINKS: Mapping[str, tuple[str, ...]] = {
     "pushgateway": ("PUSHGATEWAY_URL",),
     "remote_write": ("REMOTE_WRITE_URL",),
 }
+#: The one for which what is not taken waits in spools.
+SPOOLED = "remote_write"
 
 
 def spoken_of(

@@ -5,6 +5,7 @@ What belongs to a source or a sink, its module reads; no one of them is named he
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from ecoflow_push.errors import Fault
 if TYPE_CHECKING:
     from ecoflow_push.config.accounts import Accounts
 
+NO_MEMORY_CURE = "let it name a folder that lasts, or use developer keys alone"
+KEPT_CURE = "let it name the folder that the job keeps"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -51,7 +54,8 @@ class Settings:
     metrics_set: tuple[str, ...]
     metrics_naming: str
     extra_labels: dict[str, str]
-    state_dir: str
+    #: None where nothing is to be remembered.
+    state_dir: str | None
     log_level: str
     log_format: str
     proxies: dict[str, str]
@@ -97,6 +101,35 @@ class Settings:
         self.account = next((each.account for each in found.values() if each), "")
         return self
 
+    @classmethod
+    def of_sink(cls, environ: Mapping[str, str], name: str) -> Settings:
+        """Return what delivering what waits for one sink needs of the settings.
+
+        No account is looked at, and no other sink. `name` is that of SINKS.
+
+        Raises SettingsError that names every fault.
+        """
+        read = Reader(environ)
+        self = cls()
+        self.stays, self.sources, self.account = False, {}, ""
+        self._read_run(read, None)
+        self._read_names(read)
+        config = load("sinks", name).read(read)
+        self.sinks = {name: config}
+        self.proxies = read.proxies()
+        variable = SINKS[name][0]
+        if not config and not read.is_faulty(variable):
+            read.fault(variable, "missing", "it says where to deliver what waits")
+        if self.state_dir is None:
+            read.fault("STATE_DIR", "none, where nothing can wait", KEPT_CURE)
+        elif not (read.is_faulty("STATE_DIR") or os.path.isdir(self.state_dir)):
+            read.fault("STATE_DIR", f"no folder {self.state_dir}", KEPT_CURE)
+        read.look_around()
+        read.raise_faults()
+        self.notes = tuple(read.notes)
+        self.reader = read
+        return self
+
     @property
     def has_sink(self) -> bool:
         """Whether what is collected goes anywhere but to the screen."""
@@ -136,10 +169,10 @@ class Settings:
         self.api_ca_file = read.existing_file("ECOFLOW_CA_FILE")
         self.device_sns = read.serials("ECOFLOW_DEVICE_SN")
         self.device_names = read.names("ECOFLOW_DEVICE_NAME", self.device_sns)
-        self.attempts = read.count("ESTABLISH_ATTEMPTS", 5, 1, 100) or 5
-        self.longest_wait = read.seconds("RETRY_TIMEOUT", 30, 0)
 
     def _read_run(self, read: Reader, every: float | None) -> None:
+        self.attempts = read.count("ESTABLISH_ATTEMPTS", 5, 1, 100) or 5
+        self.longest_wait = read.seconds("RETRY_TIMEOUT", 30, 0)
         asked = read.seconds("COLLECTING_INTERVAL", 10, 1)
         asked = every or asked
         self.interval = max(asked, self._least_interval())
@@ -151,6 +184,9 @@ class Settings:
         self.healthcheck_url = read.whole_url("HEALTHCHECK_URL")
         self.stale_after = read.seconds("STALE_AFTER", 300, 0)
         self.state_dir = read.state_dir("STATE_DIR")
+        needs = [why for each in self.sources.values() if (why := each.needs_memory)]
+        if needs and self.state_dir is None:
+            read.fault("STATE_DIR", f"none, and {needs[0]}", NO_MEMORY_CURE)
         self.log_level = read.choice("LOG_LEVEL", LOG_LEVELS, warn="WARNING") or "INFO"
         self.log_format = read.choice("LOG_FORMAT", ("text", "json")) or "text"
 

@@ -16,6 +16,8 @@ MAX_FILE_BYTES = 64 * 1024
 # Of names, patterns and networks, and what stands between them.
 HOST_MARKS = "._-:*[]/%, "
 HOMES = ("~/", "$HOME/")
+# What STATE_DIR says instead of a folder; a folder of that name has a path.
+NOWHERE = "none"
 # What the names of config/strangers.py begin with, and few others.
 STRANGE = (
     *("ECOFLOW_", "PUSHGATEWAY_", "REMOTE_WRITE_", "PUSH_", "SPOOL_", "METRICS_"),
@@ -196,6 +198,14 @@ class Texts:
             self.expected(name, "an absolute path", path, cure)
             return None
         return path
+
+    def state_dir(self, name: str) -> str | None:
+        """Return where to remember things, or XDG's place for it; None for nowhere."""
+        if (self.raw(name) or "").lower() == NOWHERE:
+            return None
+        own, state_home = self.path(name), self.path("XDG_STATE_HOME")
+        state_home = own or state_home or os.path.join(self.home(), ".local/state")
+        return own or os.path.join(state_home, "ecoflow-push")
 
     def text(
         self, name: str, *, lines: bool = False, is_password: bool = False

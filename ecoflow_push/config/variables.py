@@ -99,7 +99,8 @@ RUN = (
     Variable(
         "STATE_DIR",
         "what one run tells the next ([truth.md](truth.md)): one folder per account"
-        " and job in it",
+        " and job in it; or `none`, with developer keys alone: nothing is remembered,"
+        " nor written anywhere ([deploy.md](deploy.md#without-a-disk))",
         "`$XDG_STATE_HOME/ecoflow-push`, else `~/.local/state/ecoflow-push`",
         is_path=True,
     ),

@@ -13,7 +13,7 @@ import stat
 
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 TEMPORARY = ".tmp"
 # Longer names (bytes) are those of text files alone: no system wants shorter ones.
@@ -96,8 +96,7 @@ def replace_file(
     may take the content; the new name is durable only after `sync_folder`.
     """
     # A link goes, and what it points to stays; a device or a FIFO is there on purpose.
-    is_link = os.path.islink(path)
-    if not is_link and os.path.lexists(path) and not os.path.isfile(path):
+    if not _is_replaceable(path):
         raise OSError(errno.EINVAL, "not a regular file")
     temporary, descriptor = _new_beside(path, mode)
     try:
@@ -109,10 +108,19 @@ def replace_file(
             if synced:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
-        # It is still there if anything failed, what makes the content included.
+    except BaseException:  # passed on; what makes the content may have failed, too
         if os.path.lexists(temporary):
             os.unlink(temporary)
+        raise
+
+
+def _is_replaceable(path: str) -> bool:
+    """Return whether nothing is there, a file, or a link to whatever it may be."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return True
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
 
 
 def _new_beside(path: str, mode: int) -> tuple[str, int]:
@@ -160,14 +168,47 @@ def values_in(content: bytes) -> int:
 def write_json(path: str, version: int, fields: Mapping[str, object]) -> None:
     """Write a file that `read_json` can tell from a damaged one (0600).
 
-    Raises OSError.
+    Pairs from a generator become one object, and mappings in a tuple a list of objects,
+    each written as it comes: of thousands not all need be in memory. Raises OSError.
     """
-    import json
+    replace_file(path, _summed({"version": version, **fields}), 0o600)
+
+
+def _summed(fields: Mapping[str, object]) -> Iterator[bytes]:
+    """Yield an object piece by piece, with its sum as the last member."""
     import zlib
 
-    text = json.dumps({"version": version, **fields}).encode()
-    summed = b"%s%s%d}" % (text[:-1], _SUM, zlib.crc32(text))
-    replace_file(path, summed, 0o600)
+    so_far = 0
+    for piece in _members(fields.items()):
+        so_far = zlib.crc32(piece, so_far)
+        yield piece
+    yield b"%s%d}" % (_SUM, zlib.crc32(b"}", so_far))
+
+
+def _members(pairs: Iterable[tuple[str, object]]) -> Iterator[bytes]:
+    """Yield an object piece by piece, all but its last brace."""
+    from json import dumps
+    from types import GeneratorType
+
+    between = "{"
+    for name, value in pairs:
+        head = f"{between}{dumps(name)}: "
+        between = ", "
+        if isinstance(value, GeneratorType):
+            yield head.encode()
+            yield from _members(value)
+            yield b"}"
+        elif isinstance(value, tuple):
+            yield f"{head}[".encode()
+            for number, each in enumerate(value):
+                yield b", " if number else b""
+                yield from _members(each.items())
+                yield b"}"
+            yield b"]"
+        else:
+            yield f"{head}{dumps(value)}".encode()
+    if between == "{":
+        yield b"{"
 
 
 def read_json(
@@ -218,8 +259,9 @@ def _parsed(content: bytes) -> dict[str, object] | None:
         return None
     if not isinstance(found, dict):
         return None
-    text, mark, _ = content.rpartition(_SUM)
     # Older files have no sum, and are believed without.
-    if mark and found.get("crc") != zlib.crc32(text + b"}"):
+    end = content.rfind(_SUM)
+    text = memoryview(content)[: max(0, end)]
+    if end >= 0 and found.get("crc") != zlib.crc32(b"}", zlib.crc32(text)):
         return None
     return found

@@ -17,12 +17,18 @@ from ecoflow_push.memory.files import open_regular, release, sync_folder
 
 HELD = "another run is still at work; this one leaves"
 NAME = "lock"
+DIGITS = 12
 OPEN = "can be written to by others"
 
 
 def state_folder(state_dir: str, *identity: str) -> str:
     """Return the folder of one account and job: 12 hex of a hash, so no name leaks."""
-    return os.path.join(state_dir, fingerprint(*identity)[:12])
+    return os.path.join(state_dir, fingerprint(*identity)[:DIGITS])
+
+
+def is_state_folder(name: str) -> bool:
+    """Return whether a folder of one account and job may be called so."""
+    return len(name) == DIGITS and set(name) <= set("0123456789abcdef")
 
 
 def fingerprint(*texts: str) -> str:

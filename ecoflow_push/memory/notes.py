@@ -60,6 +60,12 @@ class Notes:
         self.replaying = (name, max(until_ms, self.replayed_until(name, run)), run)
         self._save()
 
+    def end_replay(self) -> None:
+        """Note that it came to its end, where no count of runs will say so."""
+        if self.replaying[0]:
+            self.replaying = ("", 0, 0)
+            self._save()
+
     def replayed_until(self, name: str, runs: int) -> int:
         """Return up to which time (ms) a replay came that did not come to its end.
 

@@ -5,6 +5,8 @@ Everything read from a file is checked, since disks lie.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,9 +44,9 @@ class DeviceRecord:
     def __init__(self, fields: Mapping[str, object] | None = None) -> None:
         fields = fields or {}
         self.name = text_of(fields.get("name"))
-        self.product_name = text_of(fields.get("product_name"))
+        self.product_name = _word(fields.get("product_name"))
         #: How it was last read.
-        self.source = text_of(fields.get("source"))
+        self.source = _word(fields.get("source"))
         #: The user named it once: it is never taken for gone.
         self.named = fields.get("named") is True
         #: A device list had it once: only then it can be gone.
@@ -62,8 +64,8 @@ class DeviceRecord:
         self.snapshot_at = number_of(fields.get("snapshot_at"))
         self.changed_at = number_of(fields.get("changed_at"))
         self.digest = text_of(fields.get("digest"))
-        self.family = text_of(fields.get("family"))
-        self.firmware = text_of(fields.get("firmware"))
+        self.family = _word(fields.get("family"))
+        self.firmware = _word(fields.get("firmware"))
         #: When the log last said that EcoFlow does not open it, or that nobody can read
         #: what it sends.
         self.told_at = number_of(fields.get("told_at"))
@@ -159,14 +161,18 @@ class EndpointRecord:
                 self.stamp = ""
 
     def fields(self) -> dict[str, object]:
-        """Return what goes into the file."""
+        """Return what goes into the file, the queues as they are asked for."""
         found = {name: getattr(self, name) for name in self.__slots__}
-        rows = {device: queue.row() for device, queue in self.queues.copy().items()}
-        return {**found, "queues": rows}
+        # A copy: an abandoned push may still add one.
+        queues = self.queues.copy().items()
+        return {**found, "queues": ((device, each.row()) for device, each in queues)}
 
     def queue(self, device: str) -> QueueRecord:
         """Return what is remembered of a device's queue, from now on."""
-        return self.queues.setdefault(device, QueueRecord())
+        queue = self.queues.get(device)
+        if queue is None:
+            queue = self.queues[device] = QueueRecord()
+        return queue
 
     @property
     def newest_ms(self) -> int:
@@ -210,6 +216,11 @@ def number_of(value: object) -> float | None:
     ):
         return float(value)
     return None
+
+
+def _word(value: object) -> str:
+    """Return a text that many devices have in common, once for all of them."""
+    return sys.intern(text_of(value))
 
 
 def text_of(value: object) -> str:

@@ -34,6 +34,7 @@ REFUSED_WAIT_SECONDS = 300.0
 TELL_SECONDS = 86_400.0
 FOLDER_CURE = "let STATE_DIR name a folder that the job can write to"
 NEWER_CURE = "update this program, or let STATE_DIR name another folder"
+NONE = "STATE_DIR is none"
 HOLDS = "the totals, and the names and times of devices,"
 
 
@@ -49,6 +50,8 @@ class State:
         #: Whether the lock is held, and all in the folder is of this version, as far as
         #: that is known: what waits in it may be touched, memory or not.
         self.is_ours = True
+        #: Whether there is to be a memory.
+        self.is_wanted = True
         self.devices: dict[str, DeviceRecord] = {}
         self.last_success_at: float | None = None
         #: Until when a source is to be left alone (Unix s), by its name.
@@ -71,12 +74,17 @@ class State:
         self._locks: list[int] = []
 
     @classmethod
-    def open(cls, folder: str, *, looks: bool = False) -> State:
+    def open(cls, folder: str | None, *, looks: bool = False) -> State:
         """Return the state of `folder`, which it creates (0700), with the lock held.
 
-        Who only `looks` will not save it. Raises LockedError when another run holds it.
+        Of None it is one that touches nothing, and is not wanted either. Who only
+        `looks` will not save it. Raises LockedError when another run holds it.
         """
         state = cls()
+        if folder is None:
+            state.is_ours = state.is_wanted = False
+            state.trouble = state.reason = NONE
+            return state
         state._folder = folder
         try:
             state._locks = _hold(folder)
@@ -117,13 +125,13 @@ class State:
         self._is_full, self.trouble = False, ""
         fields = {
             # A copy: an abandoned push may still take a device out.
-            "devices": {sn: r.fields() for sn, r in self.devices.copy().items()},
+            "devices": ((sn, r.fields()) for sn, r in self.devices.copy().items()),
             "last_success_at": self.last_success_at,
             "pause_until": self.pauses,
             "dropped": self.dropped,
             "runs": self.runs,
             "failures": self.failures,
-            "endpoints": [each.fields() for each in self.endpoints.values()],
+            "endpoints": tuple(each.fields() for each in self.endpoints.values()),
             "gateway": self._gateway,
             "refusals": self._refusals,
             "refused_at": self._refused_at,

@@ -19,12 +19,13 @@ LASTS, IS_OVER = "lasts", "over"
 class Told:
     """The file `name` of a state folder, about `what`: of anything else it is silent.
 
-    A folder that cannot be read or written is no fault here; then each run tells.
+    A folder that cannot be read or written is no fault here; then each run tells, as it
+    does where there is to be none (None).
     """
 
-    def __init__(self, folder: str, name: str, what: str) -> None:
+    def __init__(self, folder: str | None, name: str, what: str) -> None:
         """Store what is needed; `what` is one word."""
-        self._path = os.path.join(folder, name)
+        self._path = folder and os.path.join(folder, name)
         self._what = what
 
     def is_to_be_told(self, now: float) -> bool:
@@ -49,6 +50,8 @@ class Told:
         return True
 
     def _read(self) -> tuple[float | None, str]:
+        if not self._path:
+            return None, ""
         with contextlib.suppress(OSError, HostLimit, ValueError):
             content = read_regular(self._path, MOST_BYTES)
             what, told_at, state = content.decode().split()
@@ -57,6 +60,8 @@ class Told:
         return None, ""
 
     def _write(self, told_at: float, state: str) -> None:
+        if not self._path:
+            return
         content = f"{self._what} {told_at:.3f} {state}\n".encode()
         with contextlib.suppress(OSError):
             replace_file(self._path, content, 0o600, synced=False)

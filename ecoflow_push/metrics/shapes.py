@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from ecoflow_push.metrics.names import raw_samples
+from ecoflow_push.metrics.names import LONGEST_KEY, raw_samples
 from ecoflow_push.metrics.own import RESERVED_NAMES
 from ecoflow_push.metrics.registry import part_of
 
@@ -89,7 +89,7 @@ class Shapes:
 
     def _is_due(self, shape: _Shape, size: int) -> bool:
         """Return whether a shape without a plan was seen before, and has room."""
-        if shape in self._plans:
+        if shape in self._plans or _is_long(shape):
             return False
         if self._planned + size > MOST_PLANNED or len(self._seen) == MOST_MISSED:
             self._missed += 1
@@ -135,6 +135,12 @@ def _flat(
     except KeyError:
         return None
     return tuple(shape), values
+
+
+def _is_long(shape: _Shape) -> bool:
+    """Return whether a shape has a key that is no name: of such none is kept."""
+    keys = [each for each in shape if isinstance(each, tuple)]
+    return any(len(key) > LONGEST_KEY for each in keys for key in each)
 
 
 def _finite(numbers: Sequence[object]) -> list[float] | None:

@@ -14,7 +14,7 @@ from ecoflow_push.errors import HostLimit, Unreachable
 from ecoflow_push.net.deadline import start
 from ecoflow_push.net.kept import KEPT, now
 from ecoflow_push.net.reply import OWN_HEADERS, Reply, Request, cut_short, read_body
-from ecoflow_push.net.sockets import WithoutHints, dial
+from ecoflow_push.net.sockets import WithoutHints, dial, doubt
 from ecoflow_push.net.trust import Trust
 
 if TYPE_CHECKING:
@@ -77,13 +77,16 @@ class PlainExchange:
                 )
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as exc:
-                if connection.was_closed(exc):
-                    from ecoflow_push.net.explain import WasClosed
-
+                if connection.is_unheard:
                     # As idle as this one: the others are not to be tried one by one.
                     self._idle.clear()
+                    self._ahead.clear()
                     KEPT.forget(self._identity)
-                    raise WasClosed from exc
+                    # The system's own word, which has a number, is no deadline of ours.
+                    if not isinstance(exc, TimeoutError) or exc.errno:
+                        from ecoflow_push.net.explain import WasClosed
+
+                        raise WasClosed from exc
                 raise
             # A response that ends its connection is the one that holds the socket.
             with response:
@@ -134,6 +137,8 @@ class PlainExchange:
                 return self._ahead.popleft().get(seconds)
             kept: Any = KEPT.take(self._identity)
             connection: _Connection = kept or _Connection(self._server, self._tls)
+            if kept and kept.sock is not None:
+                doubt(kept.sock)
             self._all.append(connection)
             return connection
 
@@ -176,13 +181,10 @@ class _Connection(http.client.HTTPConnection):
     def allow(self, seconds: float) -> None:
         """Give the next exchange this much time."""
         self._seconds = seconds
-        if self._is_new:
-            self._is_new = False
-            self.sock.settimeout(seconds)
-            return
-        if self.sock is not None and _has_news(self.sock):
+        if self.sock is not None and not self._is_new and _has_news(self.sock):
             # Its end, or an answer to nothing, which would pass for the next one.
             self.close()
+        self._is_new = False
         kept: Any = self.sock
         self._kept = kept
         if kept is not None:
@@ -194,10 +196,10 @@ class _Connection(http.client.HTTPConnection):
         self.connect()
         self._is_new = True
 
-    def was_closed(self, exc: Exception) -> bool:
-        """Return whether an exchange failed because this was closed while idle."""
-        is_silent = self._kept is not None and not self._kept.has_heard
-        return is_silent and not isinstance(exc, TimeoutError)
+    @property
+    def is_unheard(self) -> bool:
+        """Whether this was there before the exchange, and nothing came of that."""
+        return self._kept is not None and not self._kept.has_heard
 
     def connect(self) -> None:
         """Dial, and speak TLS if it is asked for."""

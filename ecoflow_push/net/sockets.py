@@ -12,10 +12,12 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 CONNECT_SECONDS = 8.0
+# How soon the far end's system says that it got what was sent, however busy its server.
+HEARD_SECONDS = 3.0
 # Of a status line and its headers; http.client takes 100 lines of 64 KiB.
 MOST_HEAD = 128 * 1024
 
@@ -205,3 +207,16 @@ def dial(host: str, port: int, seconds: float) -> DeadlineSocket:
         sock.settimeout(until - time.monotonic())
         return sock
     raise error
+
+
+def doubt(sock: socket.socket) -> None:
+    """Let a connection end soon if what it sends gets nowhere, where that can be told.
+
+    Who forgets a connection, as a firewall does that begins anew, need not say so: it
+    would take all the time there is, and a new one have been heard.
+    """
+    # Of Linux alone.
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option:
+        with suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, option, int(HEARD_SECONDS * 1000))

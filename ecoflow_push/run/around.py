@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import Finding, Unreachable
 from ecoflow_push.limits import links
-from ecoflow_push.memory.state import FOLDER_CURE, NAME
+from ecoflow_push.memory.state import FOLDER_CURE, NAME, NONE
 from ecoflow_push.memory.trial import TRIED, cure_of, try_file
 from ecoflow_push.net.deadline import Deadline, within
 from ecoflow_push.run.effective import effective
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ecoflow_push.run.healthcheck import Healthcheck
 
 ROOTS = "; the folder is new, and root's"
+NOT_WANTED = (
+    f"{NONE}: nothing is remembered, and what no sink takes is lost at once; that is"
+    " meant for developer keys where there is no disk"
+)
 ROOTS_CURE = "check as the job's user, or let it own STATE_DIR (chown -R)"
 URL_CURE = "check HEALTHCHECK_URL"
 CERTIFICATE_CURE = "check the host in HEALTHCHECK_URL, and that this machine trusts it"
@@ -39,9 +43,12 @@ class Around:
     """The surroundings of a job."""
 
     def __init__(
-        self, settings: Sequence[Finding], folder: str, healthcheck: Healthcheck | None
+        self,
+        settings: Sequence[Finding],
+        folder: str | None,
+        healthcheck: Healthcheck | None,
     ) -> None:
-        """Store what is needed; `folder` is that of the state.
+        """Store what is needed; `folder` is that of the state, None if there is none.
 
         `settings` are what is to be said of them, odd or not.
         """
@@ -51,6 +58,9 @@ class Around:
 
     def memory(self, state: State) -> Iterator[Finding]:
         """Write into the state folder, and say whether anything can be remembered."""
+        if self._folder is None:
+            yield Finding("ok", "state", NOT_WANTED)
+            return
         path = os.path.join(self._folder, NAME)
         error = try_file(path)
         if not (state.trouble or error):
@@ -79,16 +89,16 @@ class Around:
         yield next(iter(found), late)
 
 
-def create_around(settings: Settings, folder: str) -> Around:
+def create_around(settings: Settings, folder: str | None) -> Around:
     """Return the surroundings of the settings; `folder` is that of the state."""
     defaults = {
         "COLLECTING_INTERVAL": f"{settings.interval:g}",
         "ECOFLOW_API_HOST": settings.api_url.partition("://")[2],
         "RUN_DEADLINE": f"{settings.run_deadline:g}",
-        "STATE_DIR": settings.state_dir,
+        "STATE_DIR": settings.state_dir or "",
     }
     said = [*effective(settings.reader, defaults), *map(noted, settings.notes)]
-    return Around(said, folder, create_healthcheck(settings, None))
+    return Around(said, folder, create_healthcheck(settings))
 
 
 def _asked(healthcheck: Healthcheck, deadline: Deadline) -> Finding:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def create_worker(
     settings: Settings,
     state: State,
-    folder: str,
+    folder: str | None,
     only: Sequence[str],
     standing: Mapping[str, Sink] | None = None,
     *,
@@ -33,10 +33,10 @@ def create_worker(
 ) -> Worker:
     """Return the worker of the settings; `only` narrows this run to some serials.
 
-    `folder` is the state's, where a login and a spool are kept; `standing` are the
-    sinks that outlive the run, None where this one only looks. It `dials` ahead unless
-    there may be a connection already. Raises SettingsError for what cannot be built as
-    they say.
+    `folder` is the state's, where a login and a spool are kept, None for nowhere;
+    `standing` are the sinks that outlive the run, None where this one only looks. It
+    `dials` ahead unless there may be a connection already. Raises SettingsError for
+    what cannot be built as they say.
     """
     sinks: list[Sink] = []
     if standing is not None:
@@ -55,7 +55,7 @@ def create_worker(
     if settings.healthcheck_url:
         from ecoflow_push.run.healthcheck import create_healthcheck
 
-        healthcheck = create_healthcheck(settings, folder)
+        healthcheck = create_healthcheck(settings, folder, tells=True)
     return Worker(
         sources,
         sinks,

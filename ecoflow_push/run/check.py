@@ -259,7 +259,7 @@ def _probe(sink: Sink, deadline: Deadline, found: list[Finding]) -> None:
 def create_check(
     settings: Settings,
     state: State,
-    folder: str,
+    folder: str | None,
     only: Sequence[str],
     *,
     is_bare: bool = False,

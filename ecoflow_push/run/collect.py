@@ -95,9 +95,11 @@ class _Ahead:
                 # In slices: of several signals at once, none may reach a thread that
                 # waits.
                 self._changed.wait(min(0.5, patience.left()))
-            self._changed.notify_all()
             reading = self._waiting.popleft()
             self._weight -= _weight(reading)
+            # Not at each one: to wake a thread costs more than to let it sleep.
+            if len(self._waiting) <= AHEAD // 2:
+                self._changed.notify_all()
             return reading
 
     def _work(self) -> None:

@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 ACCOUNTS_SHARE = 0.9
 # A line each; of more, one says how many.
 MOST_TOLD = 20
+# In one line.
+MOST_NAMED = 8
 
 
 class Fleet(Faults):
@@ -179,10 +181,10 @@ class Fleet(Faults):
             result = self._results[account.name]
             if result.is_begun and not result.is_ended:
                 self._order.is_late(account)
-                self._tell_of(account, "hung: the next runs work it last")
-        for account in self._order.rest():
-            cure = "the next run begins with it; raise RUN_DEADLINE or ACCOUNTS_AT_ONCE"
-            self._tell_of(account, f"no time left: {cure}")
+                self._tell_of([account], "hung: the next runs work it last")
+        if rest := self._order.rest():
+            cure = "the next run begins there; raise RUN_DEADLINE or ACCOUNTS_AT_ONCE"
+            self._tell_of(rest, f"no time left: {cure}")
 
     def _slot(self, parts: Mapping[str, partial[Part]]) -> None:
         """Work one account after the other."""
@@ -222,10 +224,16 @@ class Fleet(Faults):
                 return logging.DEBUG
         return level_of(status)
 
-    def _tell_of(self, account: Account, text: str) -> None:
+    def _tell_of(self, accounts: Sequence[Account], text: str) -> None:
+        """Say in one line what became of accounts that could not say it."""
         status = ExitStatus.TEMPFAIL
-        self._results[account.name].end(status)
-        said = f"account {account.label}: exit {status} {status.name}: {text}"
+        for account in accounts:
+            self._results[account.name].end(status)
+        more = len(accounts) - MOST_NAMED
+        whose = ", ".join(account.label for account in accounts[:MOST_NAMED])
+        whose += f" and {more} more" if more > 0 else ""
+        word = "account" if len(accounts) == 1 else "accounts"
+        said = f"{word} {whose}: exit {status} {status.name}: {text}"
         log.log(self._level_of(status), "%s", said)
 
     # -- what comes of it ------------------------------------------------------------

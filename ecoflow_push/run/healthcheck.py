@@ -48,11 +48,11 @@ class Healthcheck:
         proxies: Mapping[str, str],
         *,
         waits: bool = True,
-        folder: str | None = None,
+        told: Told | None = None,
     ) -> None:
         """Store what is needed; nothing is contacted.
 
-        In `folder` stands when the log last told of trouble; without it, it never does.
+        `told` is when the log last told of trouble; without it, it never does.
         Without `waits` the last ping goes on after the run, as it can in a process that
         stays: the next beat is worth more.
         """
@@ -70,7 +70,7 @@ class Healthcheck:
         self._proxies = proxies
         self._waits = waits
         self._starting: Thread | None = None
-        self._told = folder and Told(folder, NAME, fingerprint(url)[:12])
+        self._told = told
 
     def start(self) -> None:
         """Say that the run began, without waiting for the answer."""
@@ -155,13 +155,16 @@ def _fault(reply: Reply) -> Unreachable | None:
     return Unreachable(text, "check HEALTHCHECK_URL")
 
 
-def create_healthcheck(settings: Settings, folder: str | None) -> Healthcheck | None:
+def create_healthcheck(
+    settings: Settings, folder: str | None = None, *, tells: bool = False
+) -> Healthcheck | None:
     """Return the pings of the settings, None if none are wanted.
 
-    `folder` is the state's, None where the log is to tell nothing of them.
+    `folder` is the state's, None if there is none; `tells` says that the log is to tell
+    of what ails them.
     """
-    url = settings.healthcheck_url
-    if not url:
+    if not settings.healthcheck_url:
         return None
-    waits = not settings.stays
-    return Healthcheck(url.reveal(), settings.proxies, waits=waits, folder=folder)
+    url = settings.healthcheck_url.reveal()
+    told = Told(folder, NAME, fingerprint(url)[:12]) if tells else None
+    return Healthcheck(url, settings.proxies, waits=not settings.stays, told=told)

@@ -61,8 +61,12 @@ def settings_of(account: Account, common: Settings) -> Settings:
     return found
 
 
-def folder_of(settings: Settings, identity: tuple[str, str] | None = None) -> str:
+def folder_of(
+    settings: Settings, identity: tuple[str, str] | None = None
+) -> str | None:
     """Return the state folder of an account; of the run for them all, if it has none.
+
+    None without a memory.
 
     The run's is that of a part of a folder of accounts and a job, wherever it runs.
     """
@@ -71,4 +75,5 @@ def folder_of(settings: Settings, identity: tuple[str, str] | None = None) -> st
         part = str(shard.index) if shard else ""
         identity = ("accounts", f"{settings.accounts.folder}\0{part}")
     identity = identity or (settings.api_url, settings.account)
-    return state_folder(settings.state_dir, *identity, settings.job)
+    state_dir = settings.state_dir
+    return state_dir and state_folder(state_dir, *identity, settings.job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ecoflow_push.memory.late import Late
@@ -39,7 +40,9 @@ class Turn:
 class Order:
     """Gives each account its turn; for several threads."""
 
-    def __init__(self, settings: Settings, folder: str, deadline: Deadline) -> None:
+    def __init__(
+        self, settings: Settings, folder: str | None, deadline: Deadline
+    ) -> None:
         """Put all accounts in order; all turns are over at the deadline.
 
         Those come first whose last turn ended longest ago, new ones before all; last
@@ -89,15 +92,14 @@ class Order:
         return rest[::-1]
 
     def _key(self, account: Account) -> tuple[bool, float, str]:
-        try:
-            path = os.path.join(self._folder(account), NAME)
-            served_at = os.stat(path).st_mtime
-        except OSError:
-            served_at = 0.0
+        folder, served_at = self._folder(account), 0.0
+        if folder:
+            with suppress(OSError):
+                served_at = os.stat(os.path.join(folder, NAME)).st_mtime
         return self._name(account) in self._memory.names, served_at, account.name
 
-    def _folder(self, account: Account) -> str:
+    def _folder(self, account: Account) -> str | None:
         return folder_of(self._settings, account.identity or ("", account.name))
 
     def _name(self, account: Account) -> str:
-        return os.path.basename(self._folder(account))
+        return os.path.basename(self._folder(account) or "")

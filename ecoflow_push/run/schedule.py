@@ -95,7 +95,7 @@ def stay(
             if sink.runs_told == told[name]:
                 # The run ended before it could say so itself.
                 sink.abandon()
-        ping = create_healthcheck(settings, None)
+        ping = create_healthcheck(settings)
         if ping and status in (ExitStatus.CONFIG, ExitStatus.SOFTWARE):
             ping.end(ExitStatus(status), Deadline(0))
 

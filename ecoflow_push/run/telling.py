@@ -100,7 +100,7 @@ def totals(state: State, stages: set[str]) -> tuple[int, dict[str, int]]:
 
 def tell_trouble(state: State) -> None:
     """Log that nothing is remembered, if nothing is."""
-    if state.trouble:
+    if state.trouble and state.is_wanted:
         log.warning(
             "%s; nothing is remembered for the next run: %s",
             state.trouble,

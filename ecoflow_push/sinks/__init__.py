@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def create_sinks(
-    settings: Settings, state: State, folder: str, standing: Mapping[str, Sink]
+    settings: Settings, state: State, folder: str | None, standing: Mapping[str, Sink]
 ) -> list[Sink]:
     """Return the sinks of a run, in the order in which they deliver.
 
+    `folder` is the state's, None if there is none.
     What stays between runs is taken from `standing`, with a new delivery. Raises
     SettingsError for what cannot be opened as the settings say.
     """

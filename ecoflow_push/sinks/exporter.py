@@ -49,7 +49,10 @@ def read(reader: Reader) -> int | None:
 
 
 def create(
-    config: int, settings: Settings, _state: State | None = None, _folder: str = ""
+    config: int,
+    settings: Settings,
+    _state: State | None = None,
+    _folder: str | None = None,
 ) -> ExporterSink:
     """Return the sink, listening; raises SettingsError if the port is taken."""
     return ExporterSink(config, settings.stale_after, settings.prefix)

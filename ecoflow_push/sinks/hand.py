@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import SinkError
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from ecoflow_push.sinks.losses import Losses
     from ecoflow_push.sinks.turns import Turn
 
-# Samples, some 5 MB: records of a household, or of a hundred devices, need not be read
+# Samples, some 2 MB: records of a household, or of a hundred devices, need not be read
 # back; those of thousands must go.
 MOST_AT_HAND = 100_000
 
@@ -35,7 +36,9 @@ class Hand:
         """Spare the way over the spool, as long as they are few."""
         if self._size + record.size <= MOST_AT_HAND:
             self._size += record.size
-            self._records[entry] = record
+            # As numbers without the objects around them.
+            packed = array("d", record.values)
+            self._records[entry] = record._replace(values=packed)
 
     def load(self, turns: list[Turn]) -> tuple[list[Turn], list[Record]]:
         """Return what of a request can be written in one, and its records."""

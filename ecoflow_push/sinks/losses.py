@@ -99,6 +99,10 @@ class Losses:
             queue = self._state.endpoint.queue(device)
             queue.sent_ms = max(queue.sent_ms, self._came_back_ms)
 
+    def forget_replay(self) -> None:
+        """Let the notes say so, where the count of runs stays: the state is saved."""
+        self._notes.end_replay()
+
     def may_be_there(self, turns: Iterable[Turn]) -> None:
         """Note that the answer to a request was not heard.
 
@@ -194,7 +198,7 @@ class Losses:
             total = self._state.dropped.get(reason, 0)
             self._state.dropped[reason] = total + samples
         self._state.save()
-        if self._state.trouble:
+        if self._state.trouble and self._state.is_ours:
             self._notes.lost(self._state.dropped)
         for entry, reason, _, home in lost:
             home.discard(entry, keep=reason in ("damaged", "failing"))
@@ -209,23 +213,12 @@ class Losses:
 
     def tend_other_spools(self, delivery: Delivery) -> None:
         """Bound what waits for endpoints that are not set now, and say that it does."""
-        state, keep = self._state, self._spool.keep
+        state = self._state
+        if not state.is_ours:
+            return
         spools = other_spools(self._spool.folder, state.endpoints)
         if self._clock.is_confirmed and not state.trouble:
-            oldest = self._clock.now() - keep.max_age
-            mine = (self._spool, *spools)
-            over = sum(each.size + each.aside for each in mine) - keep.max_bytes
-            for spool in spools:
-                first_ms = spool.oldest_ms
-                if over <= 0 and (first_ms is None or first_ms >= oldest * 1000):
-                    continue
-                for entry in spool.entries:
-                    if over > 0 or entry.time_ms < oldest * 1000:
-                        over -= spool.files.size_of(entry)
-                        self.lose(entry, "elsewhere", home=spool)
-            self.count(delivery)
-            for spool in spools:
-                spool.remove_if_unused(oldest)
+            self._bound(spools, delivery)
         for spool in () if state.trouble else spools:
             if known := state.endpoints.get(os.path.basename(spool.folder)):
                 spool.note(known)
@@ -237,6 +230,24 @@ class Losses:
                 self._name,
                 waiting,
             )
+
+    def _bound(self, spools: list[Spool], delivery: Delivery) -> None:
+        """Drop what waits elsewhere too long, or too much of it."""
+        keep = self._spool.keep
+        oldest = self._clock.now() - keep.max_age
+        mine = (self._spool, *spools)
+        over = sum(each.size + each.aside for each in mine) - keep.max_bytes
+        for spool in spools:
+            first_ms = spool.oldest_ms
+            if over <= 0 and (first_ms is None or first_ms >= oldest * 1000):
+                continue
+            for entry in spool.entries:
+                if over > 0 or entry.time_ms < oldest * 1000:
+                    over -= spool.files.size_of(entry)
+                    self.lose(entry, "elsewhere", home=spool)
+        self.count(delivery)
+        for spool in spools:
+            spool.remove_if_unused(oldest)
 
     def _is_due(self) -> bool:
         """Return whether this is to be told, and note that it is: once a day."""

@@ -67,7 +67,7 @@ def read(reader: Reader) -> Server | None:
 
 
 def create(
-    config: Server, settings: Settings, state: State, _folder: str
+    config: Server, settings: Settings, state: State, _folder: str | None
 ) -> PushgatewaySink:
     """Return the sink; raises SettingsError for a certificate that cannot be used."""
     state.use_gateway(config.url)

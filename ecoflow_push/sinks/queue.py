@@ -209,7 +209,7 @@ class Queue(Sink):
 
     def backlog(self) -> Backlog | None:
         """Return what waits and what is lost, None before that is known."""
-        if not self._is_open:
+        if not (self._is_open and self._state.is_wanted):
             return None
         oldest_ms = self._spool.oldest_ms
         oldest_at = None if oldest_ms is None else oldest_ms / 1000

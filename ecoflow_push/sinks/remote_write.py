@@ -121,16 +121,33 @@ def create(
     config: Config,
     settings: Settings,
     state: State,
-    folder: str,
+    folder: str | None,
     clock: Callable[[], float] = time.time,
 ) -> Queue:
-    """Return the way to the endpoint, its spool in `folder`.
+    """Return the way to the endpoint, its spool in `folder`, None for none.
 
     `clock` is what samples are stamped by where no snapshot has its own time.
 
     Raises SettingsError when a certificate or key file cannot be used.
     """
-    spool = endpoint_folder(folder, *config.endpoint)
+    return Queue(
+        *create_ends(config, settings, state, folder),
+        state,
+        create_labels(settings),
+        stale_after=settings.stale_after,
+        clock=clock,
+    )
+
+
+def create_ends(
+    config: Config, settings: Settings, state: State, folder: str | None
+) -> tuple[RemoteWriteSink, Spool]:
+    """Return both ends of that way: where it leads to, and where it comes from.
+
+    Raises SettingsError as above.
+    """
+    # In what is no folder nothing can ever be made.
+    spool = endpoint_folder(folder or os.devnull, *config.endpoint)
     state.use_endpoint(os.path.basename(spool))
     sink = RemoteWriteSink(
         config.server,
@@ -142,11 +159,4 @@ def create(
         longest_wait=settings.longest_wait,
         most_samples=config.most_samples,
     )
-    return Queue(
-        sink,
-        Spool(spool, config.keep),
-        state,
-        create_labels(settings),
-        stale_after=settings.stale_after,
-        clock=clock,
-    )
+    return sink, Spool(spool, config.keep)

@@ -48,7 +48,7 @@ def tell(
     delivery: Delivery, state: State, spool: Spool, replay: Replay, *, stored: bool
 ) -> None:
     """Note what was not taken, and why; `stored` says that nothing of it is lost."""
-    delivery.errors += _reports(replay.name, state, spool, replay)
+    delivery.errors += in_part(replay.name, state, spool, replay)
     if replayed := sum(not entry.is_fresh for entry in replay.delivered):
         delivery.note = f" ({replayed} snapshots from the spool)"
     if stop := _stop_of(replay, spool, stored=stored):
@@ -58,7 +58,7 @@ def tell(
         delivery.errors.append(SinkError(f"{replay.name}: not stored either: {why}"))
 
 
-def _reports(
+def in_part(
     name: str, state: State, spool: Spool, replay: Replay
 ) -> Iterator[SinkError]:
     """Yield one error for each kind of what was not taken, but for why it stopped."""

@@ -49,7 +49,7 @@ def read(reader: Reader) -> str | None:
 
 
 def create(
-    config: str, _settings: Settings, _state: State, _folder: str
+    config: str, _settings: Settings, _state: State, _folder: str | None
 ) -> TextfileSink:
     """Return the sink."""
     return TextfileSink(config)

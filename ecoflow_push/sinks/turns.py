@@ -107,10 +107,10 @@ class Turns:
 
     def share(self, devices: AbstractSet[str], deadline: Deadline) -> Deadline:
         """Return how long these may take, where others wait for their first turn."""
-        others = set(self._order) - devices - self._had - self._closed
         # Of several one alone may be what hangs.
-        is_last = not others and len(devices) == 1
-        return deadline if is_last else deadline.share(TURN_SHARE)
+        if len(devices) > 1 or set(self._order) - devices - self._had - self._closed:
+            return deadline.share(TURN_SHARE)
+        return deadline
 
     def are_many(self) -> bool:
         """Return whether more devices wait than have requests of their own."""

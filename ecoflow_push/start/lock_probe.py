@@ -40,7 +40,8 @@ def leave_if_held(argv: Sequence[str], environ: Mapping[str, str]) -> None:
         except SettingsError:
             return
     read = Reader(environ)
-    if not is_held(_folder(read)):
+    folder = _folder(read)
+    if folder is None or not is_held(folder):
         return
     competing = len(_accounts(read)) > 1 and not read.text("ECOFLOW_SOURCE")
     if read.has_faults or competing:
@@ -49,13 +50,14 @@ def leave_if_held(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     leave_at_once(ExitStatus.TEMPFAIL)
 
 
-def _folder(read: Reader) -> str:
+def _folder(read: Reader) -> str | None:
     """Return the state's folder, as far as the settings need no second look."""
     host = read.text("ECOFLOW_API_HOST") or DEFAULT_API_HOST
     url = (host if "://" in host else f"https://{host}").rstrip("/")
     account = [*_accounts(read), ""][0]
     job = read.text("PUSH_JOB") or "ecoflow"
-    return state_folder(read.state_dir("STATE_DIR"), url, account, job)
+    state_dir = read.state_dir("STATE_DIR")
+    return state_dir and state_folder(state_dir, url, account, job)
 
 
 def _accounts(read: Reader) -> list[str]:

@@ -22,6 +22,7 @@ WANTED = {
     ),
     "--init": "it goes with one --env-file and nothing else; ",
     "--device": "it takes a serial number; ",
+    "--drain": "it goes with --env-file and nothing else; ",
 }
 
 
@@ -34,6 +35,7 @@ class Options:
         self.list_devices = False
         self.check = False
         self.init = False
+        self.drain = False
         #: Seconds, 0 for the interval of the settings, None for a single run.
         self.every: float | None = None
         self.devices: list[str] = []
@@ -59,8 +61,14 @@ class Options:
     @property
     def asks(self) -> bool:
         """Whether it asks for the settings, and nothing else is wanted of it."""
+        is_alone = not (self.runs or self.drain)
+        return self.init and is_alone and len(self.env_files) <= 1
+
+    @property
+    def runs(self) -> bool:
+        """Whether anything is said that is of a run, or of one that only looks."""
         others = (self.looks, self.demo, self.every is not None, self.devices)
-        return self.init and not any(others) and len(self.env_files) <= 1
+        return any(others)
 
 
 def create_parser() -> tuple[argparse.ArgumentParser, list[str]]:
@@ -110,6 +118,11 @@ def create_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     switch("--check", action="store_true", help="say what is wrong, and what to do")
     switch("--init", action="store_true", help="ask for the settings, and write a file")
     switch(
+        "--drain",
+        action="store_true",
+        help="deliver what waits for remote-write, of all accounts; collect nothing",
+    )
+    switch(
         "--device",
         action="append",
         dest="devices",
@@ -147,6 +160,7 @@ def parse_args(argv: Sequence[str]) -> Options:
     shows = options.dry_run or options.list_devices
     wrong += ["--every"] if options.every is not None and shows else []
     wrong += ["--init"] if options.init and not options.asks else []
+    wrong += ["--drain"] if options.drain and options.runs else []
     if wrong:
         name = wrong[0] if _is_option(wrong[0]) else "an argument"
         near = _nearest(wrong[0], known)
