@@ -29,8 +29,9 @@ SLURM = DEPLOY / "slurm"
 SCRIPT = SLURM / "ecoflow-push.sh"
 # Where the files say that all of a fleet is.
 PLACE = "~/ecoflow-fleet"
-# What a task's run ends with, by its index; three of them may go well later.
-STATUSES = (0, 1, 64, 69, 74, 75, 77, 78)
+# What a task's run ends with, by its index; three of them may go well later, the last
+# one too, whose number in Slurm is the array's.
+STATUSES = (0, 1, 64, 69, 74, 77, 78, 75)
 LATER = {69, 74, 75}
 
 
@@ -211,6 +212,23 @@ def test_a_cancelled_task_ends_its_run(cluster, cloud, array):
 
     cluster.wait(job)
     assert "exit 143 TERMINATED" in (array.parent / "ecoflow-push-0.log").read_text()
+
+
+def test_a_run_that_is_ended_has_the_time_it_takes(cluster, stub):
+    """After scancel a task is over when its run is, though bash was told to end too."""
+    ends = "trap 'sleep 1; echo at last; exit 143' TERM; echo begun"
+    (stub.parent / "python").write_text(
+        f"#!/bin/sh\n{ends}\nwhile :; do sleep 0.1; done"
+    )
+    log = stub.parent / "ecoflow-push-0.log"
+    job = cluster.submit(stub, "--array=0", cwd=stub.parent)
+    assert eventually(lambda: log.exists() and "begun" in log.read_text())
+
+    cluster.ask("scancel", str(job))
+
+    cluster.wait(job)
+    # Or Slurm kills what is left, where it has the means to.
+    assert "at last" in log.read_text()
 
 
 def test_what_is_wrong_with_the_settings_is_in_the_log(cluster, array):

@@ -31,8 +31,8 @@ SHARD_COUNT=8
 REQUEUES=0
 
 export SHARD_COUNT
-# bash would end at a SIGTERM, and Slurm the run with it. So the run has the two seconds
-# that it needs, and its own status.
+# bash would end at a SIGTERM, and with it the task, which kills what is left of the run.
+# So that has the two seconds that it needs, and its own status.
 trap : TERM
 ~/ecoflow-push/.venv/bin/python ~/ecoflow-push/push.py --env-file fleet.env
 status=$?
