@@ -20,7 +20,8 @@ from ecoflow_push.memory.spools import endpoint_folder, state_folders, waiting
 from ecoflow_push.memory.state import FOLDER_CURE, State
 from ecoflow_push.net.deadline import Deadline, within
 from ecoflow_push.net.kept import KEPT
-from ecoflow_push.run.outcome import PRECEDENCE
+from ecoflow_push.run.outcome import worst
+from ecoflow_push.run.telling import level_of
 from ecoflow_push.sinks import drained
 
 if TYPE_CHECKING:
@@ -73,23 +74,29 @@ class Place:
         """What a run would end with that has only this one."""
         if self.word == "drained":
             return ExitStatus.PARTIAL if self.errors else ExitStatus.OK
-        return _worst({e.status for e in self.errors} or {ExitStatus.TEMPFAIL})
+        return worst({e.status for e in self.errors} or {ExitStatus.TEMPFAIL})
 
 
 class Drain:
     """One drain of all folders."""
 
     def __init__(
-        self, places: Sequence[Place], open_queue: Open, deadline: float
+        self,
+        places: Sequence[Place],
+        open_queue: Open,
+        *,
+        deadline: float,
+        started: float,
     ) -> None:
-        """Store what is needed; `deadline` (seconds) starts now.
+        """Store what is needed; `deadline` (seconds) starts at `started`, monotonic.
 
         `open_queue` returns the queue of a state and its folder.
         """
         self._places = places
         self._open = open_queue
-        self._started = time.monotonic()
-        self._deadline = Deadline(deadline).share(DELIVER_SHARE)
+        self._started = started
+        left = started + deadline - time.monotonic()
+        self._deadline = Deadline(left * DELIVER_SHARE)
         #: How far our clock is ahead of the receiver's (s), None if that is not known.
         self._offset: float | None = None
         self._in_vain = 0
@@ -164,9 +171,8 @@ class Drain:
     def _tell(self) -> ExitStatus:
         """Log the one line of this drain, and return its status."""
         status = self._status()
-        level = {ExitStatus.OK: logging.INFO, ExitStatus.PARTIAL: logging.WARNING}
         log.log(
-            level.get(status, logging.ERROR),
+            level_of(status),
             "exit %d %s after %.1f s; %s",
             status,
             status.name,
@@ -180,7 +186,7 @@ class Drain:
         if not found - {ExitStatus.OK}:
             return ExitStatus.OK
         has_some = any(place.word == "drained" for place in self._places)
-        return ExitStatus.PARTIAL if has_some else _worst(found)
+        return ExitStatus.PARTIAL if has_some else worst(found)
 
     def _said(self) -> Iterator[str]:
         counts = Counter(place.word for place in self._places)
@@ -201,6 +207,8 @@ def create_drain(settings: Settings) -> Drain:
     Raises SettingsError when a certificate or key file cannot be used, and
     EcoflowPushError when STATE_DIR cannot be read.
     """
+    # To look at many files takes a while, too.
+    started = time.monotonic()
     config, folder = settings.sinks[SPOOLED], settings.state_dir or ""
     own = os.path.basename(endpoint_folder("", *config.endpoint))
     try:
@@ -211,7 +219,8 @@ def create_drain(settings: Settings) -> Drain:
     def open_queue(state: State, path: str) -> drained.Drained:
         return drained.create(config, settings, state, path)
 
-    return Drain(places, open_queue, settings.run_deadline)
+    deadline = settings.run_deadline
+    return Drain(places, open_queue, deadline=deadline, started=started)
 
 
 def _closed(path: str, exc: OSError) -> EcoflowPushError:
@@ -222,7 +231,3 @@ def _unusable(text: str, cure: str) -> EcoflowPushError:
     error = EcoflowPushError(text, cure)
     error.status = ExitStatus.CONFIG
     return error
-
-
-def _worst(found: set[ExitStatus]) -> ExitStatus:
-    return next(status for status in PRECEDENCE if status in found)
