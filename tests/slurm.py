@@ -126,19 +126,32 @@ class Slurm:
         tasks = self.tasks(job).items()
         return {index for index, task in tasks if task.state in UNDER_WAY}
 
-    def kill(self, job: int, index: int) -> None:
-        """Kill a running task with all its processes, as a lost machine would."""
-        [number] = re.findall(
+    def await_start(self, job: int, index: int) -> None:
+        """Wait until a task has begun."""
+        assert eventually(lambda: self.tasks(job)[index].state != "PENDING")
+
+    def kill(self, job: int, index: int) -> bool:
+        """Kill a task with all its processes, as a lost machine would.
+
+        Returns whether it had any.
+        """
+        numbers = re.findall(
             rf"JobId=(\d+) ArrayJobId={job} ArrayTaskId={index} ",
             self.ask("scontrol", "show", "job", "-o", str(job)),
         )
-        lines = self.ask("scontrol", "listpids", number).splitlines()[1:]
-        pids = [int(line.split()[0]) for line in lines]
-        assert pids
+        # Of what has ended nothing is known, or not begun.
+        if not numbers or index not in self.under_way(job):
+            return False
+        try:
+            said = self.ask("scontrol", "listpids", *numbers)
+        except AssertionError:
+            return False
+        pids = [int(line.split()[0]) for line in said.splitlines()[1:]]
         for pid in pids:
             # One ends when the other does.
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        return bool(pids)
 
     def is_ready(self) -> bool:
         """Return whether the node waits for tasks."""
