@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,22 +74,22 @@ class Task(NamedTuple):
 class Slurm:
     """A running controller with its one node."""
 
-    def __init__(self, folder: Path, bin_: Path, environ: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         self.folder = folder
-        self._bin = bin_
         self._environ = environ
 
     def ask(
         self, program: str, *args: str | Path, cwd: Path | None = None, **more: str
     ) -> str:
-        """Return what one of Slurm's commands prints; it has to end with 0.
+        """Return what a command of Slurm's or the system's prints, seen to end with 0.
 
         `more` is what it finds in the environment, beside where its controller is.
         """
+        where = {**self._environ, **more}
         done = subprocess.run(
-            [self._bin / program, *args],
+            [shutil.which(program, path=where["PATH"]) or program, *args],
             cwd=cwd,
-            env={**self._environ, **more},
+            env=where,
             capture_output=True,
             text=True,
             timeout=60,
@@ -125,19 +126,32 @@ class Slurm:
         tasks = self.tasks(job).items()
         return {index for index, task in tasks if task.state in UNDER_WAY}
 
-    def kill(self, job: int, index: int) -> None:
-        """Kill a running task with all its processes, as a lost machine would."""
-        [number] = re.findall(
+    def await_start(self, job: int, index: int) -> None:
+        """Wait until a task has begun."""
+        assert eventually(lambda: self.tasks(job)[index].state != "PENDING")
+
+    def kill(self, job: int, index: int) -> bool:
+        """Kill a task with all its processes, as a lost machine would.
+
+        Returns whether it had any.
+        """
+        numbers = re.findall(
             rf"JobId=(\d+) ArrayJobId={job} ArrayTaskId={index} ",
             self.ask("scontrol", "show", "job", "-o", str(job)),
         )
-        lines = self.ask("scontrol", "listpids", number).splitlines()[1:]
-        pids = [int(line.split()[0]) for line in lines]
-        assert pids
+        # Of what has ended nothing is known, or not begun.
+        if not numbers or index not in self.under_way(job):
+            return False
+        try:
+            said = self.ask("scontrol", "listpids", *numbers)
+        except AssertionError:
+            return False
+        pids = [int(line.split()[0]) for line in said.splitlines()[1:]]
         for pid in pids:
             # One ends when the other does.
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        return bool(pids)
 
     def is_ready(self) -> bool:
         """Return whether the node waits for tasks."""
@@ -150,8 +164,8 @@ def script_for_here(script: Path, shards: int) -> str:
     """Return the array's script for this machine, and for so many shards."""
     text = script.read_text()
     for old, new in (
-        ("/opt/ecoflow-push/.venv/bin/python", sys.executable),
-        ("/opt/ecoflow-push/push.py", str(PUSH)),
+        ("~/ecoflow-push/.venv/bin/python", sys.executable),
+        ("~/ecoflow-push/push.py", str(PUSH)),
         ("--array=0-7\n", f"--array=0-{shards - 1}\n"),
         ("\nSHARD_COUNT=8\n", f"\nSHARD_COUNT={shards}\n"),
     ):
@@ -182,13 +196,13 @@ def slurm(folder: Path) -> Iterator[Slurm]:
     plugins = sorted(controller.parent.parent.glob("lib/*-linux-gnu*/slurm-wlm"))
     config += "".join(f"PluginDir={place}\n" for place in plugins[:1])
     (folder / "slurm.conf").write_text(config)
-    where = {**environ(sbatch), "SLURM_CONF": str(folder / "slurm.conf")}
-    of_tasks = {
+    where = {
         "HOME": str(folder),
         "PATH": f"{sbatch.parent}:/usr/bin:/bin",
-        "LD_LIBRARY_PATH": where.get("LD_LIBRARY_PATH", ""),
+        "LD_LIBRARY_PATH": environ(sbatch)["LD_LIBRARY_PATH"],
     }
-    said_to_tasks = "".join(f"export {k}={value}\n" for k, value in of_tasks.items())
+    said_to_tasks = "".join(f"export {k}={value}\n" for k, value in where.items())
+    where["SLURM_CONF"] = str(folder / "slurm.conf")
     (folder / "prolog").write_text(f"#!/bin/cat\n{said_to_tasks}")
     (folder / "prolog").chmod(0o755)
     stepd = controller.with_name(controller.name.replace("ctld", "stepd"))
@@ -198,7 +212,7 @@ def slurm(folder: Path) -> Iterator[Slurm]:
             process = subprocess.Popen(command, env=where, stdout=said, stderr=said)
             stack.callback(process.wait, timeout=30)
             stack.callback(process.terminate)
-        running = Slurm(folder, sbatch.parent, where)
+        running = Slurm(folder, where)
         assert eventually(running.is_ready), (folder / "said").read_text()
         try:
             yield running

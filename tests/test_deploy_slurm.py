@@ -23,14 +23,15 @@ from tests.deploy import (
 )
 from tests.many_accounts import Fleet, key_accounts, write_files
 from tests.slurm import Slurm, Task, script_for_here, slurm
-from tests.support import eventually
+from tests.support import ROOT, eventually
 
 SLURM = DEPLOY / "slurm"
 SCRIPT = SLURM / "ecoflow-push.sh"
 # Where the files say that all of a fleet is.
-PLACE = "/srv/ecoflow-push"
-# What a task's run ends with, by its index; three of them may go well later.
-STATUSES = (0, 1, 64, 69, 74, 75, 77, 78)
+PLACE = "~/ecoflow-fleet"
+# What a task's run ends with, by its index; three of them may go well later, the last
+# one too, whose number in Slurm is the array's.
+STATUSES = (0, 1, 64, 69, 74, 77, 78, 75)
 LATER = {69, 74, 75}
 
 
@@ -213,6 +214,23 @@ def test_a_cancelled_task_ends_its_run(cluster, cloud, array):
     assert "exit 143 TERMINATED" in (array.parent / "ecoflow-push-0.log").read_text()
 
 
+def test_a_run_that_is_ended_has_the_time_it_takes(cluster, stub):
+    """After scancel a task is over when its run is, though bash was told to end too."""
+    ends = "trap 'sleep 1; echo at last; exit 143' TERM; echo begun"
+    (stub.parent / "python").write_text(
+        f"#!/bin/sh\n{ends}\nwhile :; do sleep 0.1; done"
+    )
+    log = stub.parent / "ecoflow-push-0.log"
+    job = cluster.submit(stub, "--array=0", cwd=stub.parent)
+    assert eventually(lambda: log.exists() and "begun" in log.read_text())
+
+    cluster.ask("scancel", str(job))
+
+    cluster.wait(job)
+    # Or Slurm kills what is left, where it has the means to.
+    assert "at last" in log.read_text()
+
+
 def test_what_is_wrong_with_the_settings_is_in_the_log(cluster, array):
     """A task whose settings are wrong ends with 78, and its log says what to mend."""
     shutil.rmtree(array.parent / "accounts")
@@ -248,6 +266,23 @@ def test_slurm_is_told_no_secret(cluster, array):
     cluster.ask("scancel", *map(str, jobs))
     # Nor would it be overlooked.
     assert kept == [set(), {"environment"}]
+
+
+def test_cron_submits_the_array_without_a_word(cluster, stub, tmp_path):
+    """The page's line for cron is one, and submits the array; no mail comes of it."""
+    text = (ROOT / "docs" / "fleet.md").read_text()
+    [line] = re.findall(r"`(\* \* \* \* \* .*sbatch.*)`", text)
+    table = tmp_path / "table"
+    table.write_text(f"{line}\n")
+    assert said_by(program("crontab"), "-n", table)[0] == 0
+    (tmp_path / "ecoflow-fleet").mkdir()
+    stub.rename(tmp_path / "ecoflow-fleet" / stub.name)
+    *_, command = line.split(" ", 5)
+
+    assert cluster.ask("sh", "-c", command, HOME=str(tmp_path)) == ""
+
+    [job] = set(cluster.ask("squeue", "-h", "-o", "%F").split())
+    assert cluster.wait(int(job)).keys() == set(range(len(STATUSES)))
 
 
 def test_the_command_of_a_run_has_no_secret():

@@ -283,10 +283,11 @@ def groupadd(_scene: Scene, _folder: Path, words: list[str]) -> None:
 
 def sbatch(_scene: Scene, folder: Path, words: list[str]) -> None:
     """The array has an index for each shard that the script counts."""
-    array, file = words
+    [file] = words
     text = (folder / file).read_text()
     [count] = re.findall(r"^SHARD_COUNT=(\d+)$", text, re.MULTILINE)
-    assert array == f"--array=0-{int(count) - 1}"
+    assert f"\n#SBATCH --array=0-{int(count) - 1}\n" in text
+    assert (folder / "fleet.env").stat().st_mode & 0o777 == 0o600
 
 
 CANNOT_RUN: dict[str, Callable[[Scene, Path, list[str]], None]] = {

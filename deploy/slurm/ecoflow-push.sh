@@ -1,6 +1,6 @@
 #!/bin/bash
 # The whole fleet once, as a Slurm array: each task does a run over the accounts of its
-# shard. docs/fleet.md says what else must be there.
+# shard, from the folder where sbatch is called. docs/fleet.md says what must be there.
 #
 #   sbatch ecoflow-push.sh              all shards
 #   sbatch --array=3 ecoflow-push.sh    shard 3 alone, once more
@@ -31,10 +31,10 @@ SHARD_COUNT=8
 REQUEUES=0
 
 export SHARD_COUNT
-# bash would end at a SIGTERM, and Slurm the run with it. So the run has the two seconds
-# that it needs, and its own status.
+# bash would end at a SIGTERM, and with it the task, which kills what is left of the run.
+# So that has the two seconds that it needs, and its own status.
 trap : TERM
-/opt/ecoflow-push/.venv/bin/python /opt/ecoflow-push/push.py --env-file fleet.env
+~/ecoflow-push/.venv/bin/python ~/ecoflow-push/push.py --env-file fleet.env
 status=$?
 
 case $status in
