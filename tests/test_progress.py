@@ -17,6 +17,7 @@ import pytest
 from ecoflow_push.run.progress import FEW
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
+from tests.fleets import Fleet
 from tests.forker import BARE
 from tests.support import PUSH, ROOT, eventually, push
 from tests.test_layers import imported_by
@@ -110,6 +111,25 @@ def test_a_terminal_shows_how_far_many_devices_are(many):
     assert f"/{MANY} [" in said
     (line, nothing) = shown_at_last(said)
     assert re.search(rf"^\S+ INFO exit 0 OK after .*devices: {MANY} ok", line)
+    assert nothing == ""
+
+
+def test_a_terminal_shows_how_far_many_accounts_are(environ, cloud, tmp_path):
+    """Of accounts of a folder the number that is done is shown, in one bar for all."""
+    fleet = Fleet(cloud, tmp_path / "accounts", environ)
+    fleet.add("home", "barn", devices=MANY)
+    fleet.add("mill")
+    fleet.accounts["mill"].fail("", faults.code("8513", "accessKey is invalid"))
+    out = {"TEXTFILE_PATH": str(tmp_path / "out.prom")}
+
+    status, said = on_a_terminal([PUSH], {**fleet.environ, **out})
+
+    assert status == 1
+    assert "/3 [" in said
+    assert f"/{MANY} [" not in said
+    ill, whole, nothing = shown_at_last(said)
+    assert re.search(r"^\S+ ERROR account mill: exit 77 NOPERM", ill)
+    assert re.search(r"^\S+ WARNING exit 1 PARTIAL .*accounts: 2 ok, 1 failed", whole)
     assert nothing == ""
 
 
