@@ -103,16 +103,22 @@ class Database:
         """Return how many devices are there with all that each reported."""
         match = f'{{job="{job}",__name__!~"ecoflow_(online|device_info|push_.*)"}}'
         query = f"count(count({match}) by (device) >= {size.quotas})"
-        path = f"/api/v1/query?query={urllib.parse.quote(query)}"
         found = 0
         until = time.monotonic() + 20
         # What is new is found only when the index has been written.
         while found < size.devices and time.monotonic() < until:
             time.sleep(0.2)
-            self._ask("/internal/force_flush")
-            rows = json.loads(self._ask(path))["data"]["result"]
-            found = int(rows[0]["value"][1]) if rows else 0
+            found = self.value(query)
         return found
+
+    def value(self, query: str) -> int:
+        """Return what a query finds among all that was taken, 0 if nothing."""
+        self._ask("/internal/force_flush")
+        # It asks for whole seconds: what came in this one would not count.
+        at = int(time.time()) + 2
+        path = f"/api/v1/query?time={at}&query={urllib.parse.quote(query)}"
+        rows = json.loads(self._ask(path))["data"]["result"]
+        return int(rows[0]["value"][1]) if rows else 0
 
     def close(self) -> None:
         """End the process."""

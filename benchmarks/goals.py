@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 COUNT, BENCH = "./dev count", "./dev bench"
 FLEET = "python -m benchmarks.fleet"
+SHARDS = "python -m benchmarks.shards"
 #: What a goal in instructions may be more on a Python that is not the one it is for.
 PYTHON, OTHERS = (3, 11), 1.15
 
@@ -85,6 +86,8 @@ GOALS = (
     Goal("G12", "5,000 devices of 60 quotas: seconds", 50, "s", FLEET),
     Goal("G12", "5,000 devices of 60 quotas: peak / that of 50", 1.5, "x", FLEET),
     Goal("G12", "each device above the first 100: CPU", 2.5, "ms", FLEET),
+    Goal("G13", "a shard of 1,250 devices: seconds", 50, "s", SHARDS),
+    Goal("G13", "a shard of 1,250 devices: peak", 128, "MiB", SHARDS),
 )
 
 

@@ -14,7 +14,7 @@ import pytest
 from ecoflow_push.memory.spools import endpoint_folder
 from ecoflow_push.memory.state import FILE_VERSION
 from ecoflow_push.simulator import faults
-from ecoflow_push.simulator.server import RecordingServer
+from ecoflow_push.simulator.server import Answer, RecordingServer
 from tests.conftest import DELTA
 from tests.drained import (
     JOBS,
@@ -40,7 +40,7 @@ from tests.support import (
 CURE = "let it name the folder that the job keeps"
 
 
-def test_everything_that_waits_is_delivered(written, receiver):
+def test_everything_that_waits_is_delivered(written, receiver, cloud):
     """Of all folders, each sample once and in order; then nothing waits: 0.
 
     Nothing of a run is sent, no series ends, nothing is forgotten, and EcoFlow is not
@@ -48,12 +48,13 @@ def test_everything_that_waits_is_delivered(written, receiver):
     """
     names = spoil(written, receiver)
     assert len(names) == 6
-    before = states(written)
+    before, asked = states(written), len(cloud.received)
 
-    run = push(bare(written), "--drain")
+    run = push(written, "--drain")
 
     assert run.status == 0, run.stderr
     assert len(run.stderr.splitlines()) == 1
+    assert len(cloud.received) == asked
     assert said(run).startswith("0 OK after ")
     assert said(run).endswith(
         "folders: 3 drained; 42 samples of 6 snapshots delivered; none waits"
@@ -197,6 +198,22 @@ def test_a_receiver_that_is_not_there(written, receiver):
 
 def _spool_of(url: str) -> str:
     return os.path.basename(endpoint_folder("", url, ""))
+
+
+def test_what_tells_content_from_a_door_is_no_series_of_a_run(written, receiver):
+    """Refusals are held against the end of a series that never was, old and new."""
+    spoil(written, receiver, JOBS[:1], 4)
+    receiver.script += [Answer(400)] * 40
+
+    run = push(bare(written), "--drain")
+
+    assert run.status == 76, run.stderr
+    probes = [r.samples for r in receiver.requests if not r.samples[0].label("device")]
+    assert len(probes) == 2
+    assert all(sample.is_stale for samples in probes for sample in samples)
+    old, new = (samples[0].timestamp_ms for samples in probes)
+    assert old < new
+    assert len(waiting(written)) == 4
 
 
 def test_the_lock_of_a_run_is_heeded(written, receiver):
@@ -366,6 +383,8 @@ def test_a_wrong_clock_delivers_nothing(written, receiver):
 
     assert run.status == 75
     assert "s behind the servers': set the clock, and keep it with NTP" in said(run)
+    # Of the third nobody needs to know more.
+    assert "folders: 1 not reached, 2 waiting; " in said(run)
     assert waiting(written) == names
     assert receiver.requests == []
 

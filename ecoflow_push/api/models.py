@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 
 from ecoflow_push.config.kinds import is_serial
@@ -116,9 +117,10 @@ def listed_device(sn: object, row: object) -> DeviceInfo | None:
     if not is_serial(serial) or not isinstance(row, Mapping):
         return None
     return DeviceInfo(
-        sn=serial,
+        # Each is there once, however many devices have it or are remembered by it.
+        sn=sys.intern(serial),
         name=clean_text(row.get("deviceName")),
-        product_name=clean_text(row.get("productName")),
+        product_name=sys.intern(clean_text(row.get("productName"))),
         online=online_flag(row.get("online")),
     )
 

@@ -19,7 +19,7 @@ class Entry:
     """One record, on its way: in memory, in the spool, or in both."""
 
     __slots__ = (
-        *("content", "device", "has_file", "is_fresh", "is_stored", "name"),
+        *("content", "device", "has_file", "is_fresh", "is_stored"),
         *("samples", "size", "time_ms"),
     )
 
@@ -34,8 +34,6 @@ class Entry:
         self.time_ms = time_ms
         self.samples = samples
         self.device = device
-        #: That of its file; a device's records go out in the order of their names.
-        self.name = f"{time_ms:015d}.{samples}.{device}"
         #: What goes into its file; None where it is only there.
         self.content = None if body is None else framed(body)
         #: Bytes of the file, 0 as long as nobody has looked.
@@ -45,6 +43,11 @@ class Entry:
         self.is_stored = body is None
         #: Of this run.
         self.is_fresh = body is not None
+
+    @property
+    def name(self) -> str:
+        """That of its file; a device's records go out in the order of their names."""
+        return f"{self.time_ms:015d}.{self.samples}.{self.device}"
 
 
 def entry_named(name: str) -> Entry | None:

@@ -13,7 +13,7 @@ import stat
 
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 TEMPORARY = ".tmp"
 # Longer names (bytes) are those of text files alone: no system wants shorter ones.
@@ -212,12 +212,18 @@ def _members(pairs: Iterable[tuple[str, object]]) -> Iterator[bytes]:
 
 
 def read_json(
-    path: str, version: int, holds: str, *, looks: bool = False
+    path: str,
+    version: int,
+    holds: str,
+    *,
+    looks: bool = False,
+    hook: Callable[[dict[str, object]], object] | None = None,
 ) -> dict[str, object] | None:
     """Return the object that a file of this version holds, None if there is none.
 
     A damaged file is kept aside as `path`.damaged, with one warning that says what is
     lost: `holds`, in the words of a list; who only `looks` leaves it where it is.
+    `hook` gives what stands for each object in it, as soon as that is read.
     Raises NewerFile for a newer version's file, which must then never be written;
     OSError for what cannot be read, or not be kept.
     """
@@ -225,7 +231,7 @@ def read_json(
         content = read_regular(path, MAX_FILE_BYTES)
     except FileNotFoundError:
         return None
-    found = _parsed(content)
+    found = _parsed(content, hook)
     written_by = found.get("version") if found else None
     if type(written_by) is int and written_by > version:
         raise NewerFile
@@ -246,7 +252,9 @@ def read_json(
     return found
 
 
-def _parsed(content: bytes) -> dict[str, object] | None:
+def _parsed(
+    content: bytes, hook: Callable[[dict[str, object]], object] | None
+) -> dict[str, object] | None:
     """Return the object, None if it is none, or not what was written."""
     import json
     import zlib
@@ -254,7 +262,7 @@ def _parsed(content: bytes) -> dict[str, object] | None:
     if len(content) > MAX_FILE_BYTES or values_in(content) > MOST_VALUES:
         return None
     try:
-        found = json.loads(content)
+        found = json.loads(content, object_hook=hook)
     except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict):

@@ -60,9 +60,9 @@ class Notes:
         self.replaying = (name, max(until_ms, self.replayed_until(name, run)), run)
         self._save()
 
-    def end_replay(self) -> None:
-        """Note that it came to its end, where no count of runs will say so."""
-        if self.replaying[0]:
+    def end_replay(self, name: str) -> None:
+        """Note that one came to its end, where no count of runs will say so."""
+        if self.replaying[0] == name:
             self.replaying = ("", 0, 0)
             self._save()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 
 from ecoflow_push.memory import lock
@@ -202,13 +203,17 @@ class State:
         return os.path.join(self._folder, NAME)
 
     def _load(self, *, looks: bool) -> None:
-        data = read_json(self._path, FILE_VERSION, HOLDS, looks=looks)
+        data = read_json(
+            self._path, FILE_VERSION, HOLDS, looks=looks, hook=_as_a_record
+        )
         if data is None:
             return
         devices = data.get("devices")
-        for sn, fields in (devices if isinstance(devices, dict) else {}).items():
-            if isinstance(fields, dict) and text_of(sn):
-                self.devices[sn] = DeviceRecord(fields)
+        for sn, each in (devices if isinstance(devices, dict) else {}).items():
+            record = DeviceRecord(each) if isinstance(each, dict) else each
+            if isinstance(record, DeviceRecord) and text_of(sn):
+                # The same as that of the list that is to come: of thousands, once.
+                self.devices[sys.intern(sn)] = record
         self.last_success_at = number_of(data.get("last_success_at"))
         pauses = data.get("pause_until")
         for name, until in (pauses if isinstance(pauses, dict) else {}).items():
@@ -226,6 +231,11 @@ class State:
         self._refused_at = number_of(data.get("refused_at"))
         self._refused_keys = text_of(data.get("refused_keys"))
         self._open_told_at = number_of(data.get("open_told_at"))
+
+
+def _as_a_record(fields: dict[str, object]) -> object:
+    """Return a device's record; of thousands not all need be there as dictionaries."""
+    return DeviceRecord(fields) if "digest" in fields else fields
 
 
 def _hold(folder: str) -> list[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ecoflow_push.api import create_client
+from ecoflow_push.run import progress
 from ecoflow_push.run.collect import COLLECT_SHARE
 from ecoflow_push.sinks import create_sinks
 
@@ -29,14 +30,14 @@ def create_worker(
     only: Sequence[str],
     standing: Mapping[str, Sink] | None = None,
     *,
-    dials: bool = True,
+    is_alone: bool = True,
 ) -> Worker:
     """Return the worker of the settings; `only` narrows this run to some serials.
 
     `folder` is the state's, where a login and a spool are kept, None for nowhere;
-    `standing` are the sinks that outlive the run, None where this one only looks. It
-    `dials` ahead unless there may be a connection already. Raises SettingsError for
-    what cannot be built as they say.
+    `standing` are the sinks that outlive the run, None where this one only looks. If it
+    `is_alone`, it dials ahead, and shows how far it is. Raises SettingsError for what
+    cannot be built as they say.
     """
     sinks: list[Sink] = []
     if standing is not None:
@@ -44,7 +45,7 @@ def create_worker(
     names = settings.sources
     sources = [create_client(settings, name, state, folder) for name in names]
     # All that could still be wrong with the settings has been looked at.
-    if dials and not settings.stays:
+    if is_alone and not settings.stays:
         sources[0].dial_ahead(settings.run_deadline * COLLECT_SHARE)
     # These, with what they need, are most of a run's imports.
     from ecoflow_push.metrics.labels import create_labels
@@ -56,6 +57,7 @@ def create_worker(
         from ecoflow_push.run.healthcheck import create_healthcheck
 
         healthcheck = create_healthcheck(settings, folder, tells=True)
+    is_watched = is_alone and progress.is_watched(settings)
     return Worker(
         sources,
         sinks,
@@ -64,4 +66,5 @@ def create_worker(
         labels=create_labels(settings),
         deadline=settings.run_deadline,
         healthcheck=healthcheck,
+        shown=progress.shown if is_watched else None,
     )

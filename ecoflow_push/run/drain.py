@@ -81,16 +81,22 @@ class Drain:
     """One drain of all folders."""
 
     def __init__(
-        self, places: Sequence[Place], open_queue: Open, deadline: float
+        self,
+        places: Sequence[Place],
+        open_queue: Open,
+        *,
+        deadline: float,
+        started: float,
     ) -> None:
-        """Store what is needed; `deadline` (seconds) starts now.
+        """Store what is needed; `deadline` (seconds) starts at `started`, monotonic.
 
         `open_queue` returns the queue of a state and its folder.
         """
         self._places = places
         self._open = open_queue
-        self._started = time.monotonic()
-        self._deadline = Deadline(deadline).share(DELIVER_SHARE)
+        self._started = started
+        left = started + deadline - time.monotonic()
+        self._deadline = Deadline(left * DELIVER_SHARE)
         #: How far our clock is ahead of the receiver's (s), None if that is not known.
         self._offset: float | None = None
         self._in_vain = 0
@@ -201,6 +207,8 @@ def create_drain(settings: Settings) -> Drain:
     Raises SettingsError when a certificate or key file cannot be used, and
     EcoflowPushError when STATE_DIR cannot be read.
     """
+    # To look at many files takes a while, too.
+    started = time.monotonic()
     config, folder = settings.sinks[SPOOLED], settings.state_dir or ""
     own = os.path.basename(endpoint_folder("", *config.endpoint))
     try:
@@ -211,7 +219,8 @@ def create_drain(settings: Settings) -> Drain:
     def open_queue(state: State, path: str) -> drained.Drained:
         return drained.create(config, settings, state, path)
 
-    return Drain(places, open_queue, settings.run_deadline)
+    deadline = settings.run_deadline
+    return Drain(places, open_queue, deadline=deadline, started=started)
 
 
 def _closed(path: str, exc: OSError) -> EcoflowPushError:

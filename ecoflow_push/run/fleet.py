@@ -21,6 +21,7 @@ from ecoflow_push.metrics.labels import create_labels
 from ecoflow_push.metrics.run_series import run_registry
 from ecoflow_push.net.deadline import Deadline, start
 from ecoflow_push.net.kept import KEPT
+from ecoflow_push.run import progress
 from ecoflow_push.run.begin import create_worker
 from ecoflow_push.run.one_of_many import Part, folder_of, settings_of
 from ecoflow_push.run.order import Order
@@ -30,15 +31,15 @@ from ecoflow_push.run.telling import (
     deliver_run,
     lasting,
     level_of,
+    remember,
     sinks_status,
-    tell_trouble,
-    totals,
 )
 from ecoflow_push.sinks import create_sinks
 from ecoflow_push.start.attempt import attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from prometheus_client.core import CollectorRegistry
 
@@ -174,9 +175,13 @@ class Fleet(Faults):
                     raise
         # A little longer than the work's own bounds: its words are the better ones.
         patience = Deadline(self._deadline.left() * ACCOUNTS_SHARE + 1.0)
-        while any(slot.is_alive() for slot in slots) and patience.left() > 0:
-            for slot in slots:
-                slot.join(min(0.5, patience.left()))
+        with self._bar() as step:
+            done = 0
+            while any(slot.is_alive() for slot in slots) and patience.left() > 0:
+                for slot in slots:
+                    slot.join(min(0.1, patience.left()))
+                before, done = done, self._results.done()
+                step(done - before)
         for account in self._accounts.ours:
             result = self._results[account.name]
             if result.is_begun and not result.is_ended:
@@ -185,6 +190,11 @@ class Fleet(Faults):
         if rest := self._order.rest():
             cure = "the next run begins there; raise RUN_DEADLINE or ACCOUNTS_AT_ONCE"
             self._tell_of(rest, f"no time left: {cure}")
+
+    def _bar(self) -> AbstractContextManager[Callable[[int], object]]:
+        if progress.is_watched(self._settings) and len(self._results) > 1:
+            return progress.bar(len(self._results), "accounts")
+        return contextlib.nullcontext(lambda _: None)
 
     def _slot(self, parts: Mapping[str, partial[Part]]) -> None:
         """Work one account after the other."""
@@ -209,7 +219,7 @@ class Fleet(Faults):
             raise
         with state:
             given = None if self._visit else own
-            worker = create_worker(settings, state, folder, (), given, dials=False)
+            worker = create_worker(settings, state, folder, (), given, is_alone=False)
             visit = partial(self._visit, turn.account, worker) if self._visit else None
             status = (visit or worker.run_for_one)()
             result.keep(worker)
@@ -269,16 +279,11 @@ class Fleet(Faults):
         yield from self.found
 
     def _finish(self) -> None:
-        state = self._state
-        if self.status() == ExitStatus.OK:
-            state.last_success_at = time.time()
-        state.runs, state.failures = totals(state, self._stages())
         for sink in self._sinks:
             if not sink.stays:
                 with contextlib.suppress(OSError):
                     sink.close()
-        state.save()
-        tell_trouble(state)
+        remember(self._state, self.status(), self._stages())
 
 
 def run_fleet(settings: Settings, standing: Mapping[str, Sink]) -> ExitStatus:
@@ -289,6 +294,6 @@ def run_fleet(settings: Settings, standing: Mapping[str, Sink]) -> ExitStatus:
         if settings.healthcheck_url:
             from ecoflow_push.run.healthcheck import create_healthcheck
 
-            healthcheck = create_healthcheck(settings, folder)
+            healthcheck = create_healthcheck(settings, folder, tells=True)
         sinks = create_sinks(settings, state, folder, standing)
         return Fleet(settings, state, sinks, healthcheck=healthcheck).run()

@@ -78,6 +78,10 @@ class Results(dict[str, Result]):
             found = found & OURS | {ExitStatus.PARTIAL}
         return worst(found or {ExitStatus.OK})
 
+    def done(self) -> int:
+        """Return how many have come to an end."""
+        return sum(result.is_ended for result in self.values())
+
     def states(self) -> dict[str, int]:
         """Return how many are in each state."""
         found = Counter(result.state for result in self.values())

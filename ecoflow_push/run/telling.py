@@ -98,8 +98,12 @@ def totals(state: State, stages: set[str]) -> tuple[int, dict[str, int]]:
     }
 
 
-def tell_trouble(state: State) -> None:
-    """Log that nothing is remembered, if nothing is."""
+def remember(state: State, status: ExitStatus, stages: set[str]) -> None:
+    """Save what the next run is to know, or log that nothing is remembered."""
+    if status == ExitStatus.OK:
+        state.last_success_at = time.time()
+    state.runs, state.failures = totals(state, stages)
+    state.save()
     if state.trouble and state.is_wanted:
         log.warning(
             "%s; nothing is remembered for the next run: %s",

@@ -6,6 +6,7 @@ is not repeated; that it is old, is. The table this follows is in docs/truth.md.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -186,7 +187,7 @@ class Updates:
             # A partial map may lack the key by which it was told before.
             family = family_named(record.family) or family
         record.family = family.name
-        record.firmware = firmware_of(quotas, family) or record.firmware
+        record.firmware = sys.intern(firmware_of(quotas, family) or record.firmware)
         prefix = self._labels.prefix
         return normalized_samples(quotas, sn, product, prefix, family, at=at)
 

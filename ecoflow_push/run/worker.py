@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,8 @@ from ecoflow_push.run.telling import (
     deliver_run,
     lasting,
     level_of,
+    remember,
     send,
-    tell_trouble,
-    totals,
 )
 
 if TYPE_CHECKING:
@@ -55,10 +54,13 @@ class Worker:
         labels: Labels,
         deadline: float,
         healthcheck: Healthcheck | None = None,
+        shown: Callable[[Iterable[Reading], EcoflowApiClient], Iterable[Reading]]
+        | None = None,
     ) -> None:
         """Store what is needed; `run` or `collect` does the work.
 
-        `deadline` (seconds) starts now.
+        `deadline` (seconds) starts now. `shown` passes on the readings of a source, and
+        shows that they come.
         """
         #: The sources' names for people.
         self.titles = {source.name: source.title for source in sources}
@@ -68,6 +70,7 @@ class Worker:
         self._state = state
         self.labels = labels
         self._healthcheck = healthcheck
+        self._shown = shown
         self._started = time.monotonic()
         self._deadline = Deadline(deadline)
         self.outcome = Outcome(updates, {sink.name: sink.delivery for sink in sinks})
@@ -115,14 +118,9 @@ class Worker:
             self._settle(sink)
 
     def _finish(self) -> None:
-        """Remember what the next run is to know."""
-        state = self._state
-        if self.outcome.status() == ExitStatus.OK:
-            state.last_success_at = time.time()
-        state.runs, state.failures = totals(state, self.outcome.failed_stages())
+        outcome = self.outcome
         self.leave()
-        state.save()
-        tell_trouble(state)
+        remember(self._state, outcome.status(), outcome.failed_stages())
 
     # -- collecting -----------------------------------------------------------------
 
@@ -132,7 +130,10 @@ class Worker:
         outcome, named = self.outcome, self.outcome.named
         share = self._deadline.share(COLLECT_SHARE)
         try:
-            for reading in collect(self._sources, named, share):
+            readings: Iterable[Reading] = collect(self._sources, named, share)
+            if self._shown:
+                readings = self._shown(readings, self._sources[0])
+            for reading in readings:
                 self._note(reading, take)
         except EcoflowApiException as exc:
             outcome.error = exc

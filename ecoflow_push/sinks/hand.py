@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from ecoflow_push.sinks.losses import Losses
     from ecoflow_push.sinks.turns import Turn
 
-# Samples, some 2 MB: records of a household, or of a hundred devices, need not be read
-# back; those of thousands must go.
-MOST_AT_HAND = 100_000
+# Numbers, some 2 MB: records of a household, or of a hundred devices, need not be read
+# back; those of thousands must go. A label set takes as much as so many numbers.
+MOST_AT_HAND = 200_000
+LABEL_SET = 40
 
 
 class Hand:
@@ -34,8 +35,9 @@ class Hand:
 
     def keep(self, entry: Entry, record: Record) -> None:
         """Spare the way over the spool, as long as they are few."""
-        if self._size + record.size <= MOST_AT_HAND:
-            self._size += record.size
+        weight = _weight(record)
+        if self._size + weight <= MOST_AT_HAND:
+            self._size += weight
             # As numbers without the objects around them.
             packed = array("d", record.values)
             self._records[entry] = record._replace(values=packed)
@@ -67,7 +69,7 @@ class Hand:
     def _record(self, entry: Entry) -> Record | None:
         """Return an entry's record, None if it is damaged or cannot be read."""
         if record := self._records.pop(entry, None):
-            self._size -= record.size
+            self._size -= _weight(record)
             return record
         try:
             record = Record.from_bytes(self._spool.read(entry))
@@ -86,3 +88,7 @@ class Hand:
             return None
         self._losses.lose(entry, "damaged")
         return None
+
+
+def _weight(record: Record) -> int:
+    return record.size + LABEL_SET * len(record.label_sets)

@@ -101,7 +101,7 @@ class Losses:
 
     def forget_replay(self) -> None:
         """Let the notes say so, where the count of runs stays: the state is saved."""
-        self._notes.end_replay()
+        self._notes.end_replay(self._home)
 
     def may_be_there(self, turns: Iterable[Turn]) -> None:
         """Note that the answer to a request was not heard.

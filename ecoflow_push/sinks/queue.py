@@ -156,7 +156,7 @@ class Queue(Sink):
         losses.tend_other_spools(self.delivery)
         waiting = set(self._fresh) - losses.entries - self._replay.delivered
         kept = {entry.device for entry in waiting if entry.is_stored}
-        self._endings.are_done(kept | self._replay.answered)
+        self._endings.are_done(kept | self._replay.taken | self._replay.refused)
         known = {*(self._state.devices.keys() - self._gone), *self._endings.owed}
         spool.files.forget({*known, RUN})
         spool.files.sync_removals()

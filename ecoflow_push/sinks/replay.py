@@ -56,8 +56,8 @@ class Replay:
         #: What was taken, and of which devices.
         self.delivered: set[Entry] = set()
         self.taken: set[str] = set()
-        #: Devices of which the server took or refused something.
-        self.answered: set[str] = set()
+        #: Devices of which the server refused something.
+        self.refused: set[str] = set()
         self.suspects = Suspects(spool, losses)
         #: With which status everything is refused that is as old as what waits, 0 if
         #: that is not known.
@@ -218,7 +218,6 @@ class Replay:
     def take(self, turns: list[Turn]) -> None:
         """Settle what was taken."""
         for device, entries in turns:
-            self.answered.add(device)
             self.turns.grow(device)
             queue = self._state.endpoint.queue(device)
             queue.rested, queue.failing, queue.hung, queue.why = 0, 0, 0, ""
@@ -238,7 +237,7 @@ class Replay:
 
     def _refuse(self, entry: Entry, error: WriteError, deadline: Deadline) -> None:
         """Suspect an entry that was refused alone, or the door."""
-        self.answered.add(entry.device)
+        self.refused.add(entry.device)
         if self._losses.was_taken(entry):
             self._spool.discard(entry)
         else:

@@ -223,7 +223,7 @@ def _heads(
 
 
 # Names and devices' labels come again in every record.
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=1_024)
 def _label(name: str, value: str) -> bytes:
     # Half a surrogate pair may come from a file that somebody else wrote.
     first, second = (text.encode("utf-8", "replace") for text in (name, value))
