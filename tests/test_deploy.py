@@ -103,9 +103,9 @@ def test_the_tables_command_mails_failures_only(tmp_path, environ, pushgateway):
 PAGE = ROOT / "docs" / "deploy.md"
 
 
-def test_the_page_names_what_is_there():
-    """docs/deploy.md names each way and unit, and no file that is not there."""
-    text = PAGE.read_text()
+def test_the_pages_name_what_is_there():
+    """docs/deploy.md and fleet.md name each way and unit, and no file that is not."""
+    text = PAGE.read_text() + PAGE.with_name("fleet.md").read_text()
     named = set(re.findall(r"deploy/[\w./-]+\w", text))
 
     assert len(named) > 5
