@@ -106,7 +106,7 @@ PAGE = ROOT / "docs" / "deploy.md"
 def test_the_pages_name_what_is_there():
     """docs/deploy.md and fleet.md name each way and unit, and no file that is not."""
     text = PAGE.read_text() + PAGE.with_name("fleet.md").read_text()
-    named = set(re.findall(r"deploy/[\w./-]+\w", text))
+    named = set(re.findall(r"deploy/[\w./@-]+\w", text))
 
     assert len(named) > 5
     for path in named:
