@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from ecoflow_push.sinks.losses import Losses
     from ecoflow_push.sinks.turns import Turn
 
-# Numbers, some 2 MB: records of a household, or of a hundred devices, need not be read
+# Numbers, some 1 MB: records of a household, or of a hundred devices, need not be read
 # back; those of thousands must go. A label set takes as much as so many numbers.
-MOST_AT_HAND = 200_000
+MOST_AT_HAND = 100_000
 LABEL_SET = 40
 
 
