@@ -22,6 +22,7 @@ from benchmarks.goals import (
     GOALS,
     OTHERS,
     PYTHON,
+    SHARDS,
     Goals,
     most,
     table,
@@ -63,11 +64,11 @@ def test_the_readme_says_what_a_day_costs():
 
 
 def test_each_goal_has_a_judge():
-    """Figures have one goal each, G1 to G12, and one of three commands judges it."""
-    assert {each.judge for each in GOALS} == {COUNT, BENCH, FLEET}
+    """Figures have one goal each, G1 to G13, and one of four commands judges it."""
+    assert {each.judge for each in GOALS} == {COUNT, BENCH, FLEET, SHARDS}
     assert len({each.figure for each in GOALS}) == len(GOALS)
     numbers = dict.fromkeys(each.number for each in GOALS)
-    assert list(numbers) == [f"G{number}" for number in range(1, 13)]
+    assert list(numbers) == [f"G{number}" for number in range(1, 14)]
     # A bench in the code names the figures that it finds.
     code = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     for each in GOALS:

@@ -183,6 +183,15 @@ def test_all_are_ill(fault, status, pushed, pushgateway):
     assert pushgateway.run()["ecoflow_push_accounts failed"] == 3
 
 
+def test_what_a_run_can_help_is_told_before_what_it_cannot(written, receiver):
+    """While the receiver is away it is 75, though an account's file is broken (78)."""
+    written.add("home", "barn")
+    (written.folder / "broken.env").write_text("ECOFLOW_ACCESS_KEY\n")
+    receiver.fail("write", faults.status(503))
+
+    assert push(written.environ).status == 75
+
+
 def test_all_are_locked(pushed, pushgateway):
     """Where other runs hold all accounts, it is 75."""
     pushed.add("home", "barn")

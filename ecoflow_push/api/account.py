@@ -28,7 +28,7 @@ from ecoflow_push.net.retry import Patience, Request, Transport
 from ecoflow_push.net.trust import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ecoflow_push.errors import Finding
     from ecoflow_push.net.deadline import Deadline
@@ -63,11 +63,14 @@ class Account:
         trust: Trust = Trust(),  # noqa: B008 - immutable
         proxies: Mapping[str, str] | None = None,
         patience: Patience | None = None,
+        check_pace: Callable[[], object] = int,
     ) -> None:
         """Store what is needed; nothing is contacted.
 
-        `path` is the login file, None for none.
+        `path` is the login file, None for none. `check_pace` raises AskedToWait before
+        a login that would be too many.
         """
+        self._check_pace = check_pace
         self.host = api_url.partition("://")[2]
         self.trust = trust
         self._api_url = api_url
@@ -154,10 +157,7 @@ class Account:
         )
 
     def lacks(self, sn: str) -> str:
-        """Return what to say of a device that is not in a young list, "" if it is.
-
-        Or if there is no such list.
-        """
+        """Return what to say of a device that a young list lacks, "" without one."""
         kept = self._kept
         is_young = 0 <= time.time() - kept.listed_at < LIST_SECONDS
         is_known = not is_young or not kept.names or sn in kept.names
@@ -183,7 +183,7 @@ class Account:
             self._opened.close()
 
     def _log_in(self, deadline: Deadline) -> Login:
-        self._kept.check_pace()
+        self._check_pace()
         body = {
             "email": self._user,
             "password": base64.b64encode(self._password.encode()).decode(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ecoflow_push.api.account import RENEW_SECONDS, Account
@@ -25,7 +26,7 @@ from ecoflow_push.net.retry import Patience
 from ecoflow_push.net.trust import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ecoflow_push.config.environ import Reader
     from ecoflow_push.config.settings import Settings
@@ -88,6 +89,11 @@ def create(
     if settings.api_ca_file:
         # The broker's; a fault of the file is told before anybody is asked.
         trust.context(obedient=False)
+    check_pace: Callable[[], object] = int
+    if settings.is_one_of_many and settings.state_dir:
+        from ecoflow_push.memory.pace import check_pace as check
+
+        check_pace = partial(check, settings.state_dir)
     account = Account(
         settings.api_url,
         config.user.reveal(),
@@ -96,6 +102,7 @@ def create(
         trust=trust,
         proxies=settings.proxies,
         patience=Patience(settings.attempts, settings.longest_wait),
+        check_pace=check_pace,
     )
     return MqttApiClient(
         account,

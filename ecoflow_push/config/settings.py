@@ -33,6 +33,8 @@ class Settings:
     account: str
     #: All accounts of a folder, None where there is the one of `sources`.
     accounts: Accounts | None = None
+    #: The account is one of a folder.
+    is_one_of_many = False
     api_url: str
     api_ca_file: str | None
     device_sns: tuple[str, ...]

@@ -166,14 +166,6 @@ class LoginFile:
             )
             self._is_told = True
 
-    def check_pace(self) -> None:
-        """Count a login that is about to be made; raises AskedToWait if it must not."""
-        if self._path is not None:
-            from ecoflow_push.memory.pace import check_pace
-
-            folder = os.path.dirname(self._path)
-            check_pace(os.path.dirname(folder), time.time())
-
     def refused_for(self) -> float:
         """Return for how many seconds this very password must not be tried again."""
         at, salt = self._refused.get("at"), self._refused.get("salt")

@@ -21,13 +21,13 @@ SECONDS = 60.0
 PATIENCE_SECONDS = 1.0
 
 
-def check_pace(state_dir: str, now: float) -> None:
-    """Count a login at `now` (Unix s) that is about to be made.
+def check_pace(state_dir: str) -> None:
+    """Count a login that is about to be made.
 
     Raises AskedToWait, and counts nothing, where it would be one too many. Where the
     file cannot be used nothing is counted.
     """
-    path = os.path.join(state_dir, NAME)
+    path, now = os.path.join(state_dir, NAME), time.time()
     try:
         file = open_regular(path, os.O_RDWR | os.O_CREAT)
     except OSError:

@@ -93,6 +93,7 @@ def create_members(common: Settings) -> Members:
         if LABEL in found.extra_labels:
             text = f"the label {LABEL} is used by the program itself"
             raise SettingsError([Fault("EXTRA_LABELS", text)])
+        found.is_one_of_many = True
         own = {LABEL: account.name}
         found.extra_labels = {**common.extra_labels, **found.extra_labels, **own}
         # What is wrong with what is said for all is told once.

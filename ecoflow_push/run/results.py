@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 STATES = ("ok", "failed", "locked")
 WELL = {ExitStatus.OK, ExitStatus.PARTIAL}
+# Each such account's own trouble, until somebody mends it.
+LASTING = {ExitStatus.CONFIG, ExitStatus.NOPERM}
 # Whatever else is well: no account's own trouble.
 OURS = {ExitStatus.SOFTWARE, ExitStatus.OSERR}
 
@@ -71,12 +73,13 @@ class Results(dict[str, Result]):
         """Return what they mean for the run.
 
         What is wrong with one is told by 1 where others are well; with all of them, the
-        rule of an account's devices holds for the accounts.
+        rule of an account's devices holds for the accounts. But what another run cannot
+        help is the word only where it is that of all.
         """
         found = {result.status for result in self.values()}
         if found & WELL and found != {ExitStatus.OK}:
             found = found & OURS | {ExitStatus.PARTIAL}
-        return worst(found or {ExitStatus.OK})
+        return worst(found - LASTING or found or {ExitStatus.OK})
 
     def done(self) -> int:
         """Return how many have come to an end."""
