@@ -32,8 +32,12 @@ def is_state_folder(name: str) -> bool:
 
 
 def fingerprint(*texts: str) -> str:
-    """Return a hash that tells texts apart without holding them."""
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    """Return a hash that tells texts apart without holding them.
+
+    A path among them may have bytes that are no UTF-8.
+    """
+    text = "\0".join(texts).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text).hexdigest()
 
 
 def hold(folder: str) -> list[int]:
