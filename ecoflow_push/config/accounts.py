@@ -176,7 +176,7 @@ def _account(folder: str, name: str, environ: Mapping[str, str]) -> Account:
 
 
 def _shown(variable: str, origin: str) -> str:
-    """Return a variable's name, or its line: a key that is pasted there may end with =."""
+    """Return a variable's name, or its line: a pasted key may end with =, too."""
     from ecoflow_push.config.slips import SETTINGS, meant_by
 
     if variable.removesuffix("_FILE") in SETTINGS or meant_by(variable):
