@@ -180,6 +180,8 @@ def test_all_broken(folder):
         ("bad", f"{KEYS}SHARD_INDEX=0\n", "SHARD_INDEX is not for one account"),
         ("bad", f"{KEYS}MQTT_TIMEOUTS=5\n", "MQTT_TIMEOUTS is not for one account"),
         ("bad", f"{KEYS}EXTRA_LABEL=a=b\n", "EXTRA_LABEL is not for one account"),
+        # A key that is pasted without its name, and is none of a setting's.
+        ("bad", f"{KEYS}QUJDREVGR0g==\n", "what line 3 sets is not for one account"),
         ("bad site", KEYS, "no name for an account"),
         ("bäd", KEYS, "no name for an account"),
         ("x" * 64, KEYS, "no name for an account"),
@@ -210,6 +212,46 @@ def test_a_broken_file_costs_its_own_account(name, text, words, folder):
         create_members(common).settings_of(bad)
     assert words in str(caught.value)
     assert str(folder) not in str(caught.value).replace(f"{folder}/none", "")
+
+
+def test_a_key_without_its_name_is_not_told(folder):
+    """A secret that ends with = looks like a variable; it is not shown as one."""
+    write(folder, "bad.env", "QUJDREVGR0hJSktM==\n")
+
+    (fault,) = faults_of(folder)
+
+    assert "bad: what line 1 sets is not for one account" in fault
+    assert "QUJDREVG" not in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("Copy of home", ""), ("ancient", "PUSH_JOB=mine\n")]
+)
+def test_a_broken_copy_costs_nothing(name, more, folder):
+    """A file that is no account is nobody's double, though it comes first."""
+    write(folder, "home.env", KEYS)
+    write(folder, f"{name}.env", KEYS + more)
+
+    copy, home = read(folder).accounts.ours
+
+    assert copy.faults
+    assert home.faults is None
+
+
+def test_a_name_may_be_any_bytes(folder):
+    """A file whose name is no UTF-8 is a fault of its own, in each way of sharing."""
+    write(folder, "home.env", KEYS)
+    name = os.fsdecode(b"b\xffd.env")
+    write(folder, name, "no setting")
+    found = []
+    for index in range(2):
+        common = read(folder, SHARD_INDEX=str(index), SHARD_COUNT="2")
+        members = create_members(common)
+        found += [(each.label, members.folder_of(each)) for each in members.accounts]
+
+    assert sorted(label for label, _ in found) == ["b?d", "home"]
+    place = folder.rename(folder.parent / os.fsdecode(b"\xff"))
+    assert create_members(read(place)).folder
 
 
 def test_a_folder_that_is_called_like_an_account(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import time
 from collections import Counter
 from contextlib import suppress
@@ -336,6 +337,48 @@ def test_an_outage_loses_nothing(written, receiver):
         s.value for s in samples_of(receiver) if s.name == "ecoflow_push_runs_total"
     ]
     assert totals == [2]
+
+
+def test_a_receiver_that_hangs_takes_no_time_from_the_accounts(written, receiver):
+    """Two wait for it in vain; all others are read, and what they have waits."""
+    names = [f"a-{n}" for n in range(16)]
+    written.add(*names)
+    receiver.fail("write", faults.hang())
+    environ = {**written.environ, "ACCOUNTS_AT_ONCE": "2", "RUN_DEADLINE": "12"}
+    down = push(environ)
+
+    assert down.status == 75
+    assert "devices: 16 ok" in down.stderr
+    assert samples_of(receiver) == []
+    receiver.heal()
+    assert push(environ).status == 0
+    expected = {name: [float(n)] * 2 for n, name in enumerate(names)}
+    assert values_of(receiver, "ecoflow_pd_soc") == expected
+
+
+def test_two_that_hang_alone_cost_the_others_nothing(written, receiver):
+    """Whoever comes after them tries again, and is taken in the same run."""
+    written.add("a", "b", "c", "d", "e", "f")
+    receiver.script = [faults.hang()] * 2
+
+    run = push({**written.environ, "ACCOUNTS_AT_ONCE": "1", "RUN_DEADLINE": "10"})
+
+    assert run.status == 1
+    assert "accounts: 4 ok, 2 failed" in run.stderr
+    assert set(values_of(receiver, "ecoflow_pd_soc")) == {"c", "d", "e", "f"}
+
+
+def test_a_gateway_that_hangs_takes_no_time_from_the_accounts(pushed, pushgateway):
+    """All devices are read, and each account is told what became of it."""
+    pushed.add(*(f"a-{n}" for n in range(16)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        part = {"PUSHGATEWAY_URL": url, "ACCOUNTS_AT_ONCE": "2", "RUN_DEADLINE": "12"}
+        run = push({**pushed.environ, **part})
+
+    assert run.status == 74
+    assert "devices: 16 ok" in run.stderr
+    assert run.stderr.count("no complete answer in time") == 17
 
 
 def test_an_account_keeps_its_memory_when_its_file_is_renamed(written, receiver):

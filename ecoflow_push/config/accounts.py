@@ -158,7 +158,7 @@ def _account(folder: str, name: str, environ: Mapping[str, str]) -> Account:
     for variable in own:
         if not _is_for_one(variable):
             cure = "set it for all accounts, outside of the folder"
-            shown = variable if variable.isascii() else "a variable"
+            shown = _shown(variable, own.origins[variable])
             account.refuse(f"{shown} is not for one account", cure)
     for variable, value in own.items():
         if variable.endswith("_FILE") and not value.startswith(("/", "~/", "$HOME/")):
@@ -173,6 +173,15 @@ def _account(folder: str, name: str, environ: Mapping[str, str]) -> Account:
         whole.pop(f"{variable}_FILE", None)
     account.identity = _identity(whole)
     return account
+
+
+def _shown(variable: str, origin: str) -> str:
+    """Return a variable's name, or its line: a pasted key may end with =, too."""
+    from ecoflow_push.config.slips import SETTINGS, meant_by
+
+    if variable.removesuffix("_FILE") in SETTINGS or meant_by(variable):
+        return variable
+    return f"what line {origin.rpartition(':')[2]} sets"
 
 
 def _identity(environ: Environ) -> tuple[str, str] | None:
@@ -203,7 +212,8 @@ def _is_ours(account: Account, shard: Shard | None) -> bool:
 def _refuse_doubles(found: Sequence[Account]) -> None:
     known: dict[str, Account] = {}
     for each in found:
-        if each.identity:
+        # One that is broken is nobody's double: it would cost a good one its turn.
+        if each.identity and not each.faults:
             first = known.setdefault(each.identity[1], each)
             if first is not each:
                 cure = "an account is one file; remove one of them"

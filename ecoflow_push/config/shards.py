@@ -34,7 +34,9 @@ class Shard:
 
 def shard_of(identity: tuple[str, ...], count: int) -> int:
     """Return the index of the shard that an account falls to, of `count`."""
-    digest = hashlib.sha256("\0".join(identity).encode()).digest()
+    text = "\0".join(identity)
+    # A broken account is known by its file's name, which may be any bytes.
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") % count
 
 

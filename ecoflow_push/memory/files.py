@@ -151,6 +151,27 @@ def _beside(path: str) -> str:
     return os.path.join(folder, name + TEMPORARY)
 
 
+def make_private(path: str) -> list[str]:
+    """Make a folder, and those above it, closed to others (0700); raises OSError.
+
+    Returns those that are new, the innermost first. Whatever the umask, which is not
+    touched: it is that of all threads.
+    """
+    new = []
+    while path and not os.path.isdir(path):
+        new.append(path)
+        path = os.path.dirname(path)
+    for each in reversed(new):
+        try:
+            os.mkdir(each, 0o700)
+            os.chmod(each, 0o700)
+        except FileExistsError:
+            # Somebody else's, just now, or no folder.
+            if not os.path.isdir(each):
+                raise
+    return new
+
+
 def sync_folder(path: str) -> None:
     """Make the names in a folder outlast a power cut; raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

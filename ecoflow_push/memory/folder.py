@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from ecoflow_push.memory.entry import MOST_BYTES, Entry, entry_named, framed, unframed
 from ecoflow_push.memory.files import (
     TEMPORARY,
+    make_private,
     read_regular,
     replace_file,
     sync_folder,
@@ -49,12 +50,8 @@ class Folder:
             if os.path.islink(os.path.join(self.path, name).rstrip("/")):
                 raise PermissionError(0, "it is a symbolic link")
         is_new = not os.path.isdir(self.path)
-        umask = os.umask(0o077)
-        try:
-            for name in (BAD, LAST):
-                os.makedirs(os.path.join(self.path, name), exist_ok=True)
-        finally:
-            os.umask(umask)
+        for name in (BAD, LAST):
+            make_private(os.path.join(self.path, name))
         if is_new:
             sync_folder(os.path.dirname(self.path))
         if not os.access(self.path, os.W_OK):

@@ -13,7 +13,7 @@ import hashlib
 import os
 
 from ecoflow_push.errors import LockedError
-from ecoflow_push.memory.files import open_regular, release, sync_folder
+from ecoflow_push.memory.files import make_private, open_regular, release, sync_folder
 
 HELD = "another run is still at work; this one leaves"
 NAME = "lock"
@@ -32,8 +32,12 @@ def is_state_folder(name: str) -> bool:
 
 
 def fingerprint(*texts: str) -> str:
-    """Return a hash that tells texts apart without holding them."""
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    """Return a hash that tells texts apart without holding them.
+
+    A path among them may have bytes that are no UTF-8.
+    """
+    text = "\0".join(texts).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text).hexdigest()
 
 
 def hold(folder: str) -> list[int]:
@@ -74,17 +78,7 @@ def _lock(descriptor: int) -> int:
 
 def _make(folder: str) -> None:
     """Make a folder, and those above it, so that it outlasts a power cut."""
-    new, above = [folder], os.path.dirname(folder)
-    while above and not os.path.isdir(above):
-        new.append(above)
-        above = os.path.dirname(above)
-    # A mode argument would be for the last folder alone.
-    umask = os.umask(0o077)
-    try:
-        os.makedirs(folder, exist_ok=True)
-    finally:
-        os.umask(umask)
-    for each in new:
+    for each in make_private(folder):
         try:
             sync_folder(os.path.dirname(each) or ".")
         except OSError:

@@ -157,8 +157,9 @@ def _shape_of(shape: _Shape) -> bytes:
     if 0 < len(shape[1]) <= MOST_NAMES:
         between = b",%b," % text
         _known.pop(between, None)
-        if len(_known) == MOST_SHAPES:
-            _known.pop(next(iter(_known)), None)
+        # Copies, and more than one: other accounts' threads add shapes meanwhile.
+        for oldest in [*_known][: 1 - MOST_SHAPES]:
+            _known.pop(oldest, None)
         _known[between] = shape
     return text
 

@@ -91,9 +91,9 @@ class Shapes:
         """Return whether a shape without a plan was seen before, and has room."""
         if shape in self._plans or _is_long(shape):
             return False
-        if self._planned + size > MOST_PLANNED or len(self._seen) == MOST_MISSED:
+        if self._planned + size > MOST_PLANNED or len(self._seen) >= MOST_MISSED:
             self._missed += 1
-            if self._missed == MOST_MISSED:
+            if self._missed >= MOST_MISSED:
                 self._forget()
             return False
         seen = hash(shape)

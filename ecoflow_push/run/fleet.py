@@ -20,6 +20,7 @@ from ecoflow_push.memory.state import State
 from ecoflow_push.metrics.run_series import run_registry
 from ecoflow_push.net.deadline import Deadline, start
 from ecoflow_push.run.begin import create_worker
+from ecoflow_push.run.doors import Doors
 from ecoflow_push.run.members import Part
 from ecoflow_push.run.order import Order
 from ecoflow_push.run.outcome import Faults, worst
@@ -89,6 +90,7 @@ class Fleet(Faults):
         self._started = time.monotonic()
         self._deadline = Deadline(deadline)
         self._lock = threading.Lock()
+        self._doors = Doors()
         self._order = Order(members, self._deadline.share(ACCOUNTS_SHARE))
         self._results = Results(account.name for account in members.accounts)
         self._visit: Visit | None = None
@@ -215,7 +217,7 @@ class Fleet(Faults):
             given = None if self._visit else own
             worker = create_worker(settings, state, folder, (), given, is_alone=False)
             visit = partial(self._visit, turn.account, worker) if self._visit else None
-            status = (visit or worker.run_for_one)()
+            status = (visit or partial(worker.run_for_one, self._doors))()
             result.keep(worker)
             if status != ExitStatus.OK:
                 worker.tell(self._level_of(status))

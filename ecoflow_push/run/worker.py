@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ecoflow_push.api.base import EcoflowApiClient
     from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.labels import Labels
+    from ecoflow_push.run.doors import Doors
     from ecoflow_push.run.healthcheck import Healthcheck
     from ecoflow_push.run.updates import Updates
     from ecoflow_push.sinks.base import Sink, Update
@@ -77,6 +78,7 @@ class Worker:
         self._durations: dict[str, float] = {}
         self._ending: list[str] = []
         self._settled: list[Sink] = []
+        self._send = send
         self._serials: frozenset[str] = frozenset()
         #: How far our clock is ahead of EcoFlow's (s), None as long as it is unknown.
         self.offset: float | None = None
@@ -99,8 +101,9 @@ class Worker:
             self._healthcheck.end(outcome.status(), self._deadline)
         return outcome.status()
 
-    def run_for_one(self) -> ExitStatus:
+    def run_for_one(self, doors: Doors) -> ExitStatus:
         """Do so for one account of many; who runs them all tells of the run."""
+        self._send = doors.send
         try:
             self._walk()
         finally:
@@ -182,7 +185,7 @@ class Worker:
         for place, sink in enumerate(self._sinks):
             part = share.share(1 / (len(self._sinks) - place))
             if sink in ready:
-                survives(partial(send, sink, sink.deliver, part), sink)
+                survives(partial(self._send, sink, sink.deliver, part), sink)
             self._settle(sink)
             for other in self._sinks[place + 1 :]:
                 other.hear(sink.clock_offset())

@@ -172,6 +172,13 @@ class Sink(ABC):
     def deliver(self, deadline: Deadline) -> None:
         """Send what was taken. Runs in a thread that may be abandoned."""
 
+    def verdict(self) -> WriteError | bool:
+        """Return whether anything that `deliver` sent was taken, or why nothing was."""
+        return False
+
+    def spare(self, error: WriteError) -> None:  # noqa: B027
+        """Learn, instead of `deliver`, that to send anything is in vain now."""
+
     def settle(self, deadline: Deadline) -> None:  # noqa: B027
         """Make the books right, whatever became of `deliver`."""
 

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import ExitStatus, SinkError
@@ -167,6 +167,25 @@ class Losses:
         samples = max(0, entry.samples - written)
         self._uncounted.append((entry, reason, samples, home or self._spool))
         self.entries.add(entry)
+
+    def store(self, waiting: Sequence[Entry], delivery: Delivery) -> bool:
+        """Write what waits, and give up what has no place.
+
+        Return whether all of `waiting` has one.
+        """
+        spool = self._spool
+        for entry in waiting:
+            spool.write(entry)
+        spool.commit()
+        for entry in waiting:
+            if not entry.is_stored:
+                self.lose(entry, "disk")
+        self.count(delivery)
+        if not self._state.trouble:
+            for entry in spool.too_many():
+                self.lose(entry, "size")
+            self.count(delivery)
+        return self.entries.isdisjoint(waiting)
 
     def count(self, delivery: Delivery) -> None:
         """Count what is lost, durably, then remove it."""

@@ -170,6 +170,16 @@ class PushgatewaySink(Sink):
         if self.delivery.is_closed and not self._is_abandoned:
             self._tell_how_many()
 
+    def verdict(self) -> WriteError | bool:
+        """Return whether any group is as it should be, or why none is."""
+        errors = [e for e in self.delivery.errors if isinstance(e, WriteError)]
+        return errors[-1] if errors and not self._done else self._done > 0
+
+    def spare(self, error: WriteError) -> None:
+        """Leave all groups as they are."""
+        if self._groups:
+            self.delivery.errors.append(error)
+
     def deliver_run(self, registry: CollectorRegistry, deadline: Deadline) -> None:
         """Push the run's group; refused once, it is not asked twice.
 

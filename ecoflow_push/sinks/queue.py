@@ -110,7 +110,7 @@ class Queue(Sink):
     def deliver(self, deadline: Deadline) -> None:
         """Write what waits until it is all out or must wait longer."""
         if pause := reports.pause_of(self._sink.name, self._state):
-            self._replay.stopped = pause
+            self._replay.stop(pause)
             return
         if self._spool.devices() or self._endings.silent:
             self._confirm(deadline)
@@ -125,6 +125,15 @@ class Queue(Sink):
         failing.run(self._replay, self._state, self._losses, deadline)
         if not self._replay.is_abandoned:
             reports.note_endpoint(self._sink, self._state, self._replay.stopped)
+
+    def verdict(self) -> WriteError | bool:
+        """Return whether anything was taken, or why nothing was."""
+        stopped, has_taken = self._replay.stopped, bool(self._replay.taken)
+        return has_taken or (isinstance(stopped, WriteError) and stopped)
+
+    def spare(self, error: WriteError) -> None:
+        """Let all wait."""
+        self._replay.stop(error)
 
     def abandon(self) -> None:
         """Give up; what was not taken until now is to be stored."""
@@ -285,16 +294,5 @@ class Queue(Sink):
         spool.files.seconds = deadline.left() * STORE_SHARE
         gone = replay.delivered | losses.entries
         waiting = [entry for entry in self._fresh if entry not in gone]
-        for entry in waiting:
-            spool.write(entry)
-        spool.commit()
-        for entry in waiting:
-            if not entry.is_stored:
-                losses.lose(entry, "disk")
-        losses.count(self.delivery)
-        if not self._state.trouble:
-            for entry in spool.too_many():
-                losses.lose(entry, "size")
-            losses.count(self.delivery)
-        stored = losses.entries.isdisjoint(waiting)
+        stored = losses.store(waiting, self.delivery)
         reports.tell(self.delivery, self._state, spool, replay, stored=stored)
