@@ -178,8 +178,14 @@ def test_all_broken(folder):
         ("bad", f"{KEYS}STATE_DIR=/tmp\n", "STATE_DIR is not for one account"),
         ("bad", f"{KEYS}ECOFLOW_ACCOUNTS=/x\n", "ECOFLOW_ACCOUNTS is not for one acc"),
         ("bad", f"{KEYS}SHARD_INDEX=0\n", "SHARD_INDEX is not for one account"),
-        ("bad", f"{KEYS}MQTT_TIMEOUTS=5\n", "MQTT_TIMEOUTS is not for one account"),
-        ("bad", f"{KEYS}EXTRA_LABEL=a=b\n", "EXTRA_LABEL is not for one account"),
+        ("bad", f"{KEYS}MQTT_TIMEOUTS=5\n", "MQTT_TIMEOUTS: no setting has this name"),
+        ("bad", f"{KEYS}EXTRA_LABEL=a=b\n", "EXTRA_LABEL: no setting has this name: "),
+        (
+            "bad",
+            "ECOFLOW_ACCESS_KEY=AK1\nECOFLOW_SECRETKEY=SK1\n",
+            "ECOFLOW_SECRETKEY: no setting has this name: set ECOFLOW_SECRET_KEY",
+        ),
+        ("bad", f"{KEYS}HTTPS_PROXY=http://x\n", "HTTPS_PROXY is not for one account"),
         # A key that is pasted without its name, and is none of a setting's.
         ("bad", f"{KEYS}QUJDREVGR0g==\n", "what line 3 sets is not for one account"),
         ("bad site", KEYS, "no name for an account"),

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import pytest
 
+from ecoflow_push import DOCS
 from ecoflow_push.errors import LockedError
 from ecoflow_push.memory.files import release
 from ecoflow_push.memory.lock import hold
@@ -206,13 +207,9 @@ def test_all_are_locked(pushed, pushgateway):
     assert pushgateway.devices() == {}
 
 
-def test_two_runs_for_the_same_accounts(pushed, cloud, pushgateway):
+def test_two_runs_for_the_same_accounts(pushed, pushgateway):
     """While one is at work, a second one leaves, and tells nobody else."""
     pushed.add("home")
-    entered, leave = (
-        cloud.gate("device/list") if hasattr(cloud, "gate") else (None, None)
-    )
-    del entered, leave
     first = push(pushed.environ)
     folder = next(
         path
@@ -456,6 +453,53 @@ def test_a_check_of_healthy_accounts_is_well(pushed):
     assert run.status == 0
     assert "complete; 2 accounts" in run.stdout
     assert run.stdout.splitlines()[-1] == "a run would exit 0 OK"
+
+
+def test_a_check_tells_what_is_wrong_with_a_file(pushed):
+    """Each fault is told as those of the settings are, with its own cure or theirs."""
+    pushed.add("home")
+    pushed.write("barn", {"ECOFLOW_ACCESS_KEY": "AK1", "EXTRA_LABLES": "a=b"})
+    pushed.write("mill", {"ECOFLOW_ACCESS_KEY": "AK2"})
+    (pushed.folder / "farm.env.txt").write_text("")
+
+    run = push(pushed.environ, "--check")
+
+    assert run.status == 1
+    marks = ("warning", "wrong")
+    told = [line for line in run.stdout.splitlines() if line.startswith(marks)]
+    aside, barn, mill = (line.partition("  ")[2].strip() for line in told)
+    named = "the file of an account is called NAME.env"
+    assert aside == f"accounts: not read: farm.env.txt: {named}"
+    slip = "EXTRA_LABLES: no setting has this name: did you mean EXTRA_LABELS?"
+    assert barn == f"account barn, settings: {slip}"
+    half = "ECOFLOW_SECRET_KEY: missing, ECOFLOW_ACCESS_KEY is set: correct it, see "
+    assert mill == f"account mill, settings: {half}{DOCS}/settings.md"
+
+
+@pytest.mark.parametrize("shards", [{}, {"SHARD_INDEX": "0", "SHARD_COUNT": "1"}])
+def test_a_name_that_is_no_text(shards, pushed):
+    """A file whose name is of another encoding costs its own account alone."""
+    pushed.add("home")
+    (pushed.folder / os.fsdecode(b"M\xfcnchen.env")).write_text("no setting")
+
+    run = push({**pushed.environ, **shards})
+
+    assert run.status == 1
+    assert len(said_of(run, "M?nchen")) == 1
+    assert "accounts: 1 ok, 1 failed" in run.stderr
+
+
+def test_a_state_that_cannot_be_written_is_told_once(pushed):
+    """However many the accounts are, and the last line counts where a sink failed."""
+    pushed.add("home", "barn", "mill")
+    sink = {"PUSHGATEWAY_URL": "http://127.0.0.1:1", "ESTABLISH_ATTEMPTS": "1"}
+
+    run = push({**pushed.environ, **sink, "STATE_DIR": "/proc/none"})
+
+    assert run.status == 74
+    assert run.stderr.count("nothing is remembered") == 1
+    last = run.stderr.splitlines()[-1]
+    assert "; pushgateway: not well for 3 of 3 accounts; pushgateway 127" in last
 
 
 def test_one_device_is_asked_for_with_the_file_of_its_account(pushed):

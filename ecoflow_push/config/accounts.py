@@ -12,12 +12,12 @@ from ecoflow_push.config.environ import Reader
 from ecoflow_push.config.kinds import DEFAULT_API_HOST, is_made_of
 from ecoflow_push.config.plugs import SOURCES, load
 from ecoflow_push.config.shards import read_shard
-from ecoflow_push.config.variables import ECOFLOW
+from ecoflow_push.config.variables import ECOFLOW, SURROUNDINGS
 from ecoflow_push.errors import Fault, SettingsError
 
 TYPE_CHECKING = False  # typing's would import typing
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ecoflow_push.config.shards import Shard
 
@@ -78,10 +78,26 @@ class Accounts:
     """All accounts of a folder, and which of them are ours."""
 
     def __init__(
-        self, folder: str, found: Sequence[Account], shard: Shard | None, at_once: int
+        self,
+        folder: str,
+        found: Sequence[Account],
+        aside: Iterable[str],
+        shard: Shard | None,
+        at_once: int,
     ) -> None:
-        """Store what was found; `at_once` are worked at the same time."""
+        """Store what was found; `at_once` are worked at the same time.
+
+        `aside` are the names of what else is there.
+        """
+        named = {
+            os.path.basename(value)
+            for each in found
+            for variable, value in each.environ.items()
+            if variable.endswith("_FILE")
+        }
         self.folder = folder
+        #: What no account's file names, and may have been meant as one.
+        self.aside = sorted({*aside} - named)
         self.shard = shard
         self.at_once = at_once
         self.ours = [each for each in found if _is_ours(each, shard)]
@@ -119,14 +135,11 @@ def read_accounts(
             read.fault(name, text, "it belongs into the file of its account")
     shard = read_shard(read)
     try:
-        names = sorted(
-            name
-            for name in os.listdir(folder)
-            if name.endswith(SUFFIX) and not name.startswith(".")
-        )
+        listed = {name for name in os.listdir(folder) if not name.startswith(".")}
     except OSError as exc:
         read.fault("ECOFLOW_ACCOUNTS", f"cannot be read ({exc.strerror})")
         return None
+    names = sorted(name for name in listed if name.endswith(SUFFIX))
     if not names:
         cure = "put a file NAME.env into it for each account"
         read.fault("ECOFLOW_ACCOUNTS", "no account in it", cure)
@@ -140,7 +153,7 @@ def read_accounts(
         text = f"{exposed[0]} holds a secret, and others can read it"
         text += f"; so do {len(exposed) - 1} more" if exposed[1:] else ""
         read.notes.append(Fault("", text, f"chmod 600 {folder}/*{SUFFIX}"))
-    return Accounts(folder, found, shard, at_once)
+    return Accounts(folder, found, listed.difference(names), shard, at_once)
 
 
 def _account(folder: str, name: str, environ: Mapping[str, str]) -> Account:
@@ -157,9 +170,7 @@ def _account(folder: str, name: str, environ: Mapping[str, str]) -> Account:
         account.refuse("no name for an account", cure)
     for variable in own:
         if not _is_for_one(variable):
-            cure = "set it for all accounts, outside of the folder"
-            shown = _shown(variable, own.origins[variable])
-            account.refuse(f"{shown} is not for one account", cure)
+            account.refuse(*_why_not(variable, own.origins[variable]))
     for variable, value in own.items():
         if variable.endswith("_FILE") and not value.startswith(("/", "~/", "$HOME/")):
             own[variable] = os.path.join(folder, value)
@@ -179,7 +190,8 @@ def _shown(variable: str, origin: str) -> str:
     """Return a variable's name, or its line: a pasted key may end with =, too."""
     from ecoflow_push.config.slips import SETTINGS, meant_by
 
-    if variable.removesuffix("_FILE") in SETTINGS or meant_by(variable):
+    known = (*SETTINGS, *(each.name for each in SURROUNDINGS))
+    if variable.removesuffix("_FILE") in known or meant_by(variable):
         return variable
     return f"what line {origin.rpartition(':')[2]} sets"
 
@@ -204,9 +216,19 @@ def _is_for_one(variable: str) -> bool:
     )
 
 
+def _why_not(variable: str, origin: str) -> tuple[str, str]:
+    """Return what is wrong with a variable that no file may set, and what to do."""
+    from ecoflow_push.config.strangers import notes
+
+    for note in notes([variable], {variable: "x"}):
+        return f"{variable}: {note.text}", note.cure
+    cure = "set it for all accounts, outside of the folder"
+    return f"{_shown(variable, origin)} is not for one account", cure
+
+
 def _is_ours(account: Account, shard: Shard | None) -> bool:
     # Of what cannot be read, somebody must tell, and one is enough.
-    return shard is None or shard.has(*(account.identity or (account.name,)))
+    return shard is None or shard.has(*(account.identity or (account.label,)))
 
 
 def _refuse_doubles(found: Sequence[Account]) -> None:

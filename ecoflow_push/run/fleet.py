@@ -217,7 +217,9 @@ class Fleet(Faults):
             given = None if self._visit else own
             worker = create_worker(settings, state, folder, (), given, is_alone=False)
             visit = partial(self._visit, turn.account, worker) if self._visit else None
-            status = (visit or partial(worker.run_for_one, self._doors))()
+            known = self._state.reason
+            walk = visit or partial(worker.run_for_one, self._doors, known)
+            status = walk()
             result.keep(worker)
             if status != ExitStatus.OK:
                 worker.tell(self._level_of(status))
@@ -269,7 +271,9 @@ class Fleet(Faults):
         for sink in self._sinks:
             fared = self._results.fared(sink.name)
             errors = (*sink.delivery.errors, *sink.delivery.run_errors)
-            if not errors and all(each.is_well for each in fared):
+            if unwell := sum(not each.is_well for each in fared):
+                yield f"{sink.name}: not well for {unwell} of {len(fared)} accounts"
+            elif not errors:
                 yield f"{sink.name}: ok"
             yield from sorted({str(error) for error in errors})
         yield from self.found

@@ -5,19 +5,26 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ecoflow_push.errors import EcoflowPushError, ExitStatus, Finding, LockedError
+from ecoflow_push.errors import (
+    EcoflowPushError,
+    ExitStatus,
+    Finding,
+    LockedError,
+    SettingsError,
+)
 from ecoflow_push.memory.state import State
 from ecoflow_push.metrics.exposition import Exposition
 from ecoflow_push.run import show as shows
 from ecoflow_push.run.begin_all import create_fleet
 from ecoflow_push.run.check import create_check
+from ecoflow_push.run.fleet import MOST_NAMED
 from ecoflow_push.run.outcome import worst
 from ecoflow_push.run.results import Result, Results
-from ecoflow_push.run.say import show, show_head, show_status
+from ecoflow_push.run.say import faulty, show_head, show_status
 from ecoflow_push.run.telling import sinks_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from ecoflow_push.config.accounts import Account
     from ecoflow_push.config.settings import Settings
@@ -34,7 +41,8 @@ def create_look(
     """Return what the options say is to be shown of all members."""
     if options.check:
         common = create_check(settings, state, members.folder, ())
-        return partial(_check, common, members)
+        aside = settings.accounts.aside if settings.accounts else []
+        return partial(_check, common, members, aside)
     fleet = create_fleet(settings, members, state, {})
     return partial(_list_devices if options.list_devices else _dry_run, fleet)
 
@@ -69,7 +77,7 @@ def _list_devices(fleet: Fleet) -> ExitStatus:
     return fleet.status()
 
 
-def _check(common: Check, members: Members) -> ExitStatus:
+def _check(common: Check, members: Members, aside: Sequence[str]) -> ExitStatus:
     """Try each account, one after the other, and then what is one for all."""
     show_head()
     accounts, shard = sorted(members.accounts, key=lambda a: a.name), members.shard
@@ -77,10 +85,10 @@ def _check(common: Check, members: Members) -> ExitStatus:
     text = f"complete; {len(accounts)} accounts"
     text += f" of shard {shard.index} of {shard.count}" if shard else ""
     try:
-        is_well = common.shows(*common.of_settings(text))
+        is_well = common.shows(*common.of_settings(text), _of_others(aside))
         for account in accounts:
             result = results[account.name]
-            is_well &= _check_one(account, members, result)
+            is_well &= _check_one(account, members, result, common)
             common.updates.has_news |= result.is_walked
         for sink in common.sinks:
             sink.hear(results.offset())
@@ -93,7 +101,18 @@ def _check(common: Check, members: Members) -> ExitStatus:
     return show_status(worst(found), is_well=is_well)
 
 
-def _check_one(account: Account, members: Members, result: Result) -> bool:
+def _of_others(aside: Sequence[str]) -> Iterator[Finding]:
+    """Find what may have been meant as an account."""
+    more = len(aside) - MOST_NAMED
+    text = ", ".join(aside[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    if text:
+        cure = "the file of an account is called NAME.env"
+        yield Finding("warning", "accounts", f"not read: {text}", cure)
+
+
+def _check_one(
+    account: Account, members: Members, result: Result, common: Check
+) -> bool:
     """Print what is found of one account, and return whether it is well."""
     whose = f"account {account.label}, "
     try:
@@ -110,11 +129,11 @@ def _check_one(account: Account, members: Members, result: Result) -> bool:
                 check.leave()
     except LockedError as exc:
         result.is_locked = True
-        finding = Finding("warning", f"{whose}lock", exc.text)
+        return common.shows(iter([Finding("warning", "lock", exc.text)]), whose=whose)
+    except SettingsError as exc:
+        result.end(exc.status)
+        return common.shows(faulty(exc), whose=whose)
     except EcoflowPushError as exc:
         result.end(exc.status)
-        finding = Finding("wrong", f"{whose}settings", exc.text, exc.cure)
-    else:
-        return is_well
-    show(finding)
-    return finding.mark != "wrong"
+        return common.shows(iter([Finding.of("settings", exc)]), whose=whose)
+    return is_well

@@ -80,7 +80,7 @@ def create_members(common: Settings) -> Members:
     known = set(map(str, common.notes))
 
     def folder_of(account: Account) -> str | None:
-        host, name = account.identity or ("", account.name)
+        host, name = account.identity or ("", account.label)
         return state_dir and state_folder(state_dir, host, name, job)
 
     def settings_of(account: Account) -> Settings:

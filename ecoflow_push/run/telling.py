@@ -98,13 +98,18 @@ def totals(state: State, stages: set[str]) -> tuple[int, dict[str, int]]:
     }
 
 
-def remember(state: State, status: ExitStatus, stages: set[str]) -> None:
-    """Save what the next run is to know, or log that nothing is remembered."""
+def remember(
+    state: State, status: ExitStatus, stages: set[str], known: str = ""
+) -> None:
+    """Save what the next run is to know, or log that nothing is remembered.
+
+    `known` is a reason that is told for all accounts.
+    """
     if status == ExitStatus.OK:
         state.last_success_at = time.time()
     state.runs, state.failures = totals(state, stages)
     state.save()
-    if state.trouble and state.is_wanted:
+    if state.trouble and state.is_wanted and state.reason != known:
         log.warning(
             "%s; nothing is remembered for the next run: %s",
             state.trouble,

@@ -101,13 +101,17 @@ class Worker:
             self._healthcheck.end(outcome.status(), self._deadline)
         return outcome.status()
 
-    def run_for_one(self, doors: Doors) -> ExitStatus:
-        """Do so for one account of many; who runs them all tells of the run."""
+    def run_for_one(self, doors: Doors, known: str) -> ExitStatus:
+        """Do so for one account of many; who runs them all tells of the run.
+
+        `doors` is what was found out of receivers, `known` why nothing is remembered of
+        any account, "" if that is not so.
+        """
         self._send = doors.send
         try:
             self._walk()
         finally:
-            self._finish()
+            self._finish(known)
         return self.outcome.status()
 
     def _walk(self) -> None:
@@ -120,10 +124,10 @@ class Worker:
         for sink in self._sinks:
             self._settle(sink)
 
-    def _finish(self) -> None:
+    def _finish(self, known: str = "") -> None:
         outcome = self.outcome
         self.leave()
-        remember(self._state, outcome.status(), outcome.failed_stages())
+        remember(self._state, outcome.status(), outcome.failed_stages(), known)
 
     # -- collecting -----------------------------------------------------------------
 
