@@ -347,6 +347,35 @@ def test_a_receiver_that_hangs_takes_no_time_from_the_accounts(written, receiver
     assert values_of(receiver, "ecoflow_pd_soc") == expected
 
 
+def test_what_is_lost_is_counted_once(written, receiver):
+    """The total of a run's own series never falls, whichever accounts are locked."""
+    written.add("home", "barn")
+    environ = {**written.environ, "SPOOL_MAX_AGE": "0.1"}
+
+    def lose() -> None:
+        receiver.fail("write", faults.status(503))
+        push(environ)
+        receiver.heal()
+        time.sleep(0.2)
+        push(environ)
+
+    lose()
+    locks = hold(str(written.state("barn")))
+    push(environ)
+    lose()
+    for each in locks:
+        release(each)
+    push(environ)
+
+    totals = [
+        sample.value
+        for sample in samples_of(receiver)
+        if sample.name == "ecoflow_push_dropped_samples_total"
+        and sample.label("reason") == "age"
+    ]
+    assert totals == [10, 10, 15, 15]
+
+
 def test_two_that_hang_alone_cost_the_others_nothing(written, receiver):
     """Whoever comes after them tries again, and is taken in the same run."""
     written.add("a", "b", "c", "d", "e", "f")

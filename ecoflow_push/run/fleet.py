@@ -133,7 +133,7 @@ class Fleet(Faults):
             accounts=self._results.states(),
             shards=shard.count if shard else None,
             **lasting(self._state, self.status(), self._stages()),
-            **self._results.counted(),
+            **self._results.counted(self._state.dropped),
         )
 
     def tell(self) -> None:
@@ -214,11 +214,11 @@ class Fleet(Faults):
             result.is_locked = True
             raise
         with state:
-            given = None if self._visit else own
+            given, dropped = None if self._visit else own, state.dropped.copy()
             worker = create_worker(settings, state, folder, (), given, is_alone=False)
             visit = partial(self._visit, turn.account, worker) if self._visit else None
             status = (visit or partial(worker.run_for_one, self._doors))()
-            result.keep(worker)
+            result.keep(worker, dropped)
             if status != ExitStatus.OK:
                 worker.tell(self._level_of(status))
         return status
@@ -279,4 +279,6 @@ class Fleet(Faults):
             if not sink.stays:
                 with contextlib.suppress(OSError):
                     sink.close()
+        dropped = self._results.counted(self._state.dropped).get("dropped")
+        self._state.dropped = dict(dropped or self._state.dropped)
         remember(self._state, self.status(), self._stages())
