@@ -546,3 +546,22 @@ def held(folder):
     """Return the state with its lock held, None while another one holds it."""
     with suppress(LockedError):
         return State.open(str(folder))
+
+
+def test_a_schedule_slows_down_for_a_new_account_of_the_app(fleet, cloud, tmp_path):
+    """From the beat on that finds it there, a run a minute is the most."""
+    fleet.add("home")
+    log = tmp_path / "log"
+    user = AppUser("u@b.c", "a password", "150000001", "token-1")
+    cloud.add(SimulatedAccount([], None, user))
+    part = {"TEXTFILE_PATH": str(tmp_path / "all.prom"), "RUN_DEADLINE": "30"}
+
+    with staying({**fleet.environ, **part}, "1", log=log):
+        until(lambda: len(lines(log, "accounts: 1 ok")) >= 2)
+        fleet.write("app", user.environ(cloud.url))
+        until(lambda: lines(log, "accounts: 1 ok, 1 failed"))
+        runs = len(lines(log, "accounts: "))
+        time.sleep(2.5)
+
+        assert len(lines(log, "accounts: ")) == runs
+        assert len(lines(log, "with the app account a run every 60 s is the mo")) == 1
