@@ -478,6 +478,25 @@ def test_a_check_of_healthy_accounts_is_well(pushed):
     assert run.stdout.splitlines()[-1] == "a run would exit 0 OK"
 
 
+def test_a_check_says_what_to_do_about_a_broken_file(pushed):
+    """Each fault of an account's file is a line with the cure that is its own."""
+    pushed.add("home")
+    (pushed.folder / "mill.env").write_text("ECOFLOW_ACCESS_KEY=AK-1\nPUSH_JOB=x\n")
+    (pushed.folder / "barn.env").write_text("ECOFLOW_ACCESS_KEY=AK-2\n")
+
+    run = push(pushed.environ, "--check")
+
+    assert run.status == 1
+    told = [line for line in run.stdout.splitlines() if "settings: " in line]
+    barn, mill = (line for line in told if line.startswith("wrong "))
+    assert barn.startswith("wrong    account barn, settings: ECOFLOW_SECRET_KEY: miss")
+    assert "correct it, see " in barn
+    assert mill == (
+        "wrong    account mill, settings: PUSH_JOB is not for one account: set it for"
+        " all accounts, outside of the folder"
+    )
+
+
 def test_one_device_is_asked_for_with_the_file_of_its_account(pushed):
     """--device goes with one account; what to do instead is said, and works."""
     pushed.add("home")

@@ -5,7 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ecoflow_push.errors import EcoflowPushError, ExitStatus, Finding, LockedError
+from ecoflow_push.errors import (
+    EcoflowPushError,
+    ExitStatus,
+    Finding,
+    LockedError,
+    SettingsError,
+)
 from ecoflow_push.memory.state import State
 from ecoflow_push.metrics.exposition import Exposition
 from ecoflow_push.run import show as shows
@@ -13,7 +19,7 @@ from ecoflow_push.run.begin_all import create_fleet
 from ecoflow_push.run.check import create_check
 from ecoflow_push.run.outcome import worst
 from ecoflow_push.run.results import Result, Results
-from ecoflow_push.run.say import show, show_head, show_status
+from ecoflow_push.run.say import found_in, show, show_head, show_status
 from ecoflow_push.run.telling import sinks_status
 
 if TYPE_CHECKING:
@@ -111,6 +117,12 @@ def _check_one(account: Account, members: Members, result: Result) -> bool:
     except LockedError as exc:
         result.is_locked = True
         finding = Finding("warning", f"{whose}lock", exc.text)
+    except SettingsError as exc:
+        result.end(exc.status)
+        for finding in found_in(exc):
+            finding.step = whose + finding.step
+            show(finding)
+        return False
     except EcoflowPushError as exc:
         result.end(exc.status)
         finding = Finding("wrong", f"{whose}settings", exc.text, exc.cure)

@@ -14,6 +14,8 @@ from ecoflow_push.run.effective import effective
 from ecoflow_push.run.show import say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ecoflow_push.errors import Fault, SettingsError
 
 OTHER_CURE = "try again; if it stays, report these lines"
@@ -44,13 +46,19 @@ def show_faults(error: SettingsError) -> ExitStatus:
     if isinstance(error.reader, Reader):
         for finding in effective(error.reader, {}, error.faults):
             show(finding)
-    for fault in error.faults:
-        text = ": ".join(filter(None, (fault.variable, fault.text)))
-        cure = fault.cure or f"correct it, see {DOCS}/settings.md"
-        show(Finding("wrong", "settings", text, cure))
+    for finding in found_in(error):
+        show(finding)
     for note in error.notes:
         show(noted(note))
     return show_status(error.status)
+
+
+def found_in(error: SettingsError) -> Iterator[Finding]:
+    """Yield the finding that each fault of the settings is."""
+    for fault in error.faults:
+        text = ": ".join(filter(None, (fault.variable, fault.text)))
+        cure = fault.cure or f"correct it, see {DOCS}/settings.md"
+        yield Finding("wrong", "settings", text, cure)
 
 
 def noted(note: Fault) -> Finding:
