@@ -98,6 +98,15 @@ def test_a_turn_that_the_run_cut_short_is_nobody_s_fault(members):
     assert found == ["a11", "a03"]
 
 
+def test_a_run_of_half_a_second_has_turns(members):
+    """A schedule of a run a second leaves an account less than it should have."""
+    order = Order(members, Deadline(0.45))
+
+    assert order.next()
+    time.sleep(0.4)
+    assert order.next() is None
+
+
 def test_a_clock_that_was_wrong_lets_nobody_wait(members):
     """Turns that are to come were not: who had one then is not always the last."""
     for account in members.accounts:

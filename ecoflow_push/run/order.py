@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ecoflow_push.config.accounts import Account
     from ecoflow_push.run.members import Members
 
-# With less, none is begun.
+# With less, none is begun, if there was ever more: a schedule may leave little.
 LEAST_SECONDS = 0.5
 # Of the time for all: what one may take of it in any case. Less would be too little for
 # an account of the app, and those that are not begun are the first of the next run.
@@ -68,7 +68,7 @@ class Order:
         """
         with self._lock:
             left = self._deadline.left()
-            if not self._waiting or left < LEAST_SECONDS:
+            if not self._waiting or left < min(LEAST_SECONDS, self._least):
                 return None
             fair = left * self._members.at_once / len(self._waiting)
             seconds = min(left, max(fair, self._least))
