@@ -584,3 +584,19 @@ def test_a_schedule_slows_down_for_a_new_account_of_the_app(fleet, cloud, tmp_pa
 
         assert len(lines(log, "accounts: ")) == runs
         assert len(lines(log, "with the app account a run every 60 s is the mo")) == 1
+
+
+def test_a_device_of_two_accounts_is_served_as_both_s(fleet, tmp_path):
+    """Neither hides the other, whichever is read last."""
+    fleet.add("home", "barn")
+    fleet.accounts["barn"].devices[:] = fleet.accounts["home"].devices
+    port = free_port()
+    log = tmp_path / "log"
+    environ = {**fleet.environ, "EXPORTER_PORT": str(port), "RUN_DEADLINE": "30"}
+
+    with staying(environ, "60", log=log):
+        until(lambda: lines(log, "accounts: 2 ok"))
+        series = served(port)
+
+    whose = [dict(own)["account"] for name, own in series if name == "ecoflow_pd_soc"]
+    assert sorted(whose) == ["barn", "home"]

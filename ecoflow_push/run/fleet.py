@@ -198,7 +198,7 @@ class Fleet(Faults):
             of_whom.set(f"account {turn.account.label}: ")
             result = self._results[turn.account.name]
             result.is_begun = True
-            own = {name: part() for name, part in parts.items()}
+            own = {name: part(turn.account.name) for name, part in parts.items()}
             status = attempt(partial(self._walk, turn, result, own), self._level_of)
             self._order.end(turn)
             result.end(ExitStatus(status))
