@@ -6,7 +6,7 @@ Apart from push.py, which Python compiles anew at each start: it compiles this o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -59,13 +59,16 @@ def begin(
         return show_faults(exc)
     from ecoflow_push.run.schedule import stay
 
-    # Each run reads the settings anew: a mounted secret may have changed.
-    return stay(
-        settings,
-        lambda standing: attempt(
-            lambda: run(options, read(options, environ), standing)
-        ),
-    )
+    def job(standing: Mapping[str, Sink], slow_down: Callable[[Settings], None]) -> int:
+        def work() -> int:
+            # Each run reads the settings anew: a mounted secret may have changed.
+            settings = read(options, environ)
+            slow_down(settings)
+            return run(options, settings, standing)
+
+        return attempt(work)
+
+    return stay(settings, job)
 
 
 def read(options: Options, environ: Mapping[str, str]) -> Settings:

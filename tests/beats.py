@@ -88,7 +88,7 @@ def main() -> None:
     beats = Beats(count, every, seed)
     options = parse_args(["--every", "60"])
 
-    def job(standing) -> int:
+    def job(standing, _slow_down) -> int:
         def work() -> int:
             return road.run(options, road.read(options, beats.environ), standing)
 

@@ -275,8 +275,8 @@ def test_a_hung_account_costs_its_own_share(written, receiver):
 
 
 def test_there_is_no_time_for_all(written):
-    """Those that were not begun are told, and are the first of the next run."""
-    written.add("a", "b", "c")
+    """Those that were not begun are told in one line, and the run is 75."""
+    written.add(*"abcdefgh")
     for account in written.accounts.values():
         account.fail("", faults.hang())
     environ = {**written.environ, "ACCOUNTS_AT_ONCE": "1", "RUN_DEADLINE": "1"}
@@ -284,8 +284,8 @@ def test_there_is_no_time_for_all(written):
     run = push(environ)
 
     assert run.status == 75
-    assert "exit 75 TEMPFAIL: no time left" in said_of(run, "c")[0]
-    assert len(run.stderr.splitlines()) == 4
+    (left,) = (line for line in run.stderr.splitlines() if "no time left" in line)
+    assert re.search(r" accounts .*\bg, h: exit 75 TEMPFAIL: no time left", left)
 
 
 def test_a_text_file_has_all_accounts(fleet, tmp_path):
@@ -351,6 +351,35 @@ def test_a_receiver_that_hangs_takes_no_time_from_the_accounts(written, receiver
     assert push(environ).status == 0
     expected = {name: [float(n)] * 2 for n, name in enumerate(names)}
     assert values_of(receiver, "ecoflow_pd_soc") == expected
+
+
+def test_what_is_lost_is_counted_once(written, receiver):
+    """The total of a run's own series never falls, whichever accounts are locked."""
+    written.add("home", "barn")
+    environ = {**written.environ, "SPOOL_MAX_AGE": "0.1"}
+
+    def lose() -> None:
+        receiver.fail("write", faults.status(503))
+        push(environ)
+        receiver.heal()
+        time.sleep(0.2)
+        push(environ)
+
+    lose()
+    locks = hold(str(written.state("barn")))
+    push(environ)
+    lose()
+    for each in locks:
+        release(each)
+    push(environ)
+
+    totals = [
+        sample.value
+        for sample in samples_of(receiver)
+        if sample.name == "ecoflow_push_dropped_samples_total"
+        and sample.label("reason") == "age"
+    ]
+    assert totals == [10, 10, 15, 15]
 
 
 def test_two_that_hang_alone_cost_the_others_nothing(written, receiver):
@@ -570,3 +599,38 @@ def held(folder):
     """Return the state with its lock held, None while another one holds it."""
     with suppress(LockedError):
         return State.open(str(folder))
+
+
+def test_a_schedule_slows_down_for_a_new_account_of_the_app(fleet, cloud, tmp_path):
+    """From the beat on that finds it there, a run a minute is the most."""
+    fleet.add("home")
+    log = tmp_path / "log"
+    user = AppUser("u@b.c", "a password", "150000001", "token-1")
+    cloud.add(SimulatedAccount([], None, user))
+    part = {"TEXTFILE_PATH": str(tmp_path / "all.prom"), "RUN_DEADLINE": "30"}
+
+    with staying({**fleet.environ, **part}, "1", log=log):
+        until(lambda: len(lines(log, "accounts: 1 ok")) >= 2)
+        fleet.write("app", user.environ(cloud.url))
+        until(lambda: lines(log, "accounts: 1 ok, 1 failed"))
+        runs = len(lines(log, "accounts: "))
+        time.sleep(2.5)
+
+        assert len(lines(log, "accounts: ")) == runs
+        assert len(lines(log, "with the app account a run every 60 s is the mo")) == 1
+
+
+def test_a_device_of_two_accounts_is_served_as_both_s(fleet, tmp_path):
+    """Neither hides the other, whichever is read last."""
+    fleet.add("home", "barn")
+    fleet.accounts["barn"].devices[:] = fleet.accounts["home"].devices
+    port = free_port()
+    log = tmp_path / "log"
+    environ = {**fleet.environ, "EXPORTER_PORT": str(port), "RUN_DEADLINE": "30"}
+
+    with staying(environ, "60", log=log):
+        until(lambda: lines(log, "accounts: 2 ok"))
+        series = served(port)
+
+    whose = [dict(own)["account"] for name, own in series if name == "ecoflow_pd_soc"]
+    assert sorted(whose) == ["barn", "home"]

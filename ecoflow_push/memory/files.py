@@ -165,10 +165,11 @@ def make_private(path: str) -> list[str]:
         try:
             os.mkdir(each, 0o700)
             os.chmod(each, 0o700)
-        except FileExistsError:
+        except FileExistsError as exc:
             # Somebody else's, just now, or no folder.
             if not os.path.isdir(each):
-                raise
+                text = os.strerror(errno.ENOTDIR)
+                raise NotADirectoryError(errno.ENOTDIR, text) from exc
     return new
 
 

@@ -133,7 +133,7 @@ class Fleet(Faults):
             accounts=self._results.states(),
             shards=shard.count if shard else None,
             **lasting(self._state, self.status(), self._stages()),
-            **self._results.counted(),
+            **self._results.counted(self._state.dropped),
         )
 
     def tell(self) -> None:
@@ -198,7 +198,7 @@ class Fleet(Faults):
             of_whom.set(f"account {turn.account.label}: ")
             result = self._results[turn.account.name]
             result.is_begun = True
-            own = {name: part() for name, part in parts.items()}
+            own = {name: part(turn.account.name) for name, part in parts.items()}
             status = attempt(partial(self._walk, turn, result, own), self._level_of)
             self._order.end(turn)
             result.end(ExitStatus(status))
@@ -214,13 +214,13 @@ class Fleet(Faults):
             result.is_locked = True
             raise
         with state:
-            given = None if self._visit else own
+            given, dropped = None if self._visit else own, state.dropped.copy()
             worker = create_worker(settings, state, folder, (), given, is_alone=False)
             visit = partial(self._visit, turn.account, worker) if self._visit else None
             known = self._state.reason
             walk = visit or partial(worker.run_for_one, self._doors, known)
             status = walk()
-            result.keep(worker)
+            result.keep(worker, dropped)
             if status != ExitStatus.OK:
                 worker.tell(self._level_of(status))
         return status
@@ -283,4 +283,6 @@ class Fleet(Faults):
             if not sink.stays:
                 with contextlib.suppress(OSError):
                     sink.close()
+        dropped = self._results.counted(self._state.dropped).get("dropped")
+        self._state.dropped = dict(dropped or self._state.dropped)
         remember(self._state, self.status(), self._stages())

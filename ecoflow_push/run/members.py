@@ -52,14 +52,16 @@ class Members:
 class Part(Sink):
     """One account's part of a sink that is one for all."""
 
-    def __init__(self, whole: Sink, lock: threading.Lock) -> None:
+    def __init__(self, whole: Sink, lock: threading.Lock, whose: str) -> None:
         super().__init__()
+        self._whose = whose
         self.name = whole.name
         self._whole = whole
         self._lock = lock
 
     def take(self, update: Update, deadline: Deadline) -> None:
         """Pass it on; one account at a time."""
+        update.whose = self._whose
         with self._lock:
             self._whole.take(update, deadline)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ecoflow_push.errors import ExitStatus
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from ecoflow_push.run.telling import Fared
     from ecoflow_push.run.worker import Worker
 
+NONE: Mapping[str, float] = MappingProxyType({})
 STATES = ("ok", "failed", "locked")
 WELL = {ExitStatus.OK, ExitStatus.PARTIAL}
 # Each such account's own trouble, until somebody mends it.
@@ -46,11 +49,14 @@ class Result:
             return "locked"
         return "ok" if self.status == ExitStatus.OK else "failed"
 
-    def keep(self, worker: Worker) -> None:
-        """Keep what is told of a run for all."""
+    def keep(self, worker: Worker, dropped: Mapping[str, float] = NONE) -> None:
+        """Keep what is told of a run for all; `dropped` is what was lost before it."""
         self.is_walked = True
         self.offset = worker.offset
         self.counted = worker.counted()
+        if now := self.counted["dropped"]:
+            new = {reason: now[reason] - dropped.get(reason, 0) for reason in now}
+            self.counted["dropped"] = new
         self.stages = worker.outcome.failed_stages()
         self.fared = worker.fared()
 
@@ -103,8 +109,12 @@ class Results(dict[str, Result]):
         """Return how a sink fared, wherever it was to get something."""
         return [each.fared[sink] for each in self.values() if sink in each.fared]
 
-    def counted(self) -> dict[str, Any]:
-        """Return what they counted, all of them together."""
+    def counted(self, dropped: Mapping[str, float] = NONE) -> dict[str, Any]:
+        """Return what they counted, all of them together.
+
+        `dropped` is what was lost before this run. It is the run's own memory that
+        counts on: the sum of all accounts' would fall whenever one of them is locked.
+        """
         total: dict[str, Any] = {
             "devices": Counter({"ok": 0, "offline": 0, "refused": 0, "failed": 0}),
             "skipped": Counter(),
@@ -120,6 +130,8 @@ class Results(dict[str, Result]):
                     total.setdefault(name, Counter()).update(value)
                 elif value is not None:
                     total[name] = total.get(name, 0) + value
+        if lost := total.get("dropped"):
+            lost.update(dropped)
         return {**total, "oldest_at": min(oldest, default=None)}
 
     def parts(self) -> Iterator[str]:

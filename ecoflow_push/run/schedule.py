@@ -40,7 +40,8 @@ class Loop:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         """Store what is needed. `interval` in seconds; `job` raises nothing."""
-        self._interval = interval
+        #: May change from beat to beat.
+        self.interval = interval
         self._clock = clock
         self._sleep = sleep
         self._scheduler = schedule.Scheduler()
@@ -61,35 +62,33 @@ class Loop:
             if done == beats:
                 return
             passed = self._clock() - start
-            skipped_to = int(passed // self._interval) + 1
-            until = start + skipped_to * self._interval
+            skipped_to = int(passed // self.interval) + 1
+            until = start + skipped_to * self.interval
             while (left := until - self._clock()) > 0:
                 self._sleep(left)
 
 
 def stay(
     settings: Settings,
-    job: Callable[[Mapping[str, Sink]], int],
+    job: Callable[[Mapping[str, Sink], Callable[[Settings], None]], int],
     create_loop: Callable[[float, Callable[[], object]], Loop] = Loop,
 ) -> int:
     """Run `job` on the beats of the settings until a signal ends it with 0.
 
-    `job` is given the sinks that outlive a run; it returns its status and raises
-    nothing. `create_loop` is given the interval and what to do on its beats. Raises
-    SettingsError when one of those sinks cannot be had.
+    `job` is given the sinks that outlive a run, and what to tell its settings: by then
+    there may be an account that is not to be asked so often. It returns its status and
+    raises nothing. `create_loop` is given the interval and what to do on its beats.
+    Raises SettingsError when one of those sinks cannot be had.
     """
     leave_with_a_word(stays=True)
     standing = create_standing(settings)
-    if settings.is_interval_raised:
-        log.warning(
-            "with the app account a run every %.0f s is the most", settings.interval
-        )
+    _tell_if_raised(settings)
     log.info("a run every %g s, until SIGTERM or SIGINT", settings.interval)
     gc.enable()
 
     def beat() -> None:
         told = {name: sink.runs_told for name, sink in standing.items()}
-        status = job(standing)
+        status = job(standing, slow_down)
         KEPT.turn()
         for name, sink in standing.items():
             if sink.runs_told == told[name]:
@@ -99,6 +98,19 @@ def stay(
         if ping and status in (ExitStatus.CONFIG, ExitStatus.SOFTWARE):
             ping.end(ExitStatus(status), Deadline(0))
 
+    def slow_down(now: Settings) -> None:
+        interval = max(settings.interval, now.interval)
+        if interval > loop.interval:
+            _tell_if_raised(now)
+        loop.interval = interval
+
+    loop = create_loop(settings.interval, beat)
     with KEPT:
-        create_loop(settings.interval, beat).run()
+        loop.run()
     return ExitStatus.OK
+
+
+def _tell_if_raised(settings: Settings) -> None:
+    if settings.is_interval_raised:
+        seconds = settings.interval
+        log.warning("with the app account a run every %.0f s is the most", seconds)

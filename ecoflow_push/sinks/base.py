@@ -38,7 +38,7 @@ class Update:
     """
 
     __slots__ = (
-        *("action", "at", "held_at", "if_there", "online", "registry", "sn"),
+        *("action", "at", "held_at", "if_there", "online", "registry", "sn", "whose"),
         *("_make_record", "_record"),
     )
 
@@ -65,6 +65,8 @@ class Update:
         #: Of this device nothing was ever heard, perhaps its serial is mistyped: what
         #: is not there must not be made.
         self.if_there = if_there
+        #: The account's name, for a sink that is for all: two may have one device.
+        self.whose = ""
         self._make_record = make_record
         self._record: Record | None = None
 

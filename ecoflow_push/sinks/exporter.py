@@ -33,8 +33,8 @@ VARIABLES = (
 #: It outlives a run, and is opened once.
 STAYS = True
 PATIENCE_SECONDS = 10
-#: The group of the run's own series; no serial number looks like it.
-RUN = ""
+#: The group of the run's own series; no account's device is called so.
+RUN = ("", "")
 
 
 def read(reader: Reader) -> int | None:
@@ -101,9 +101,10 @@ class ExporterSink(Sink, Collector):
         self._stale_after = stale_after
         self._clock = clock
         self._lock = threading.Lock()
-        self._groups: dict[str, _Group] = {}
-        #: Devices of this run.
-        self._known: set[str] = set()
+        #: By account and device.
+        self._groups: dict[tuple[str, str], _Group] = {}
+        #: Those of this run.
+        self._known: set[tuple[str, str]] = set()
         registry = CollectorRegistry()
         registry.register(self)
         try:
@@ -131,18 +132,19 @@ class ExporterSink(Sink, Collector):
 
         A registry stays here until the next one of its device.
         """
-        self._known.add(update.sn)
+        group = (update.whose, update.sn)
+        self._known.add(group)
         if update.action == "end":
-            self._delete(update.sn)
+            self._delete(group)
         elif update.action == "say" and update.registry is not None:
             age = time.time() - update.at if update.at else 0.0
-            self._serve(update.sn, update.registry, age)
+            self._serve(group, update.registry, age)
 
     def prepare(self, deadline: Deadline) -> None:  # noqa: ARG002
         """Forget the devices that are not known any more: none spoke of them."""
         with self._lock:
-            for sn in self._groups.keys() - self._known - {RUN}:
-                del self._groups[sn]
+            for group in self._groups.keys() - self._known - {RUN}:
+                del self._groups[group]
         self._known.clear()
 
     def deliver(self, deadline: Deadline) -> None:  # noqa: ARG002
@@ -181,12 +183,14 @@ class ExporterSink(Sink, Collector):
         self._server.shutdown()
         self._server.server_close()
 
-    def _serve(self, group: str, registry: CollectorRegistry, age: float) -> None:
+    def _serve(
+        self, group: tuple[str, str], registry: CollectorRegistry, age: float
+    ) -> None:
         at = self._clock() - max(0.0, age)
         with self._lock:
             self._groups[group] = _Group(at, registry)
 
-    def _delete(self, group: str) -> None:
+    def _delete(self, group: tuple[str, str]) -> None:
         with self._lock:
             self._groups.pop(group, None)
 
