@@ -80,6 +80,18 @@ def test_a_file_is_over_what_is_said_for_all(folder):
     assert found.extra_labels == labels
 
 
+def test_a_file_from_another_editor(folder):
+    """A mark at its beginning, DOS line ends, quotes and `export` are no mistake."""
+    text = '\ufeffexport ECOFLOW_ACCESS_KEY="AK-0123456789"\r\n'
+    write(folder, "home.env", f"{text}ECOFLOW_SECRET_KEY='SK-0123456789'\r\n")
+    common = read(folder)
+
+    found = create_members(common).settings_of(common.accounts.ours[0])
+
+    assert found.account == "AK-0123456789"
+    assert found.sources["rest"].secret_key.reveal() == "SK-0123456789"
+
+
 @pytest.mark.parametrize(
     ("environ", "words"),
     [

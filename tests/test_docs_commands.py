@@ -135,7 +135,7 @@ def pip(scene: Scene, folder: Path, words: list[str]) -> None:
     if words[0] == "--require-hashes":
         assert words[1:] == ["-r", "requirements.txt"]
         pins = re.findall(
-            # What has a marker is for another system.
+            # What has a marker is for other systems.
             r"^([\w-]+)==(\S+) \\$",
             (folder / words[2]).read_text(),
             re.MULTILINE,

@@ -250,9 +250,9 @@ def test_a_run_heeds_the_lock_of_a_drain(written, receiver):
     with draining(bare(written)) as process:
         lock = folder_of(written, "attic") / "lock"
         assert eventually(lambda: _is_locked(lock))
-        receiver.heal()
 
         assert push({**written, "PUSH_JOB": "attic"}).status == 75
+        receiver.heal()
         assert push({**written, "PUSH_JOB": "other"}).status == 0
         process.kill()
 

@@ -166,7 +166,7 @@ def _account(folder: str, name: str, environ: Mapping[str, str]) -> Account:
         account.refuse(text, exc.faults[0].cure)
         return account
     if not (is_made_of(account.name, MARKS) and len(account.name) <= LONGEST_NAME):
-        cure = f"letters, digits, - _ and . alone, at most {LONGEST_NAME}"
+        cure = f"ASCII letters, digits, - _ and . alone, at most {LONGEST_NAME}"
         account.refuse("no name for an account", cure)
     for variable in own:
         if not _is_for_one(variable):
