@@ -20,6 +20,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.accounts import AppUser, SimulatedAccount
 from tests.fleets import Fleet
 from tests.support import eventually, free_port, parse, push, push_anew
+from tests.test_limits import limited
 from tests.test_loop import lines, served, staying, until
 
 
@@ -634,3 +635,13 @@ def test_a_device_of_two_accounts_is_served_as_both_s(fleet, tmp_path):
 
     whose = [dict(own)["account"] for name, own in series if name == "ecoflow_pd_soc"]
     assert sorted(whose) == ["barn", "home"]
+
+
+def test_many_accounts_need_few_open_files(written, receiver):
+    """What one account leaves open is closed before a hundred have done so."""
+    written.add(*(f"a-{n}" for n in range(150)))
+
+    run = limited(written.environ, ["prlimit", "--nofile=160:160"])
+
+    assert run.status == 0
+    assert "accounts: 150 ok" in run.stderr

@@ -17,7 +17,7 @@ from ecoflow_push.api.lanes import MOST_LANES
 from ecoflow_push.config.settings import Settings
 from ecoflow_push.memory.state import State
 from ecoflow_push.net.deadline import Deadline
-from ecoflow_push.net.kept import KEPT, LIFE_SECONDS, REST_SECONDS, Kept
+from ecoflow_push.net.kept import KEPT, LIFE_SECONDS, MOST, REST_SECONDS, Kept
 from ecoflow_push.net.plain import PlainExchange
 from ecoflow_push.net.retry import Request, Transport
 from ecoflow_push.net.trust import Trust
@@ -422,6 +422,21 @@ def test_nothing_lives_for_too_long():
 
         assert rope.is_closed
         assert kept.take("a") is None
+
+
+def test_no_more_than_some_rest_at_the_same_time():
+    """Of a thousand accounts' connections those stay that were needed last."""
+    with Kept(lambda: 0) as kept:
+        sink, *ropes = [Rope() for _ in range(1000)]
+        kept.give("sink", sink)
+        for number, rope in enumerate(ropes):
+            assert kept.take("sink") is sink
+            kept.give(f"account {number}", rope)
+            kept.give("sink", sink)
+
+        are_open = [not rope.is_closed for rope in ropes]
+
+    assert are_open == [False] * (1000 - MOST) + [True] * (MOST - 1)
 
 
 def test_nothing_outlives_the_schedule():

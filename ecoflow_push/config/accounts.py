@@ -144,7 +144,8 @@ def read_accounts(
         cure = "put a file NAME.env into it for each account"
         read.fault("ECOFLOW_ACCOUNTS", "no account in it", cure)
         return None
-    found = [_account(folder, name, environ) for name in names]
+    common = _said_for_all(environ)
+    found = [_account(folder, name, common) for name in names]
     _refuse_doubles(found)
     if all(each.faults for each in found):
         _tell_all(read, found)
@@ -156,7 +157,18 @@ def read_accounts(
     return Accounts(folder, found, listed.difference(names), shard, at_once)
 
 
-def _account(folder: str, name: str, environ: Mapping[str, str]) -> Account:
+def _said_for_all(environ: Mapping[str, str]) -> Environ:
+    """Return what all accounts see of the environment: of thousands, laid once."""
+    common = Environ()
+    common.lay(environ)
+    common.origins |= getattr(environ, "origins", {})
+    for variable in FOR_MANY:
+        common.pop(variable, None)
+        common.pop(f"{variable}_FILE", None)
+    return common
+
+
+def _account(folder: str, name: str, common: Environ) -> Account:
     account = Account(name.removesuffix(SUFFIX))
     path = os.path.join(folder, name)
     try:
@@ -175,13 +187,11 @@ def _account(folder: str, name: str, environ: Mapping[str, str]) -> Account:
         if variable.endswith("_FILE") and not value.startswith(("/", "~/", "$HOME/")):
             own[variable] = os.path.join(folder, value)
     whole = account.environ
-    whole.lay(environ)
+    whole.update(common)
+    whole.origins |= common.origins
     whole.lay(own)
-    whole.origins |= getattr(environ, "origins", {}) | own.origins
+    whole.origins |= own.origins
     account.exposed = next(iter(own.exposed.values()), "")
-    for variable in FOR_MANY:
-        whole.pop(variable, None)
-        whole.pop(f"{variable}_FILE", None)
     account.identity = _identity(whole)
     return account
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 REST_SECONDS = 90.0
 # A name may lead elsewhere meanwhile, and a certificate may be withdrawn.
 LIFE_SECONDS = 3600.0
+# Each is an open file, and of these a process has 256 in some places: each account of
+# a thousand leaves one behind.
+MOST = 96
 
 
 class Connection(Protocol):
@@ -57,13 +60,24 @@ class Kept:
         self.turn()
 
     def give(self, identity: Hashable, connection: Connection) -> None:
-        """Let a connection rest, or close it where none may."""
+        """Let a connection rest, or close it where none may; of many, the oldest."""
+        unwanted: Connection | None = connection
         with self._lock:
             if self._is_open and self._clock() - connection.opened_at < LIFE_SECONDS:
-                resting = self._resting.setdefault(identity, [])
+                # The last one, so that the first is who was not needed for longest.
+                resting = self._resting.pop(identity, [])
                 resting.append((connection, self._clock(), self._run))
-                return
-        _close(connection)
+                self._resting[identity] = resting
+                unwanted = self._one_too_many()
+        if unwanted is not None:
+            _close(unwanted)
+
+    def _one_too_many(self) -> Connection | None:
+        """Return what must go for what has come, None if nothing must."""
+        if sum(map(len, self._resting.values())) <= MOST:
+            return None
+        first = next(identity for identity, resting in self._resting.items() if resting)
+        return self._resting[first].pop(0)[0]
 
     def take(self, identity: Hashable) -> Connection | None:
         """Return what rests under this identity, None if nothing does."""
