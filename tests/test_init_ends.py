@@ -8,6 +8,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +36,24 @@ def assert_left(typist: Typist, home: Mapping[str, str], status: int) -> None:
     assert f"exit {status} {ExitStatus(status).name}: " in typist.screen
     assert typist.modes == typist.before
     assert left(home) == []
+
+
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_a_folder_of_accounts_is_not_asked_for(where, home):
+    """Where one is set no question could be answered: what to do is said, and 78."""
+    file = Path(home["HOME"], "..", "fleet.env").resolve()
+    if where == "file":
+        file.write_text("ECOFLOW_ACCOUNTS=/accounts\n")
+    else:
+        home = {**home, "ECOFLOW_ACCOUNTS": "/accounts"}
+
+    with typing(home, "--env-file", str(file)) as typist:
+        if where == "file":
+            typist.answer("[no]: ", "y")
+        assert_left(typist, home, 78)
+
+    assert "ECOFLOW_ACCOUNTS: set, and --init asks for one account" in typist.screen
+    assert file.exists() == (where == "file")
 
 
 @pytest.mark.parametrize("place", range(len(PROMPTS)))

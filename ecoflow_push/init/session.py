@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from urllib.parse import urlsplit
 
-from ecoflow_push import leaving, logs
+from ecoflow_push import DOCS, leaving, logs
 from ecoflow_push.config.env_file import over_files
 from ecoflow_push.errors import ExitStatus, Fault, SettingsError, SinkError
 from ecoflow_push.init import after, files
@@ -37,6 +37,11 @@ NONE = "none"
 TEMPORARY_CURE = "make room on the disk, or let TMPDIR name a folder to write in"
 UNKNOWN = ("not one of the settings", "it is left out")
 ANEW = "Write it anew, without comments, and offer what it says?"
+MANY = "ECOFLOW_ACCOUNTS"
+NOT_MANY = (
+    "set, and --init asks for one account",
+    f"take it out, or write a file for each account into that folder, {DOCS}/fleet.md",
+)
 AGAIN = "\nOnce more; Enter keeps what was said before.\n"
 
 
@@ -126,6 +131,8 @@ class Session:
                 show_faults(Fault(name, *UNKNOWN) for name in sorted(unknown))
             except SettingsError as exc:
                 show_faults(exc.faults)
+        if environ.get(MANY, "").strip():
+            raise SettingsError([Fault(MANY, *NOT_MANY)])
         show_faults(draft.take(environ))
         self._offered = sorted(draft)
         if of_here := [name for name in draft if self._environ.get(name)]:
