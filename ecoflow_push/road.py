@@ -59,11 +59,11 @@ def begin(
         return show_faults(exc)
     from ecoflow_push.run.schedule import stay
 
-    def job(standing: Mapping[str, Sink], slow_down: Callable[[Settings], None]) -> int:
+    def job(standing: Mapping[str, Sink], slow_down: Callable[[float], None]) -> int:
         def work() -> int:
             # Each run reads the settings anew: a mounted secret may have changed.
             settings = read(options, environ)
-            slow_down(settings)
+            slow_down(settings.interval)
             return run(options, settings, standing)
 
         return attempt(work)

@@ -177,7 +177,8 @@ def test_an_outage_costs_the_same_however_long(written, receiver):
     # What was changed by hand is looked at once.
     assert listings(run(written)) == 1
 
-    assert costs() <= few * 1.2
+    # To list them takes as long as all else; a busy machine's own share differs.
+    assert costs() <= few * 1.5
     assert len(spool_files(written)) >= 20_000
 
 

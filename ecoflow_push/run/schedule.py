@@ -70,19 +70,20 @@ class Loop:
 
 def stay(
     settings: Settings,
-    job: Callable[[Mapping[str, Sink], Callable[[Settings], None]], int],
+    job: Callable[[Mapping[str, Sink], Callable[[float], None]], int],
     create_loop: Callable[[float, Callable[[], object]], Loop] = Loop,
 ) -> int:
     """Run `job` on the beats of the settings until a signal ends it with 0.
 
-    `job` is given the sinks that outlive a run, and what to tell its settings: by then
-    there may be an account that is not to be asked so often. It returns its status and
+    `job` is given the sinks that outlive a run, and what to tell the interval (s) of
+    its settings: by then there may be an account that is not to be asked so often. It returns its status and
     raises nothing. `create_loop` is given the interval and what to do on its beats.
     Raises SettingsError when one of those sinks cannot be had.
     """
     leave_with_a_word(stays=True)
     standing = create_standing(settings)
-    _tell_if_raised(settings)
+    if settings.is_interval_raised:
+        _tell_raised(settings.interval)
     log.info("a run every %g s, until SIGTERM or SIGINT", settings.interval)
     gc.enable()
 
@@ -98,10 +99,10 @@ def stay(
         if ping and status in (ExitStatus.CONFIG, ExitStatus.SOFTWARE):
             ping.end(ExitStatus(status), Deadline(0))
 
-    def slow_down(now: Settings) -> None:
-        interval = max(settings.interval, now.interval)
+    def slow_down(seconds: float) -> None:
+        interval = max(settings.interval, seconds)
         if interval > loop.interval:
-            _tell_if_raised(now)
+            _tell_raised(interval)
         loop.interval = interval
 
     loop = create_loop(settings.interval, beat)
@@ -110,7 +111,5 @@ def stay(
     return ExitStatus.OK
 
 
-def _tell_if_raised(settings: Settings) -> None:
-    if settings.is_interval_raised:
-        seconds = settings.interval
-        log.warning("with the app account a run every %.0f s is the most", seconds)
+def _tell_raised(seconds: float) -> None:
+    log.warning("with the app account a run every %.0f s is the most", seconds)
