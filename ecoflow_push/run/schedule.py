@@ -76,9 +76,9 @@ def stay(
     """Run `job` on the beats of the settings until a signal ends it with 0.
 
     `job` is given the sinks that outlive a run, and what to tell the interval (s) of
-    its settings: by then there may be an account that is not to be asked so often. It returns its status and
-    raises nothing. `create_loop` is given the interval and what to do on its beats.
-    Raises SettingsError when one of those sinks cannot be had.
+    its settings: by then there may be an account that is not to be asked so often. It
+    returns its status and raises nothing. `create_loop` is given the interval and what
+    to do on its beats. Raises SettingsError when one of those sinks cannot be had.
     """
     leave_with_a_word(stays=True)
     standing = create_standing(settings)
