@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from ecoflow_push.config.accounts import Account
     from ecoflow_push.run.members import Members
 
-# With less, none is begun, if there was ever more: a schedule may leave little.
+# With less, none is begun; where there never was more, with less than this part of it.
 LEAST_SECONDS = 0.5
+BEGIN_SHARE = 0.6
 # Of the time for all: what one may take of it in any case. Less would be too little for
 # an account of the app, and those that are not begun are the first of the next run.
 LEAST_SHARE = 1 / 3
@@ -56,6 +57,7 @@ class Order:
         self._members = members
         self._deadline = deadline
         self._least = deadline.left() * LEAST_SHARE
+        self._shortest = min(LEAST_SECONDS, deadline.left() * BEGIN_SHARE)
         self._memory = Late(members.folder)
         self._lock = threading.Lock()
         self._waiting = sorted(members.accounts, key=self._key, reverse=True)
@@ -68,7 +70,7 @@ class Order:
         """
         with self._lock:
             left = self._deadline.left()
-            if not self._waiting or left < min(LEAST_SECONDS, self._least):
+            if not self._waiting or left < self._shortest:
                 return None
             fair = left * self._members.at_once / len(self._waiting)
             seconds = min(left, max(fair, self._least))
