@@ -19,12 +19,14 @@ from tests.remote_write import of_devices, of_run, spool_files, state
 from tests.support import PUSH, ROOT, push, push_anew
 
 # Run push.py, with a pause before each listing of a spool, and before each file that is
-# moved when it was taken; say how many listings there were.
+# moved when it was taken; say how many listings there were, and how many of a spool's
+# files were opened.
 SLOW = """
 import os, runpy, sys, time
-listed = 0
+listed = opened = 0
 def hook(event, args):
-    global listed
+    global listed, opened
+    opened += event == "open" and "spool-" in str(args[0])
     if event in ("os.listdir", "os.scandir") and "spool-" in str(args[0]):
         if not str(args[0]).endswith(("last", "bad")):
             listed += 1
@@ -34,7 +36,7 @@ def hook(event, args):
 sys.addaudithook(hook)
 end = os._exit
 def leave(status):
-    print("listed", listed, "cpu", time.process_time(), flush=True)
+    print("listed", listed, "opened", opened, flush=True)
     end(status)
 os._exit = leave
 sys.argv = sys.argv[1:]
@@ -71,6 +73,10 @@ def run(
 
 def listings(done: subprocess.CompletedProcess[str]) -> int:
     return int(done.stdout.split()[1])
+
+
+def opened(done: subprocess.CompletedProcess[str]) -> int:
+    return int(done.stdout.split()[3])
 
 
 def multiply(environ: dict[str, str], count: int) -> None:
@@ -156,10 +162,14 @@ def test_a_connection_for_each_answer_costs_no_try(written, receiver):
 
 @pytest.mark.case("S12")
 def test_an_outage_costs_the_same_however_long(written, receiver):
-    """While the server is down nobody lists what waits, however much that is."""
+    """While the server is down nobody lists what waits, nor opens more of it."""
     receiver.fail("", faults.status(503))
     written["ESTABLISH_ATTEMPTS"] = "1"
     assert push(written).status == 75
+    few = opened(run(written))
+    assert few > 0
+    for path in spool_files(written)[1:]:
+        path.unlink()
     multiply(written, 20_000)
     # What was changed by hand is looked at once.
     assert listings(run(written)) == 1
@@ -167,7 +177,7 @@ def test_an_outage_costs_the_same_however_long(written, receiver):
     for _ in range(3):
         done = run(written)
         assert done.returncode == 75, done.stderr
-        assert listings(done) == 0
+        assert (listings(done), opened(done)) == (0, few)
     assert len(spool_files(written)) >= 20_000
 
 
