@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ecoflow_push.memory.spool import Spool
+from ecoflow_push.metrics.record import Record
 from tests.receiver import Receiver, Sample
 
 
@@ -15,6 +17,22 @@ def spool_files(environ: dict[str, str], pattern: str = "spool-*/0*") -> list[Pa
 def state(environ: dict[str, str]) -> dict[str, dict[str, int]]:
     (path,) = Path(environ["STATE_DIR"]).glob("*/state.json")
     return json.loads(path.read_text())  # type: ignore[no-any-return]  # as it is made
+
+
+def say_later(environ: dict[str, str], sn: str, seconds: float) -> None:
+    """Let a device's last record be of so many seconds later, by file and by state."""
+    (path,) = spool_files(environ, f"spool-*/last/{sn}")
+    spool = Spool(str(path.parent.parent))
+    spool.open()
+    record = Record.from_bytes(spool.files.last(sn) or b"")
+    at_ms = record.time_ms + round(seconds * 1000)
+    spool.files.remember(sn, record._replace(time_ms=at_ms).to_bytes())
+    (path,) = Path(environ["STATE_DIR"]).glob("*/state.json")
+    fields = json.loads(path.read_text())
+    del fields["crc"]
+    for endpoint in fields["endpoints"]:
+        endpoint["queues"][sn][4] = at_ms
+    path.write_text(json.dumps(fields))
 
 
 def of_devices(receiver: Receiver) -> list[list[Sample]]:

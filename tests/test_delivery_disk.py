@@ -7,15 +7,15 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from ecoflow_push.memory.spool import Spool
 from ecoflow_push.metrics.record import Record
 from ecoflow_push.simulator import faults
+from ecoflow_push.simulator.cloud import SimulatedDevice
 from tests.conftest import DELTA
-from tests.remote_write import of_devices, of_run, spool_files, state
+from tests.remote_write import of_devices, of_run, say_later, spool_files, state
 from tests.support import PUSH, ROOT, push, push_anew
 
 # Run push.py, with a pause before each listing of a spool, and before each file that is
@@ -196,6 +196,23 @@ def test_what_a_run_did_not_expect_is_found(written, receiver):
     assert of_run(receiver)[-1]["ecoflow_push_spool_samples"] == 0
 
 
+def test_what_was_said_last_is_looked_at_only_where_it_may_differ(written, cloud):
+    """A run of a device that says the same series opens no file of what it said last.
+
+    Where somebody changed the folder, and where a series came, it does.
+    """
+    assert push(written).status == 0
+    same = opened(run(written))
+    (last,) = spool_files(written, "spool-*/last")
+    os.utime(last.parent)
+    assert opened(run(written)) == same + 1
+    assert opened(run(written)) == same
+    more = {**(DELTA.quotas or {}), "pd.oneMore": 1}
+    cloud.devices[:] = [SimulatedDevice(DELTA.sn, more, "Garage", "DELTA 2")]
+    assert opened(run(written)) == same + 1
+    assert opened(run(written)) == same
+
+
 @pytest.mark.case("S2")
 def test_what_a_full_disk_costs_is_counted(written, receiver):
     """Though the state cannot be saved: at once in the run's series, and for good."""
@@ -222,8 +239,7 @@ def test_a_clock_that_goes_back_within_bounds(
     cloud.date_offset = receiver.date_offset = first
     assert push(written).status == 0
     cloud.date_offset = receiver.date_offset = second
-    (last,) = spool_files(written, f"spool-*/last/{DELTA.sn}")
-    make_later(last, seconds)
+    say_later(written, DELTA.sn, seconds)
 
     done = push(written)
 
@@ -231,14 +247,6 @@ def test_a_clock_that_goes_back_within_bounds(
     assert "the clock went back" in done.stderr
     assert len(of_devices(receiver)) == 1
     assert state(written)["dropped"] == {"clock": 7}
-
-
-def make_later(path: Path, seconds: float) -> None:
-    spool = Spool(str(path.parent.parent))
-    spool.open()
-    record = Record.from_bytes(spool.files.last(path.name) or b"")
-    later = record._replace(time_ms=record.time_ms + round(seconds * 1000))
-    spool.files.remember(path.name, later.to_bytes())
 
 
 @pytest.mark.case("T7")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +99,25 @@ def test_a_key_that_is_gone_ends(written, cloud, receiver):
     (before,) = (s for s in first if s.name == "ecoflow_pd_soc")
     assert marker.labels == before.labels
     assert marker.timestamp_ms == second[0].timestamp_ms > before.timestamp_ms
+
+
+@pytest.mark.case("D11")
+@pytest.mark.parametrize("mode", ["write-ahead", "on-failure"])
+def test_what_a_killed_run_said_ends(mode, written, cloud, receiver):
+    """Where a run could not save what it said, the next one ends it all the same."""
+    fewer = {k: v for k, v in (DELTA.quotas or {}).items() if k != "pd.soc"}
+    cloud.devices[:] = [SimulatedDevice(DELTA.sn, fewer, "Garage", "DELTA 2")]
+    assert push(written).status == 0
+    (path,) = Path(written["STATE_DIR"]).glob("*/state.json")
+    state = path.read_bytes()
+    cloud.devices[:] = [DELTA]
+    assert push({**written, "SPOOL_MODE": mode}).status == 0
+    path.write_bytes(state)
+    cloud.devices[:] = [SimulatedDevice(DELTA.sn, fewer, "Garage", "DELTA 2")]
+
+    assert push(written).status == 0
+
+    assert "ecoflow_pd_soc" in ended(of_devices(receiver)[-1])
 
 
 def test_an_offline_device_is_online_0_and_nothing_else(written, cloud, receiver):

@@ -7,16 +7,13 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from ecoflow_push.memory.spool import Spool
-from ecoflow_push.metrics.record import Record
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import RecordingServer
 from tests.conftest import DELTA, STREAM
-from tests.remote_write import ended, of_devices, spool_files, state
+from tests.remote_write import ended, of_devices, say_later, spool_files, state
 from tests.support import ROOT, push, push_anew
 
 LIST = "device/list"
@@ -97,12 +94,18 @@ def test_a_wrong_clock_leaves_what_waits_alone(written, cloud, receiver):
 
 
 @pytest.mark.case("T3")
-def test_a_clock_that_went_back_writes_nothing(written, cloud, receiver):
-    """A snapshot not after the last one, which nobody confirms, is not written: 75."""
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_a_clock_that_went_back_writes_nothing(is_changed, written, cloud, receiver):
+    """A snapshot not after the last one, which nobody confirms, is not written: 75.
+
+    Also where somebody changed the spool, so that the last one's file must tell.
+    """
     cloud.date_offset = receiver.date_offset = None
     assert push(written).status == 0
-    (last,) = spool_files(written, f"spool-*/last/{DELTA.sn}")
-    make_an_hour_younger(last)
+    say_later(written, DELTA.sn, 3600)
+    if is_changed:
+        (last,) = spool_files(written, "spool-*/last")
+        os.utime(last.parent)
 
     run = push(written)
 
@@ -119,8 +122,7 @@ def test_a_clock_that_was_put_right_goes_on(written, receiver):
     assert push(written).status == 0
     receiver.fail("", faults.status(503))
     assert push(written).status == 75
-    (last,) = spool_files(written, f"spool-*/last/{DELTA.sn}")
-    make_an_hour_younger(last)
+    say_later(written, DELTA.sn, 3600)
     (waiting,) = spool_files(written)
     at, rest = waiting.name.split(".", 1)
     future = waiting.with_name(f"{int(at) + 3_600_000:015d}.{rest}")
@@ -177,16 +179,6 @@ def test_a_clock_that_is_set_during_a_run_writes_nothing(seconds, receiver, tmp_
     assert "the clock was set while the run was at work" in done.stderr
     assert of_devices(receiver) == []
     assert spool_files(environ) == []
-
-
-def make_an_hour_younger(path: Path) -> None:
-    spool = Spool(str(path.parent.parent))
-    spool.open()
-    body = spool.files.last(path.name)
-    assert body
-    record = Record.from_bytes(body)
-    later = record._replace(time_ms=record.time_ms + 3_600_000)
-    spool.files.remember(path.name, later.to_bytes())
 
 
 def test_a_device_that_left_under_a_wrong_clock_still_ends(written, cloud, receiver):

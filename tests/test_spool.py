@@ -7,11 +7,12 @@ import resource
 import stat
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
-from ecoflow_push.memory.entry import Entry
+from ecoflow_push.memory.entry import HEADER, MAGIC, Entry, framed, unframed
 from ecoflow_push.memory.records import EndpointRecord
 from ecoflow_push.memory.spool import Spool
 from ecoflow_push.memory.spools import endpoint_folder, other_spools
@@ -214,6 +215,24 @@ def test_only_a_record_is_a_record(content):
 
 
 @pytest.mark.case("S13")
+@pytest.mark.parametrize("count", [0, 1, 300, 1_500, 60_000])
+def test_a_record_in_pieces_is_the_same_record(count):
+    """Whatever was compressed before, the file holds it as any zlib reads it."""
+    names = tuple(f"ecoflow_cell_{n}_volt" for n in range(count))
+    sets = [(("device", SN),), (("device", SN), ("pack", "1"))]
+    places, metas = (0, 1) * (count // 2) + (0,) * (count % 2), (0,) * count
+    for values in ([1.5] * count, [float("nan"), 1e300, -0.1] * (count // 3 + 1)):
+        made = Record(
+            *(1_764_057_600_123, sets, (("gauge", "Volts."),), names, places, metas),
+            *(values[:count], [("ecoflow_gone", 1)]),
+        )
+        content = framed(made.pieces())
+        assert unframed(content) == made.to_bytes()
+        assert zlib.decompress(content[len(MAGIC) + HEADER.size :]) == made.to_bytes()
+        assert repr(Record.from_bytes(unframed(content))) == repr(made)
+        assert len(content) < 1.1 * len(framed(made.to_bytes())) + 100
+
+
 def test_the_oldest_go_first(folder):
     """What does not fit is named oldest first, after what was set aside is gone."""
     spool = opened(folder)

@@ -270,7 +270,7 @@ def _clock(reply: Reply) -> dict[str, str]:
 
 def values_in(body: bytes) -> int:
     """Return how many values a JSON text can have at most; texts count as JSON too."""
-    return body.count(b",") + body.count(b"{") + body.count(b"[")
+    return len(body) - len(body.translate(None, b",{["))
 
 
 def weight_of(body: bytes) -> int:

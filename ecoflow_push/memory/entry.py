@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from functools import lru_cache
 
 from ecoflow_push.config.kinds import is_serial
 from ecoflow_push.memory.files import MAX_FILE_BYTES, MOST_VALUES, values_in
@@ -13,6 +14,8 @@ MAGIC = b"ecoflow-push spool 1\n"
 HEADER = struct.Struct(">II")
 # No snapshot comes near; what is larger was not written by us.
 MOST_BYTES = MAX_FILE_BYTES
+# Bytes of a piece that is kept; that of a record of 1,500 names is shorter.
+MOST_REMEMBERED = 256 * 1024
 
 
 class Entry:
@@ -20,7 +23,7 @@ class Entry:
 
     __slots__ = (
         *("content", "device", "has_file", "is_fresh", "is_stored"),
-        *("samples", "size", "time_ms"),
+        *("samples", "series", "size", "time_ms"),
     )
 
     def __init__(
@@ -28,7 +31,7 @@ class Entry:
         time_ms: int,
         samples: int,
         device: str,
-        body: bytes | None = None,
+        body: bytes | tuple[bytes, bytes, bytes] | None = None,
         size: int = 0,
     ) -> None:
         self.time_ms = time_ms
@@ -43,6 +46,8 @@ class Entry:
         self.is_stored = body is None
         #: Of this run.
         self.is_fresh = body is not None
+        #: Its record's fingerprint, 0 if that is not known.
+        self.series = 0
 
     @property
     def name(self) -> str:
@@ -61,10 +66,35 @@ def entry_named(name: str) -> Entry | None:
     return entry if entry.name == name else None
 
 
-def framed(body: bytes) -> bytes:
-    """Return what a file holds of a record."""
-    content = zlib.compress(body, 1)
+def framed(body: bytes | tuple[bytes, bytes, bytes]) -> bytes:
+    """Return what a file holds of a record.
+
+    Of one in three pieces the second comes again in others: it is compressed once.
+    """
+    content = _packed(*body) if isinstance(body, tuple) else zlib.compress(body, 1)
     return MAGIC + HEADER.pack(len(content), zlib.crc32(content)) + content
+
+
+def _packed(begin: bytes, middle: bytes, end: bytes) -> bytes:
+    """Return what zlib.compress might of the three together (RFC 1950).
+
+    Behind a full flush nothing refers to what was before.
+    """
+    # Both are short: to clear tables for long ones would cost as much as all else.
+    packer = zlib.compressobj(1, wbits=-13, memLevel=6)
+    before = packer.compress(begin) + packer.flush(zlib.Z_FULL_FLUSH)
+    behind = packer.compress(end) + packer.flush()
+    known = _block if len(middle) <= MOST_REMEMBERED else _block.__wrapped__
+    total = zlib.adler32(end, zlib.adler32(middle, zlib.adler32(begin)))
+    return b"".join(
+        (b"\x78\x01", before, known(middle), behind, total.to_bytes(4, "big"))
+    )
+
+
+@lru_cache(maxsize=32)
+def _block(piece: bytes) -> bytes:
+    packer = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+    return packer.compress(piece) + packer.flush(zlib.Z_FULL_FLUSH)
 
 
 def unframed(data: bytes) -> bytes:

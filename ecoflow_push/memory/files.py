@@ -77,8 +77,10 @@ def read_regular(path: str, most_bytes: int) -> bytes:
     """
     descriptor = open_regular(path, os.O_RDONLY)
     try:
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(min(os.fstat(descriptor).st_size, most_bytes) + 1)
+        content, most = b"", min(os.fstat(descriptor).st_size, most_bytes) + 1
+        while more := os.read(descriptor, most - len(content)):
+            content += more
+        return content
     finally:
         release(descriptor)
 
@@ -100,13 +102,14 @@ def replace_file(
         raise OSError(errno.EINVAL, "not a regular file")
     temporary, descriptor = _new_beside(path, mode)
     try:
-        with open(descriptor, "wb") as file:
+        # With a size nobody asks whether this is a terminal.
+        with open(descriptor, "wb", 8192) as file:
             # Against the umask, which is the caller's and not this file's matter.
-            os.fchmod(file.fileno(), mode)
+            os.fchmod(descriptor, mode)
             file.writelines((content,) if isinstance(content, bytes) else content)
             file.flush()
             if synced:
-                os.fsync(file.fileno())
+                os.fsync(descriptor)
         os.replace(temporary, path)
     except BaseException:  # passed on; what makes the content may have failed, too
         if os.path.lexists(temporary):

@@ -128,19 +128,24 @@ class Folder:
         entry.size = len(content)
         return unframed(content)
 
-    def delivered(self, entry: Entry) -> None:
-        """Make an entry's file the device's last one."""
+    def delivered(self, entry: Entry) -> bool:
+        """Make an entry's file the device's last one; return whether it is that now."""
         last = os.path.join(self.path, LAST, entry.device)
         try:
             if entry.has_file:
                 self._touched = True
                 os.replace(self._of(entry), last)
-            elif entry.content is not None:
+                return True
+            if entry.content is not None:
+                # Else nothing in the stamp would tell that something was said since.
+                with contextlib.suppress(OSError):
+                    os.utime(self.path)
                 self._remember(entry.device, entry.content)
         except OSError as exc:
             self.note(exc)
             if entry.has_file:
                 self._unlink(self._of(entry))
+        return False
 
     def remove(self, entry: Entry, inside: str = "") -> None:
         """Remove an entry's file."""

@@ -88,18 +88,20 @@ class QueueRecord:
 
     __slots__ = (
         *("delivered_ms", "failing", "first", "hung", "last", "rested", "sent_ms"),
-        *("served", "why"),
+        *("series", "served", "why"),
     )
 
-    def __init__(self, row: Sequence[object] = (0, 0, 0, 0, 0, 0, "", "", "")) -> None:
-        numbers = [int(number_of(value) or 0) for value in row[:6]]
+    def __init__(
+        self, row: Sequence[object] = (0, 0, 0, 0, 0, 0, "", "", "", 0)
+    ) -> None:
+        numbers = [int(number_of(value) or 0) for value in [*row[:6], *row[9:], 0]]
         #: The number of the run in which it last had its turn; in how many runs in a
         #: row it failed where others did not, and in how many of them it was plain that
         #: it is not the line; whether it was in a request that hung; the time of the
         #: last record that was taken, and of the last that may have been, since no
-        #: answer was heard.
+        #: answer was heard; the fingerprint of the former, 0 if its file must tell.
         self.served, self.rested, self.failing, self.hung = numbers[:4]
-        self.delivered_ms, self.sent_ms = numbers[4:]
+        self.delivered_ms, self.sent_ms, self.series = numbers[4:7]
         #: The files of the oldest and the newest record that waits, "" if none does,
         #: and with what it failed.
         self.first, self.last, self.why = map(text_of, row[6:9])
@@ -109,11 +111,12 @@ class QueueRecord:
         return [
             *(self.served, self.rested, self.failing, self.hung),
             *(self.delivered_ms, self.sent_ms),
-            *(self.first, self.last, self.why),
+            *(self.first, self.last, self.why, self.series),
         ]
 
 
-QUEUE_FIELDS = len(QueueRecord.__slots__)
+# Without and with the last one of them.
+QUEUE_FIELDS = len(QueueRecord.__slots__) - 1, len(QueueRecord.__slots__)
 
 
 class EndpointRecord:
@@ -154,7 +157,7 @@ class EndpointRecord:
         self.queues: dict[str, QueueRecord] = {}
         queues = fields.get("queues")
         for device, row in (queues if isinstance(queues, dict) else {}).items():
-            if isinstance(row, list) and len(row) == QUEUE_FIELDS and text_of(device):
+            if isinstance(row, list) and len(row) in QUEUE_FIELDS and text_of(device):
                 self.queues[device] = QueueRecord(row)
             else:
                 # Of another version, perhaps: what it says of files must be looked at.

@@ -49,6 +49,8 @@ class Spool:
         #: By device, oldest first; before the listing the first and last of each.
         self._queues: dict[str, list[Entry]] = {}
         self._is_listed = False
+        #: Nothing was delivered since the state was saved.
+        self.is_known = False
         self._samples = 0
         # None as long as nobody has looked.
         self._size: int | None = None
@@ -82,7 +84,8 @@ class Spool:
 
     def _open(self, known: EndpointRecord | None) -> None:
         self.files.make()
-        if not (known and self._is_known(known)):
+        self.is_known = known is not None and self._is_known(known)
+        if not self.is_known:
             self._list()
             # What a killed run left goes from there, too.
             for inside in (BAD, LAST):
@@ -219,10 +222,10 @@ class Spool:
         """Return the record of an entry; raises ValueError for damage, OSError."""
         return self.files.read(entry)
 
-    def delivered(self, entry: Entry) -> None:
-        """Take an entry out; its record is the device's last one from now on."""
+    def delivered(self, entry: Entry) -> bool:
+        """Take an entry out; return whether its file is the device's last one now."""
         self._take_out(entry)
-        self.files.delivered(entry)
+        return self.files.delivered(entry)
 
     def discard(self, entry: Entry, *, keep: bool = False) -> None:
         """Take an entry out for good; with `keep` its file is set aside."""
@@ -256,6 +259,9 @@ class Spool:
 
     def _place(self, entry: Entry) -> int | None:
         queue = self._queues.get(entry.device, [])
+        # Mostly it is the only one.
+        if not queue or queue[0] is entry:
+            return 0 if queue else None
         place = bisect_left(queue, entry.name, key=by_name)
         return place if queue[place : place + 1] == [entry] else None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ecoflow_push.metrics.record import Record, empty_record
 
 if TYPE_CHECKING:
+    from ecoflow_push.memory.records import EndpointRecord
     from ecoflow_push.memory.spool import Spool
     from ecoflow_push.sinks.clock import Clock
 
@@ -19,9 +20,12 @@ RUN = "@run"
 class Endings:
     """What was said last of each device, by what waits and what was delivered."""
 
-    def __init__(self, spool: Spool, clock: Clock, stale_after: float) -> None:
+    def __init__(
+        self, spool: Spool, endpoint: EndpointRecord, clock: Clock, stale_after: float
+    ) -> None:
         """Store what is needed; `stale_after` in seconds."""
         self._spool = spool
+        self._endpoint = endpoint
         self._clock = clock
         self._stale_after = stale_after
         #: Devices that are gone, and whose series are not known to end yet.
@@ -51,19 +55,34 @@ class Endings:
         impossible = self._clock.is_impossible(record.time_ms)
         return 0 if impossible else record.time_ms, record._replace(ended=())
 
-    def continued(self, device: str, said: Record) -> Record | None:
+    def continued(self, device: str, said: Record, series: int = 0) -> Record | None:
         """Return what a device says, with markers for what it says no more.
 
         None if that is nothing. Its time must be later than all that was said of the
-        device before; if not, the clock is not to be trusted.
+        device before; if not, the clock is not to be trusted. Where `series`,
+        its fingerprint, is the last one's, of thousands of devices no file is read.
         """
-        before_ms, before = self.before(device)
-        record = said.after(before)
+        before_ms, record = self._said_at(device, series), said
+        if not before_ms:
+            before_ms, before = self.before(device)
+            record = said.after(before)
         if not (record.names or record.ended):
             return None
         if record.time_ms <= before_ms:
             self._clock.went_back((before_ms - record.time_ms) / 1000)
         return record
+
+    def _said_at(self, device: str, series: int) -> int:
+        """Return when (ms) a device said just these series last.
+
+        0 where it said others, or where what is remembered of it is not all there is.
+        """
+        queue = self._endpoint.queues.get(device)
+        if not (queue and series and queue.series == series):
+            return 0
+        at_ms = queue.delivered_ms
+        is_all = self._spool.is_known and not self._spool.head(device)
+        return at_ms if is_all and not self._clock.is_impossible(at_ms) else 0
 
     def due(self) -> Iterator[tuple[str, Record]]:
         """Yield records that end the series of devices that are gone or silent."""

@@ -63,7 +63,7 @@ class Queue(Sink):
         sink.is_proven = state.endpoint.is_proven
         self._labels = labels
         self._clock = Clock(clock)
-        self._endings = Endings(spool, self._clock, stale_after)
+        self._endings = Endings(spool, state.endpoint, self._clock, stale_after)
         self._losses = Losses(sink.name, spool, state, self._clock)
         self._replay = Replay(sink, spool, state, self._losses, self._make_probe)
         self._is_open = False
@@ -84,8 +84,9 @@ class Queue(Sink):
                 # All else that its group still says on a Pushgateway is from before.
                 record = record.only(f"{self._labels.prefix}_online")
             self._clock.stamped(record.time_ms)
-            if said := self._endings.continued(update.sn, record):
-                self._add(update.sn, said)
+            series = record.fingerprint()
+            if said := self._endings.continued(update.sn, record, series):
+                self._add(update.sn, said, series)
             return
         self._endings.silent.append(update.sn)
         if update.action == "end":
@@ -257,13 +258,14 @@ class Queue(Sink):
             self._losses.open()
         self._spool.files.seconds = deadline.left() * STORE_SHARE
 
-    def _add(self, device: str, record: Record) -> None:
+    def _add(self, device: str, record: Record, series: int = 0) -> None:
         distrust = self._clock.distrust
-        body = b"" if distrust else record.to_bytes()
+        body = b"" if distrust else record.pieces()
         entry = Entry(record.time_ms, len(record.names), device, body)
         self._fresh.append(entry)
         if distrust:
             return
+        entry.series = 0 if record.ended else series
         self._replay.hand.keep(entry, record)
         self._spool.add(entry)
         if self._spool.keep.ahead:

@@ -226,7 +226,7 @@ class Replay:
                 queue.delivered_ms = max(queue.delivered_ms, entries[-1].time_ms)
             for entry in entries:
                 self.delivered.add(entry)
-                self._spool.delivered(entry)
+                queue.series = entry.series if self._spool.delivered(entry) else 0
         self._show(device for device, _ in turns)
 
     def _show(self, devices: Iterable[str]) -> None:
