@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Container
 
 from ecoflow_push.memory.entry import MOST_BYTES, Entry, entry_named, framed, unframed
 from ecoflow_push.memory.files import (
@@ -177,15 +177,15 @@ class Folder:
         except (OSError, ValueError):
             return None
 
-    def forget(self, kept: Iterable[str]) -> None:
+    def forget(self, kept: Container[str]) -> None:
         """Forget the last records of all devices but these."""
         if not self.is_made:
             return
-        folder, kept = os.path.join(self.path, LAST), set(kept)
         with contextlib.suppress(OSError):
-            for name in os.listdir(folder):
-                if name not in kept:
-                    self._unlink(os.path.join(folder, name))
+            with os.scandir(os.path.join(self.path, LAST)) as files:
+                gone = [file.path for file in files if file.name not in kept]
+            for path in gone:
+                self._unlink(path)
 
     def is_idle(self, since: float) -> bool:
         """Return whether nothing was delivered since (Unix s)."""

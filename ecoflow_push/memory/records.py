@@ -189,7 +189,7 @@ class EndpointRecord:
 
     def forget(self, kept: AbstractSet[str]) -> None:
         """Forget the queues of all devices but these."""
-        for device in self.queues.keys() - kept:
+        for device in [each for each in self.queues if each not in kept]:
             del self.queues[device]
 
     def pause_for(self, now: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -112,18 +112,17 @@ class Updates:
             online=online,
         )
 
-    def of_the_rest(self, listed: frozenset[str]) -> Iterator[Update]:
+    def of_the_rest(self, listed: Container[str]) -> Iterator[Update]:
         """Yield what becomes of devices that a good list lacks, by their serials."""
         devices = self._state.devices
-        for sn in listed & devices.keys():
-            devices[sn].missing = 0
-            devices[sn].listed = True
-        if self.wanted.only:
-            return
-        for sn, record in list(devices.items()):
+        for sn in [*devices]:
+            record = devices[sn]
+            if sn in listed:
+                record.missing, record.listed = 0, True
+                continue
             # As it was typed it goes, when the list spells it otherwise.
             is_named = self.wanted.is_named(sn) and sn.upper() not in listed
-            if sn in listed or is_named:
+            if is_named or self.wanted.only:
                 continue
             if self.wanted.named or record.named:
                 # Not wanted any more, which is no reason to delete anything.

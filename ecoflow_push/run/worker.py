@@ -79,7 +79,7 @@ class Worker:
         self._ending: list[str] = []
         self._settled: list[Sink] = []
         self._send = send
-        self._serials: frozenset[str] = frozenset()
+        self._serials: dict[str, None] = {}
         #: How far our clock is ahead of EcoFlow's (s), None as long as it is unknown.
         self.offset: float | None = None
 
@@ -164,11 +164,14 @@ class Worker:
         is_listed = reading.device.sn in self._listed()
         take(self.updates.of(reading, is_listed=is_listed))
 
-    def _listed(self) -> frozenset[str]:
-        """Return the serials of the account's list, none if nobody answered it."""
+    def _listed(self) -> dict[str, None]:
+        """Return the serials of the account's list, none if nobody answered it.
+
+        Of thousands a set would take five times the memory.
+        """
         listed = self._sources[0].listed
         if listed and not self._serials:
-            self._serials = frozenset(device.sn for device in listed)
+            self._serials = dict.fromkeys([device.sn for device in listed])
         return self._serials
 
     def _give(self, update: Update) -> None:

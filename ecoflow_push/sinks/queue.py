@@ -154,7 +154,7 @@ class Queue(Sink):
         if not self._is_open:
             return
         if self._clock.distrust:
-            for entry in set(self._fresh) - self._replay.delivered - losses.entries:
+            for entry in self._waiting():
                 losses.lose(entry, "clock")
             error = reports.distrusted(
                 self.name, self._clock, "; nothing sent or stored"
@@ -164,19 +164,20 @@ class Queue(Sink):
         else:
             self._keep_what_waits(deadline)
         losses.tend_other_spools(self.delivery)
-        waiting = set(self._fresh) - losses.entries - self._replay.delivered
+        waiting = self._waiting()
         kept = {entry.device for entry in waiting if entry.is_stored}
         self._endings.are_done(kept | self._replay.taken | self._replay.refused)
-        known = {*(self._state.devices.keys() - self._gone), *self._endings.owed}
-        spool.files.forget({*known, RUN})
+        known = {sn for sn in self._state.devices if sn not in self._gone}
+        known |= {*self._endings.owed, RUN}
+        spool.files.forget(known)
         spool.files.sync_removals()
         self.delivery.delivered = len(self._replay.delivered)
         self.delivery.stored = sum(entry.is_stored for entry in waiting)
-        self.delivery.lost = len(losses.entries & set(self._fresh))
+        self.delivery.lost = sum(entry in losses.entries for entry in self._fresh)
         if not self._state.trouble:
             losses.end_replay()
             spool.note(self._state.endpoint, is_sure=not self._replay.is_abandoned)
-            self._state.endpoint.forget({*known, *spool.devices(), RUN})
+            self._state.endpoint.forget(known.union(spool.devices()))
         if spool.trouble and spool.trouble != self._state.trouble:
             log.warning("%s", spool.trouble)
 
@@ -292,9 +293,12 @@ class Queue(Sink):
         return contrast(self._labels, self._clock.now_ms(), at_ms, newest_ms)
 
     def _keep_what_waits(self, deadline: Deadline) -> None:
-        losses, replay, spool = self._losses, self._replay, self._spool
+        spool = self._spool
         spool.files.seconds = deadline.left() * STORE_SHARE
-        gone = replay.delivered | losses.entries
-        waiting = [entry for entry in self._fresh if entry not in gone]
-        stored = losses.store(waiting, self.delivery)
-        reports.tell(self.delivery, self._state, spool, replay, stored=stored)
+        stored = self._losses.store(self._waiting(), self.delivery)
+        reports.tell(self.delivery, self._state, spool, self._replay, stored=stored)
+
+    def _waiting(self) -> list[Entry]:
+        """Return what of this run was neither delivered nor given up."""
+        done, lost = self._replay.delivered, self._losses.entries
+        return [each for each in self._fresh if each not in done and each not in lost]

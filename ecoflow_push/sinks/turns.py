@@ -49,7 +49,6 @@ class Turns:
         self._given_up = given_up
         self._most = most
         self._order: list[str] = []
-        self._had: set[str] = set()
         self._closed: set[str] = set()
         self._skipped: set[Entry] = set()
         self._is_free = False
@@ -101,16 +100,20 @@ class Turns:
 
     def had(self, devices: AbstractSet[str]) -> None:
         """Note that devices have their turn."""
-        self._had |= devices
         for device in devices:
             self._endpoint.queue(device).served = self._number
 
     def share(self, devices: AbstractSet[str], deadline: Deadline) -> Deadline:
         """Return how long these may take, where others wait for their first turn."""
         # Of several one alone may be what hangs.
-        if len(devices) > 1 or set(self._order) - devices - self._had - self._closed:
+        if len(devices) > 1 or any(map(self._waits_for_a_turn, self._order)):
             return deadline.share(TURN_SHARE)
         return deadline
+
+    def _waits_for_a_turn(self, device: str) -> bool:
+        queue = self._queues.get(device)
+        has_had = queue is not None and queue.served == self._number
+        return not has_had and device not in self._closed
 
     def are_many(self) -> bool:
         """Return whether more devices wait than have requests of their own."""
