@@ -637,6 +637,26 @@ def test_a_device_of_two_accounts_is_served_as_both_s(fleet, tmp_path):
     assert sorted(whose) == ["barn", "home"]
 
 
+def test_a_device_that_moves_to_another_account_keeps_its_group(pushed, pushgateway):
+    """Whoever had it takes nothing away that another account says in the same run."""
+    pushed.add("home", "barn", devices=2)
+    environ = {**pushed.environ, "ACCOUNTS_AT_ONCE": "1", "STALE_AFTER": "0.1"}
+    push(environ)
+    moved = pushed.accounts["home"].devices.pop()
+    pushed.accounts["barn"].devices.append(moved)
+    # In the first run it is missing, in the second one gone.
+    for _ in range(2):
+        for age, name in enumerate(("barn", "home")):
+            at = time.time() - 1000 + age
+            os.utime(pushed.state(name) / "state.json", (at, at))
+        assert push(environ).status == 0
+        group = pushgateway.devices()[moved.sn]
+        whose = {dict(own)["account"] for name, own in group if name.endswith("_soc")}
+        assert whose == {"barn"}
+
+    assert moved.sn not in (pushed.state("home") / "state.json").read_text()
+
+
 def test_many_accounts_need_few_open_files(written, receiver):
     """What one account leaves open is closed before a hundred have done so."""
     written.add(*(f"a-{n}" for n in range(150)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.run.telling import send
+from ecoflow_push.sinks.claims import Claims
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,8 @@ class Doors:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._doors: dict[str, _Door] = {}
+        #: What they say of devices, for sinks in which they would meet.
+        self.claims = Claims()
 
     def send(
         self, sink: Sink, work: Callable[[Deadline], object], deadline: Deadline

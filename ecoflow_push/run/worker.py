@@ -108,6 +108,8 @@ class Worker:
         any account, "" if that is not so.
         """
         self._send = doors.send
+        for sink in self._sinks:
+            sink.share(doors.claims)
         try:
             self._walk()
         finally:
