@@ -153,9 +153,10 @@ def read_accounts(
         _tell_all(read, found)
         return None
     if exposed := [each.exposed for each in found if each.exposed]:
-        text = f"{exposed[0]} holds a secret, and others can read it"
-        text += f"; so do {len(exposed) - 1} more" if exposed[1:] else ""
-        read.notes.append(Fault("", text, f"chmod 600 {folder}/*{SUFFIX}"))
+        from ecoflow_push.config.exposed import note_on
+
+        note = note_on(exposed[0], f"{folder}/*{SUFFIX}", len(exposed) - 1)
+        read.notes.append(Fault("", *note))
     return Accounts(folder, found, listed.difference(names), shard, at_once)
 
 
