@@ -214,7 +214,8 @@ class Fleet(Faults):
             result.is_locked = True
             raise
         with state:
-            given, dropped = None if self._visit else own, state.dropped.copy()
+            whole = self._state
+            given, dropped = None if self._visit else own, state.dropped_before(whole)
             worker = create_worker(settings, state, folder, (), given, is_alone=False)
             visit = partial(self._visit, turn.account, worker) if self._visit else None
             known = self._state.reason
