@@ -18,7 +18,7 @@ from ecoflow_push.memory.lock import hold
 from ecoflow_push.memory.state import State
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.accounts import AppUser, SimulatedAccount
-from tests.fleets import Fleet
+from tests.fleets import Fleet, samples_of, totals_of
 from tests.support import eventually, free_port, parse, push, push_anew
 from tests.test_limits import limited
 from tests.test_loop import lines, served, staying, until
@@ -59,12 +59,6 @@ def value(series, name, **labels):
     ]
     assert len(found) == 1, (name, labels, found)
     return found[0]
-
-
-def samples_of(receiver):
-    """Return all samples that were taken."""
-    taken = [each for each in receiver.requests if each.status == 204]
-    return [sample for request in taken for sample in request.samples]
 
 
 def values_of(receiver, name):
@@ -377,37 +371,6 @@ def test_what_is_lost_is_counted_once(written, receiver):
     assert totals_of(receiver) == [10, 10, 15, 15]
 
 
-def totals_of(receiver):
-    """Return what was told of samples that waited too long, run by run."""
-    return [
-        sample.value
-        for sample in samples_of(receiver)
-        if sample.name == "ecoflow_push_dropped_samples_total"
-        and sample.label("reason") == "age"
-    ]
-
-
-def test_what_was_lost_before_a_kill_is_counted_by_the_next_run(written, receiver):
-    """It is once in the total, though the run that lost it never told of it."""
-    written.add("home", "barn")
-    environ = {**written.environ, "SPOOL_MAX_AGE": "0.1"}
-    push(environ)
-    own = {path.parent for path in written.states("state.json")}
-    (whole,) = own - {written.state("home"), written.state("barn")}
-    receiver.fail("write", faults.status(503))
-    push(environ)
-    before = (whole / "state.json").read_bytes()
-    receiver.heal()
-    time.sleep(0.2)
-    push(environ)
-    # As a kill leaves it, whose run has come as far as its last account.
-    (whole / "state.json").write_bytes(before)
-    push(environ)
-    push(environ)
-
-    assert totals_of(receiver) == [0, 10, 10, 10]
-
-
 def test_two_that_hang_alone_cost_the_others_nothing(written, receiver):
     """Whoever comes after them tries again, and is taken in the same run."""
     written.add("a", "b", "c", "d", "e", "f")
@@ -660,26 +623,6 @@ def test_a_device_of_two_accounts_is_served_as_both_s(fleet, tmp_path):
 
     whose = [dict(own)["account"] for name, own in series if name == "ecoflow_pd_soc"]
     assert sorted(whose) == ["barn", "home"]
-
-
-def test_a_device_that_moves_to_another_account_keeps_its_group(pushed, pushgateway):
-    """Whoever had it takes nothing away that another account says in the same run."""
-    pushed.add("home", "barn", devices=2)
-    environ = {**pushed.environ, "ACCOUNTS_AT_ONCE": "1", "STALE_AFTER": "0.1"}
-    push(environ)
-    moved = pushed.accounts["home"].devices.pop()
-    pushed.accounts["barn"].devices.append(moved)
-    # In the first run it is missing, in the second one gone.
-    for _ in range(2):
-        for age, name in enumerate(("barn", "home")):
-            at = time.time() - 1000 + age
-            os.utime(pushed.state(name) / "state.json", (at, at))
-        assert push(environ).status == 0
-        group = pushgateway.devices()[moved.sn]
-        whose = {dict(own)["account"] for name, own in group if name.endswith("_soc")}
-        assert whose == {"barn"}
-
-    assert moved.sn not in (pushed.state("home") / "state.json").read_text()
 
 
 def test_many_accounts_need_few_open_files(written, receiver):

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 
+from ecoflow_push.logs import warn_once
 from ecoflow_push.memory import lock
 from ecoflow_push.memory.files import NewerFile, read_json, release, write_json
 from ecoflow_push.memory.lock import fingerprint
@@ -162,7 +163,7 @@ class State:
         now, told_at = time.time(), self._open_told_at
         if told_at is None or not 0 <= now - told_at < TELL_SECONDS:
             self._open_told_at = now
-            log.warning("the state folder %s %s", self._folder, said)
+            warn_once(log, said, "the state folder %s %s", self._folder, said)
 
     def _fail(self, what: str, reason: str | None, cure: str = FOLDER_CURE) -> None:
         self.reason, self.cure = reason or "unknown", cure

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import EcoflowPushError, ExitStatus, LockedError
-from ecoflow_push.logs import of_whom, warn_of
+from ecoflow_push.logs import Alike, alike, of_whom, warn_of
 from ecoflow_push.memory.state import State
 from ecoflow_push.metrics.run_series import run_registry
 from ecoflow_push.net.deadline import Deadline, start
@@ -90,6 +90,7 @@ class Fleet(Faults):
         self._started = time.monotonic()
         self._deadline = Deadline(deadline)
         self._lock = threading.Lock()
+        self._alike = Alike()
         self._doors = Doors()
         self._order = Order(members, self._deadline.share(ACCOUNTS_SHARE))
         self._results = Results(account.name for account in members.accounts)
@@ -142,6 +143,7 @@ class Fleet(Faults):
             log.warning(
                 "%d more accounts are not well; LOG_LEVEL=DEBUG names them", more
             )
+        self._alike.tell()
         status = self.status()
         log.log(
             level_of(status),
@@ -155,6 +157,7 @@ class Fleet(Faults):
     def work(self, visit: Visit | None = None) -> None:
         """Work all accounts; `visit` each where nothing is to be pushed."""
         self._visit = visit
+        alike.set(self._alike)
         self.survives(self._work, *self._sinks)
         self._worked = time.monotonic() - self._started
 
@@ -218,8 +221,7 @@ class Fleet(Faults):
             given, dropped = None if self._visit else own, state.dropped_before(whole)
             worker = create_worker(settings, state, folder, (), given, is_alone=False)
             visit = partial(self._visit, turn.account, worker) if self._visit else None
-            known = self._state.reason
-            walk = visit or partial(worker.run_for_one, self._doors, known)
+            walk = visit or partial(worker.run_for_one, self._doors)
             status = walk()
             result.keep(worker, dropped)
             if status != ExitStatus.OK:

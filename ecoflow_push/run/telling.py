@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecoflow_push import __version__
 from ecoflow_push.errors import ExitStatus
+from ecoflow_push.logs import warn_once
 from ecoflow_push.net.deadline import Deadline, within
 from ecoflow_push.run.outcome import STAGES, worst
 
@@ -98,19 +99,16 @@ def totals(state: State, stages: set[str]) -> tuple[int, dict[str, int]]:
     }
 
 
-def remember(
-    state: State, status: ExitStatus, stages: set[str], known: str = ""
-) -> None:
-    """Save what the next run is to know, or log that nothing is remembered.
-
-    `known` is a reason that is told for all accounts.
-    """
+def remember(state: State, status: ExitStatus, stages: set[str]) -> None:
+    """Save what the next run is to know, or log that nothing is remembered."""
     if status == ExitStatus.OK:
         state.last_success_at = time.time()
     state.runs, state.failures = totals(state, stages)
     state.save()
-    if state.trouble and state.is_wanted and state.reason != known:
-        log.warning(
+    if state.trouble and state.is_wanted:
+        warn_once(
+            log,
+            f"no memory of this run, {state.reason}",
             "%s; nothing is remembered for the next run: %s",
             state.trouble,
             state.cure,

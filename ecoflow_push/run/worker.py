@@ -101,11 +101,10 @@ class Worker:
             self._healthcheck.end(outcome.status(), self._deadline)
         return outcome.status()
 
-    def run_for_one(self, doors: Doors, known: str) -> ExitStatus:
+    def run_for_one(self, doors: Doors) -> ExitStatus:
         """Do so for one account of many; who runs them all tells of the run.
 
-        `doors` is what was found out of receivers, `known` why nothing is remembered of
-        any account, "" if that is not so.
+        `doors` is what was found out of receivers.
         """
         self._send = doors.send
         for sink in self._sinks:
@@ -113,7 +112,7 @@ class Worker:
         try:
             self._walk()
         finally:
-            self._finish(known)
+            self._finish()
         return self.outcome.status()
 
     def _walk(self) -> None:
@@ -126,10 +125,10 @@ class Worker:
         for sink in self._sinks:
             self._settle(sink)
 
-    def _finish(self, known: str = "") -> None:
+    def _finish(self) -> None:
         outcome = self.outcome
         self.leave()
-        remember(self._state, outcome.status(), outcome.failed_stages(), known)
+        remember(self._state, outcome.status(), outcome.failed_stages())
 
     # -- collecting -----------------------------------------------------------------
 
