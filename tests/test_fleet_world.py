@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 
 import pytest
 
 from ecoflow_push.simulator import faults
+from ecoflow_push.simulator.server import RecordingServer
 from tests.fleets import Fleet, totals_of
 from tests.support import PUSH, forked, push
 
@@ -91,3 +93,18 @@ def test_a_disk_that_fills_is_told_once(is_up, written, receiver):
         counted.append(f"remote-write: samples dropped: {lost}")
     for text in counted:
         assert sum(f" WARNING {text}" in line for line in warnings) == 1, text
+
+
+def test_a_gateway_that_failed_has_one_short_try_for_the_run(fleet):
+    """What it did to the accounts is known: the run's own series cost it 2 s more."""
+    fleet.add("home", "barn", "mill")
+    with RecordingServer() as server:
+        server.fail("ecoflow_push", faults.hang())
+        server.fail("", faults.status(503))
+        sink = {"PUSHGATEWAY_URL": server.url, "ESTABLISH_ATTEMPTS": "1"}
+        run = push({**fleet.environ, **sink, "RUN_DEADLINE": "20"})
+
+        assert "ecoflow_push" in server.received[-1].path
+    assert run.status == 74
+    (seconds,) = re.findall(r"exit 74 IOERR after (\S+) s; accounts: 3", run.stderr)
+    assert float(seconds) < 10

@@ -68,6 +68,13 @@ class Doors:
             with self._lock:
                 self._note(door, sink, is_trial=is_trial)
 
+    def bound(self, sink: Sink, deadline: Deadline) -> Deadline:
+        """Return how long a last try may take, short where the one before failed."""
+        with self._lock:
+            door = self._doors.get(sink.name)
+            is_trial = door is not None and door.in_vain > 0
+        return Deadline(min(deadline.left(), TRY_SECONDS)) if is_trial else deadline
+
     def _note(self, door: _Door, sink: Sink, *, is_trial: bool) -> None:
         if is_trial:
             door.is_tried = False

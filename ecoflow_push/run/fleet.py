@@ -112,7 +112,8 @@ class Fleet(Faults):
                 self.survives(partial(sink.settle, self._deadline), sink)
                 sink.hear(self._results.offset())
             told = partial(deliver_run, self._heard(), self._deadline, self)
-            self.survives(partial(told, self.registry), *self._sinks)
+            told = partial(told, self.registry, self._doors.bound)
+            self.survives(told, *self._sinks)
         finally:
             self._finish()
         self.tell()

@@ -63,13 +63,17 @@ def deliver_run(
     deadline: Deadline,
     outcome: Faults,
     registry: Callable[[], CollectorRegistry],
+    bound: Callable[[Sink, Deadline], Deadline] = lambda _, deadline: deadline,
 ) -> None:
-    """Give each sink the run's own series, which say what is known by then."""
+    """Give each sink the run's own series, which say what is known by then.
+
+    `bound` may give a sink less time than its share.
+    """
     # Who was down may cost the others nothing; who hangs only now, not everything.
     in_order = sorted(sinks, key=lambda sink: sink.delivery.is_closed)
     told, said = None, None
     for place, sink in enumerate(in_order):
-        part = deadline.share(1 / (len(in_order) - place))
+        part = bound(sink, deadline.share(1 / (len(in_order) - place)))
         status = outcome.status()
         if said is None or status != told:
             told, said = status, registry()
