@@ -31,6 +31,7 @@ from ecoflow_push.run.telling import (
     level_of,
     remember,
     sinks_status,
+    tell_end,
 )
 from ecoflow_push.start.attempt import attempt
 
@@ -145,15 +146,7 @@ class Fleet(Faults):
                 "%d more accounts are not well; LOG_LEVEL=DEBUG names them", more
             )
         self._alike.tell()
-        status = self.status()
-        log.log(
-            level_of(status),
-            "exit %d %s after %.1f s; %s",
-            status,
-            status.name,
-            time.monotonic() - self._started,
-            "; ".join(self._parts()),
-        )
+        tell_end(self.status(), self._started, "; ".join(self._parts()))
 
     def work(self, visit: Visit | None = None) -> None:
         """Work all accounts; `visit` each where nothing is to be pushed."""

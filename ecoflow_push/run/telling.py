@@ -52,6 +52,20 @@ def level_of(status: ExitStatus) -> int:
     return level.get(status, logging.ERROR)
 
 
+def tell_end(
+    status: ExitStatus, started: float, said: str, level: int | None = None
+) -> None:
+    """Log the one line at the end of what `started` then, on the monotonic clock.
+
+    `level` is the log's, where that is not the status's own.
+    """
+    log.log(
+        level_of(status) if level is None else level,
+        "exit %d %s after %.1f s; %s",
+        *(status, status.name, time.monotonic() - started, said),
+    )
+
+
 def send(sink: Sink, work: Callable[[Deadline], object], deadline: Deadline) -> None:
     """Let a sink work until its deadline, and then give up what it is still at."""
     if not within(deadline, partial(work, deadline)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -20,9 +19,9 @@ from ecoflow_push.run.telling import (
     Fared,
     deliver_run,
     lasting,
-    level_of,
     remember,
     send,
+    tell_end,
 )
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from ecoflow_push.run.healthcheck import Healthcheck
     from ecoflow_push.run.updates import Updates
     from ecoflow_push.sinks.base import Sink, Update
-
-log = logging.getLogger(__name__)
 
 # Of what collecting left, for all sinks' devices; the rest is for the run's own series.
 DEVICES_PUSH_SHARE = 0.85
@@ -241,14 +238,7 @@ class Worker:
     def tell(self, level: int | None = None) -> ExitStatus:
         """Log the one line of this run, and return its status."""
         status = self.outcome.status()
-        log.log(
-            level_of(status) if level is None else level,
-            "exit %d %s after %.1f s; %s",
-            status,
-            status.name,
-            time.monotonic() - self._started,
-            self.outcome.line(),
-        )
+        tell_end(status, self._started, self.outcome.line(), level)
         return status
 
     def leave(self) -> None:
