@@ -108,3 +108,20 @@ def test_a_gateway_that_failed_has_one_short_try_for_the_run(fleet):
     assert run.status == 74
     (seconds,) = re.findall(r"exit 74 IOERR after (\S+) s; accounts: 3", run.stderr)
     assert float(seconds) < 10
+
+
+@pytest.mark.parametrize(("fault", "end"), [(None, ""), (faults.status(404), "/fail")])
+def test_the_monitor_hears_of_one_run(fault, end, written):
+    """However many the accounts are: that it began, and how it ended for them all."""
+    written.add("home", "barn", "mill")
+    if fault:
+        written.accounts["barn"].fail("", fault)
+    with RecordingServer() as monitor:
+        part = {"HEALTHCHECK_URL": f"{monitor.url}/ping"}
+
+        run = push({**written.environ, **part})
+
+        paths = [each.path for each in monitor.received]
+    assert run.status == (1 if fault else 0)
+    assert paths == ["/ping/start", f"/ping{end}"]
+    assert monitor.received[-1].body.startswith(b"exit %d " % run.status)

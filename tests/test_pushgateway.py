@@ -157,7 +157,7 @@ def test_a_gateway_that_hung_gets_one_short_try_for_the_run(pushed):
 
 @pytest.mark.parametrize("taken", [end(A), reduce(A)], ids=lambda each: each.action)
 def test_what_another_account_says_is_left_alone(taken, pushed):
-    """It is not taken away, also if it is still to be said; the device is let go."""
+    """It is not taken away, said yet or not; once it is said, the device is let go."""
     claims = Claims()
     left, came = pushed.sink(), pushed.sink()
     for sink, update in ((left, taken), (came, say(A))):
@@ -166,9 +166,10 @@ def test_what_another_account_says_is_left_alone(taken, pushed):
 
     left.deliver(Deadline(5))
     assert pushed.heard() == 0
-    assert left.has_ended(A)
+    assert left.has_ended(A) == (taken.action != "end")
     assert left.verdict() is True
     came.deliver(Deadline(5))
+    assert left.has_ended(A)
 
     assert [each.method for each in pushed.server.received] == ["PUT"]
     assert left.delivery.errors == came.delivery.errors == []

@@ -27,6 +27,7 @@ class Claims:
 
     def __init__(self) -> None:
         self._said: set[str] = set()
+        self._held: set[str] = set()
         self._leaving: set[str] = set()
         self._changed = threading.Condition()
 
@@ -34,6 +35,10 @@ class Claims:
         """Note that somebody has something to say of a device in this run."""
         with self._changed:
             self._said.add(sn)
+
+    def is_held(self, sn: str) -> bool:
+        """Return whether what somebody said of a device was taken in this run."""
+        return sn in self._held
 
     def may_take(self, sn: str) -> bool:
         """Return whether a device's group may be taken away; its `turn` comes then."""
@@ -52,6 +57,8 @@ class Claims:
                 self._changed.wait_for(lambda: sn not in self._leaving, seconds)
         try:
             yield
+            if says:
+                self._held.add(sn)
         finally:
             if not says:
                 with self._changed:

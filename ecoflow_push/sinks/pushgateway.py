@@ -164,8 +164,6 @@ class PushgatewaySink(Sink):
         while self._groups and not (self.delivery.is_closed or self._is_abandoned):
             group = self._groups.popleft()
             if not (group.is_snapshot or self._claims.may_take(group.sn)):
-                # Another account's now, as far as this one is concerned it is gone.
-                self._ending.discard(group.sn)
                 self._done += 1
                 continue
             had, began = deadline.left(), time.monotonic()
@@ -210,8 +208,8 @@ class PushgatewaySink(Sink):
         self._attempt(push, self.delivery.run_errors)
 
     def has_ended(self, sn: str) -> bool:
-        """Return whether the device's group is deleted, or was not to be."""
-        return sn not in self._ending
+        """Return whether the device's group is deleted, another one's, or to stay."""
+        return sn not in self._ending or self._claims.is_held(sn)
 
     def clock_offset(self) -> float | None:
         """Return how far our clock is ahead of the gateway's, in seconds."""
