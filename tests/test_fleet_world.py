@@ -10,7 +10,7 @@ import pytest
 
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import RecordingServer
-from tests.fleets import Fleet, totals_of
+from tests.fleets import Fleet, samples_of, totals_of
 from tests.support import PUSH, forked, push
 
 
@@ -46,6 +46,22 @@ def test_a_device_that_moves_to_another_account_keeps_its_group(fleet, pushgatew
         assert whose == {"barn"}
 
     assert moved.sn not in (fleet.state("home") / "state.json").read_text()
+
+
+def test_a_device_that_moves_ends_under_its_old_account_alone(written, receiver):
+    """By remote-write its series are the account's: no marker meets the new ones."""
+    written.add("home", "barn", devices=2)
+    environ = {**written.environ, "ACCOUNTS_AT_ONCE": "1"}
+    push(environ)
+    moved = written.accounts["home"].devices.pop()
+    written.accounts["barn"].devices.append(moved)
+    for _ in range(2):
+        assert push(environ).status == 0
+
+    of_it = [s for s in samples_of(receiver) if s.label("device") == moved.sn]
+    values = [s for s in of_it if s.name == "ecoflow_pd_soc" and not s.is_stale]
+    assert [s.label("account") for s in values] == ["home", "barn", "barn"]
+    assert {s.label("account") for s in of_it if s.is_stale} == {"home"}
 
 
 def test_what_was_lost_before_a_kill_is_counted_by_the_next_run(written, receiver):
