@@ -326,6 +326,21 @@ def test_secrets_that_others_can_read_are_told_once(folder):
     assert create_members(common).settings_of(common.accounts.ours[0]).notes == ()
 
 
+def test_secrets_that_kubernetes_mounts_open_are_closed_there(folder):
+    """Their mode is the manifest's: to change it here is no cure."""
+    (folder / "..2026").mkdir()
+    (folder / "..data").symlink_to("..2026")
+    for name in ("a.env", "b.env"):
+        write(folder / "..data", name, KEYS.replace("0123456789", name))
+        (folder / "..data" / name).chmod(0o444)
+        (folder / name).symlink_to(f"..data/{name}")
+
+    (note,) = read(folder).notes
+
+    assert note.text.endswith("others can read it; so do 1 more")
+    assert note.cure.startswith("mount the Secret with defaultMode: 0440, and give ")
+
+
 def test_a_schedule_is_as_slow_as_its_slowest_account(folder):
     """With an account of the app among them, a run a minute is the most."""
     write(folder, "keys.env", KEYS)
