@@ -31,10 +31,14 @@ class Alike:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
+        #: What is told of the run itself, later, and so of no account.
+        self.known = ""
 
     def is_first(self, kind: str) -> bool:
         """Return whether nobody else had a warning of this kind, and count it."""
         with self._lock:
+            if kind == self.known:
+                return False
             self._counts[kind] = self._counts.get(kind, 0) + 1
             return self._counts[kind] == 1
 

@@ -29,6 +29,7 @@ from ecoflow_push.run.telling import (
     deliver_run,
     lasting,
     level_of,
+    no_memory,
     remember,
     sinks_status,
     tell_end,
@@ -152,6 +153,7 @@ class Fleet(Faults):
         """Work all accounts; `visit` each where nothing is to be pushed."""
         self._visit = visit
         alike.set(self._alike)
+        self._alike.known = no_memory(self._state)
         self.survives(self._work, *self._sinks)
         self._worked = time.monotonic() - self._started
 
@@ -282,4 +284,5 @@ class Fleet(Faults):
                     sink.close()
         dropped = self._results.counted(self._state.dropped).get("dropped")
         self._state.dropped = dict(dropped or self._state.dropped)
+        self._alike.known = ""
         remember(self._state, self.status(), self._stages())

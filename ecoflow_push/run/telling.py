@@ -123,11 +123,12 @@ def remember(state: State, status: ExitStatus, stages: set[str]) -> None:
         state.last_success_at = time.time()
     state.runs, state.failures = totals(state, stages)
     state.save()
-    if state.trouble and state.is_wanted:
-        warn_once(
-            log,
-            f"no memory of this run, {state.reason}",
-            "%s; nothing is remembered for the next run: %s",
-            state.trouble,
-            state.cure,
-        )
+    if kind := no_memory(state):
+        text = "%s; nothing is remembered for the next run: %s"
+        warn_once(log, kind, text, state.trouble, state.cure)
+
+
+def no_memory(state: State) -> str:
+    """Return what it amounts to that nothing is remembered, "" if anything is."""
+    is_told = state.trouble and state.is_wanted
+    return f"no memory of this run, {state.reason}" if is_told else ""
