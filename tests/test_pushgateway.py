@@ -181,7 +181,7 @@ def test_what_another_account_takes_away_is_gone_before_it_is_said(pushed):
     order = []
 
     def deletes(handler: Handler) -> None:
-        is_said.wait(1)
+        is_said.wait(0.3)
         order.append("deleted")
         handler.send(Answer(202))
 
