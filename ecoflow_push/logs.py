@@ -22,6 +22,39 @@ from ecoflow_push.redact import redact
 of_whom: ContextVar[str] = ContextVar("of_whom", default="")
 
 
+class Alike:
+    """Warnings that many accounts of a run have alike: one is told, more are counted.
+
+    For several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, int] = {}
+        #: What is told of the run itself, later, and so of no account.
+        self.known = ""
+
+    def is_first(self, kind: str) -> bool:
+        """Return whether nobody else had a warning of this kind, and count it."""
+        with self._lock:
+            if kind == self.known:
+                return False
+            self._counts[kind] = self._counts.get(kind, 0) + 1
+            return self._counts[kind] == 1
+
+    def tell(self) -> None:
+        """Say how many more there were of each kind."""
+        for kind, count in self._counts.items():
+            if count > 1:
+                logging.getLogger(__name__).warning(
+                    "%s: so for %d more; LOG_LEVEL=DEBUG names them", kind, count - 1
+                )
+
+
+#: Where warnings are counted that would be told of a thousand accounts; as `of_whom`.
+alike: ContextVar[Alike | None] = ContextVar("alike", default=None)
+
+
 class _Formatter(logging.Formatter):
     """Redacts message and traceback alike, after both are rendered."""
 
@@ -91,6 +124,13 @@ def warn_of(notes: Iterable[object]) -> None:
     """Write a warning of each."""
     for note in notes:
         logging.getLogger(__name__).warning("%s", note)
+
+
+def warn_once(log: logging.Logger, kind: str, text: str, *args: object) -> None:
+    """Write a warning, of many accounts only the first one that is of this kind."""
+    among = alike.get()
+    is_told = among is None or among.is_first(kind)
+    log.log(logging.WARNING if is_told else logging.DEBUG, text, *args)
 
 
 def recent() -> str:

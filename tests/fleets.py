@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ecoflow_push.simulator.accounts import Keys, SimulatedAccount, SimulatedDevice
 from ecoflow_push.simulator.cloud import SimulatedCloud
+from tests.receiver import Receiver, Sample
 
 
 class Fleet:
@@ -59,3 +60,19 @@ class Fleet:
     def states(self, name: str) -> list[Path]:
         """Return all files of a name in the state folders."""
         return sorted(Path(self.environ["STATE_DIR"]).glob(f"*/{name}"))
+
+
+def samples_of(receiver: Receiver) -> list[Sample]:
+    """Return all samples that were taken."""
+    taken = [each for each in receiver.requests if each.status == 204]
+    return [sample for request in taken for sample in request.samples]
+
+
+def totals_of(receiver: Receiver) -> list[float]:
+    """Return what was told of samples that waited too long, run by run."""
+    return [
+        sample.value
+        for sample in samples_of(receiver)
+        if sample.name == "ecoflow_push_dropped_samples_total"
+        and sample.label("reason") == "age"
+    ]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
-MS_RDONLY, MS_REC, MS_PRIVATE = 1, 0x4000, 0x40000
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 0x20, 0x1000, 0x4000, 0x40000
 PR_CAPBSET_DROP = 24
 #: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: what lets root into closed folders.
 OVERRIDES = (1, 2)
@@ -39,6 +39,14 @@ def full(folder: str) -> None:
 def read_only(folder: str) -> None:
     """Put a disk that takes nothing in the place of a folder."""
     _mount(folder, MS_RDONLY)
+
+
+def unchangeable(folder: str) -> None:
+    """Let nothing in a folder be changed any more."""
+    _apart()
+    place, libc = folder.encode(), ctypes.CDLL(None, use_errno=True)
+    _done(libc.mount(place, place, None, MS_BIND, None))
+    _done(libc.mount(None, place, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None))
 
 
 def small_files(most: str) -> None:
@@ -73,6 +81,14 @@ def another_user(uid: str) -> None:
 
 
 def _mount(folder: str, flags: int) -> None:
+    _apart()
+    os.makedirs(folder, exist_ok=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    _done(libc.mount(b"none", folder.encode(), b"tmpfs", flags, b"size=16k"))
+
+
+def _apart() -> None:
+    """Let mounts be this process's own."""
     libc = ctypes.CDLL(None, use_errno=True)
     uid, gid = os.geteuid(), os.getegid()
     _done(libc.unshare(CLONE_NEWNS | (CLONE_NEWUSER if uid else 0)))
@@ -82,8 +98,6 @@ def _mount(folder: str, flags: int) -> None:
         _tell("setgroups", "deny")
         _tell("gid_map", f"{gid} {gid} 1")
     _done(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
-    os.makedirs(folder, exist_ok=True)
-    _done(libc.mount(b"none", folder.encode(), b"tmpfs", flags, b"size=16k"))
 
 
 def _tell(file: str, text: str) -> None:
@@ -96,5 +110,5 @@ def _done(result: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-KINDS = (full, read_only, small_files, ordinary, another_user)
+KINDS = (full, read_only, unchangeable, small_files, ordinary, another_user)
 _KINDS = {each.__name__: each for each in KINDS}

@@ -256,6 +256,35 @@ def test_a_broken_copy_costs_nothing(name, more, folder):
     assert home.faults is None
 
 
+APP = "ECOFLOW_ACCOUNT_USER=me@b.c\nECOFLOW_ACCOUNT_PASSWORD=a password\n"
+
+
+@pytest.mark.parametrize("source", ["auto", "rest"])
+def test_an_account_is_known_by_any_of_its_credentials(source, folder):
+    """One with keys and an app account is the double of whoever has either of them."""
+    write(folder, "a-both.env", f"{KEYS}{APP}ECOFLOW_SOURCE={source}\n")
+    write(folder, "b-app.env", APP)
+    write(folder, "c-keys.env", KEYS)
+    write(folder, "d-other.env", OTHER)
+
+    both, *doubles, other = read(folder).accounts.ours
+
+    assert both.faults is other.faults is None
+    told = [str(each.faults) for each in doubles]
+    assert all("the same credentials as a-both" in each for each in told), told
+
+
+@pytest.mark.parametrize(
+    "broken", [KEYS + APP, f"{APP}ECOFLOW_ACCESS_KEY=AK-0123456789\n"]
+)
+def test_credentials_that_contradict_each_other_are_nobody_s(broken, folder):
+    """A file that can be no account is nobody's double, though it comes first."""
+    write(folder, "a-broken.env", broken)
+    write(folder, "keys.env", KEYS)
+
+    assert read(folder).accounts.ours[1].faults is None
+
+
 def test_a_name_may_be_any_bytes(folder):
     """A file whose name is no UTF-8 is a fault of its own, in each way of sharing."""
     write(folder, "home.env", KEYS)
@@ -295,6 +324,21 @@ def test_secrets_that_others_can_read_are_told_once(folder):
         )
     ]
     assert create_members(common).settings_of(common.accounts.ours[0]).notes == ()
+
+
+def test_secrets_that_kubernetes_mounts_open_are_closed_there(folder):
+    """Their mode is the manifest's: to change it here is no cure."""
+    (folder / "..2026").mkdir()
+    (folder / "..data").symlink_to("..2026")
+    for name in ("a.env", "b.env"):
+        write(folder / "..data", name, KEYS.replace("0123456789", name))
+        (folder / "..data" / name).chmod(0o444)
+        (folder / name).symlink_to(f"..data/{name}")
+
+    (note,) = read(folder).notes
+
+    assert note.text.endswith("others can read it; so do 1 more")
+    assert note.cure.startswith("mount the Secret with defaultMode: 0440, and give ")
 
 
 def test_a_schedule_is_as_slow_as_its_slowest_account(folder):

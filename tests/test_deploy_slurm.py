@@ -77,6 +77,17 @@ def test_the_array_has_as_many_tasks_as_there_are_shards():
     assert len(count) == 1
 
 
+def test_a_task_s_index_is_slurm_s_whatever_the_file_says(tmp_path):
+    """Index and count are in the environment, which is stronger than fleet.env."""
+    python = tmp_path / "ecoflow-push" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$SHARD_INDEX of $SHARD_COUNT"\n')
+    python.chmod(0o755)
+    environ = f"HOME={tmp_path}", "SLURM_ARRAY_TASK_ID=3"
+
+    assert said_by("env", *environ, "bash", SCRIPT) == (0, "3 of 8\n")
+
+
 def test_the_settings_are_the_program_s(tmp_path):
     """The program takes the settings as they are, and they name no others."""
     write_files(tmp_path / "accounts", key_accounts(2, 1, Fleet(1)), "http://127.0.0.1")

@@ -193,7 +193,10 @@ def test_a_shard_is_sealed_as_the_service_is():
     """Both units run the same command within the same bounds of time and rights."""
     shard = read_unit(SHARD)["Service"]
 
-    assert seals(SHARD) == seals(SERVICE)
+    ours, theirs = seals(SHARD), seals(SERVICE)
+    prefix = "/usr/bin/env SHARD_INDEX=%i "
+    ours["ExecStart"] = [each.removeprefix(prefix) for each in ours["ExecStart"]]
+    assert ours == theirs
     assert not shard.keys() & {"Restart", "SuccessExitStatus", "LoadCredential"}
 
 
@@ -208,11 +211,30 @@ def test_the_shards_share_a_user_and_a_state():
         assert "%" not in shard[key][0]
 
 
-def test_a_shards_environment_is_its_own(tmp_path):
-    """A shard's index is its instance's name; the count is in the file of settings."""
+def test_a_shards_index_is_its_instances_whatever_the_file_says(tmp_path):
+    """A SHARD_INDEX in the file of settings would make all shards one: it counts not.
+
+    What systemd reads from a file is stronger than what stands in the unit.
+    """
     shard = read_unit(SHARD)["Service"]
     environ = dict(each.split("=", 1) for each in shard["Environment"])
-    assert environ["SHARD_INDEX"] == "%i"
+    environ["SHARD_INDEX"] = "0"
+    python = "import os; print(os.environ['SHARD_INDEX'])"
+    *before, _, _ = shard["ExecStart"][0].replace("%i", "2").split()
+
+    status, said = said_by(
+        *("env", *(f"{name}={value}" for name, value in environ.items())),
+        *(*before, sys.executable, "-c", python),
+    )
+
+    assert (status, said) == (0, "2\n")
+
+
+def test_a_shards_environment_is_its_own(tmp_path):
+    """Accounts and state are the unit's; the count is in the file of settings."""
+    shard = read_unit(SHARD)["Service"]
+    environ = dict(each.split("=", 1) for each in shard["Environment"])
+    assert "SHARD_INDEX" not in environ
     [file] = shard["EnvironmentFile"]
     text = (SYSTEMD / Path(file).name).read_text()
     held = dict(re.findall(r"^#?(\w+)=(.*)$", text, re.MULTILINE))

@@ -236,8 +236,10 @@ def as_a_service(scene: Scene, unit: Path) -> None:
         bound, place = each.split(":")
         places[place] = str(scene.reader.path(bound))
     environ = dict(each.split("=", 1) for each in service["Environment"])
+    command = scene.reader.replaced(service["ExecStart"][0])
     for place, ours in places.items():
         environ = {k: v.replace(place, ours) for k, v in environ.items()}
+        command = command.replace(place, ours)
     environ["STATE_DIR"] = str(scene.folder / "state")
     (root / "secrets").mkdir()
     for each in service.get("LoadCredential", []):
@@ -248,7 +250,6 @@ def as_a_service(scene: Scene, unit: Path) -> None:
     [file] = map(scene.reader.path, service["EnvironmentFile"])
     lines = scene.reader.replaced(file.read_text()).splitlines()
     environ |= dict(line.split("=", 1) for line in lines if line and line[0] != "#")
-    command = scene.reader.replaced(service["ExecStart"][0])
     done = subprocess.run(
         shlex.split(command),
         env={**scene.host, "PATH": os.defpath, **environ},

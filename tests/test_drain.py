@@ -153,8 +153,8 @@ def test_nobody_is_told_but_the_receiver(written, receiver, tmp_path):
         (faults.status(401), 77, 1, "HTTP 401"),
         (faults.status(404), 76, 2, "HTTP 404"),
         (faults.page(), 76, 2, "not the answer of a remote-write receiver"),
-        # Both records of a folder, one after the other.
-        (faults.status(400), 76, 4, "HTTP 400"),
+        # Both records of a folder, one after the other, and two harmless ones.
+        (faults.status(400), 76, 8, "HTTP 400"),
     ],
     ids=["503", "pause", "reset", "401", "404", "page", "400"],
 )
@@ -214,6 +214,45 @@ def test_what_tells_content_from_a_door_is_no_series_of_a_run(written, receiver)
     old, new = (samples[0].timestamp_ms for samples in probes)
     assert old < new
     assert len(waiting(written)) == 4
+
+
+@pytest.mark.parametrize("answers", ["x-", "xx-", "xxx-x-"])
+def test_what_is_refused_alone_is_set_aside(answers, written, receiver):
+    """Nothing new is to come that tells whose fault it is: something harmless does.
+
+    It is counted, kept beside the spool, and the next drain has nothing to do.
+    """
+    # Something harmless is tried after three, and behind all.
+    records = answers.count("x")
+    names = spoil(written, receiver, JOBS[:1], records)
+    receiver.script += [Answer(400) if each == "x" else None for each in answers]
+
+    run = push(bare(written), "--drain")
+
+    assert run.status == 1, run.stderr
+    assert "folders: 1 drained; 0 samples of 0 snapshots delivered; none" in said(run)
+    lost = 7 * records
+    assert f"{lost} samples dropped: the server fails on them alone" in run.stderr
+    (fields,) = states(written).values()
+    assert fields["dropped"] == {"failing": lost}
+    aside = Path(written["STATE_DIR"]).glob("*/spool-*/bad/*")
+    assert len(list(aside)) == len(names)
+    assert push(bare(written), "--drain").status == 0
+
+
+def test_what_is_too_old_for_the_server_waits(written, receiver):
+    """A server that takes only what is new may be told to take the old: 76 until then.
+
+    Then the next drain delivers it.
+    """
+    names = spoil(written, receiver, JOBS[:1], 1)
+    receiver.script += [Answer(400), Answer(400), None]
+
+    assert push(bare(written), "--drain").status == 76
+
+    assert waiting(written) == names
+    assert push(bare(written), "--drain").status == 0
+    assert len(of_devices(receiver)) == 2
 
 
 def test_the_lock_of_a_run_is_heeded(written, receiver):

@@ -84,7 +84,7 @@ def test_who_was_in_vain_comes_last_the_next_time(written, receiver):
         answer = receiver.answer(handler.current)
         if handler.current.method == "POST":
             jobs = {sample.label("job") for sample in receiver.requests[-1].samples}
-            if jobs & {"attic", "barn"}:
+            if "cabin" not in jobs:
                 answer = answer._replace(status=400)
         handler.send(answer)
 

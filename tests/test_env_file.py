@@ -14,7 +14,7 @@ from ecoflow_push.config.settings import Settings
 from ecoflow_push.errors import SettingsError
 from ecoflow_push.simulator import faults
 from tests.conftest import DELTA
-from tests.support import PUSH, eventually, push, push_anew
+from tests.support import PUSH, eventually, forked, push, push_anew
 
 LINES = {
     b"A=b": "b",
@@ -313,6 +313,52 @@ def test_a_secret_that_our_group_alone_can_read(mode, is_told, tmp_path):
     os.chown(file, 12_345, os.getegid())
 
     assert bool(over_files([str(file)], {}).exposed) is is_told
+
+
+def test_a_secret_that_kubernetes_mounts_is_closed_where_it_is_mounted(tmp_path):
+    """Its mode is the manifest's, and comes back whatever is done here."""
+    (tmp_path / "..2026").mkdir()
+    (tmp_path / "..data").symlink_to("..2026")
+    file = tmp_path / "x.env"
+    file.symlink_to("..data/x.env")
+    file.write_text(KEYS)
+    file.chmod(0o444)
+
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ(over_files([str(file)], {}))
+
+    cure = "mount the Secret with defaultMode: 0440, and give the pod an fsGroup"
+    assert [note.cure for note in caught.value.notes] == [cure]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is another user, or mounts")
+@pytest.mark.parametrize(
+    ("hardship", "cure"),
+    [
+        ("ordinary", "chmod 600 {}"),
+        (
+            "another_user",
+            "let its owner give it a group of this program, and chmod 440 {}",
+        ),
+        (
+            "unchangeable",
+            "where it is mounted from, give it mode 440 and a group of this program",
+        ),
+    ],
+)
+def test_a_secret_is_closed_by_who_can(hardship, cure, tmp_path):
+    """chmod 600 is no advice where we may not, or could not read it any more."""
+    file = tmp_path / "x.env"
+    file.write_text(KEYS)
+    file.chmod(0o644)
+    args = "--env-file", str(file)
+    argument = "12345" if hardship == "another_user" else str(tmp_path)
+
+    run = forked(PUSH, args, {}, hardships=[(hardship, argument)])
+
+    assert run.status == 78
+    (said,) = (line for line in run.stderr.splitlines() if "others can read" in line)
+    assert said.endswith(f"and others can read it: {cure.format(file)}")
 
 
 def test_a_secret_of_the_environment_is_not_the_files(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -14,9 +15,19 @@ from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import Answer, Fault, Handler, RecordingServer
 from ecoflow_push.sinks.base import Sink, Update
+from ecoflow_push.sinks.claims import Claims
 from tests.remote_write import of_devices, of_run
-from tests.sinks import SOC, Kit, PushgatewayKit, kit_of, reduce, run_registry, say
-from tests.support import LATE, push, push_anew
+from tests.sinks import (
+    SOC,
+    Kit,
+    PushgatewayKit,
+    end,
+    kit_of,
+    reduce,
+    run_registry,
+    say,
+)
+from tests.support import LATE, eventually, push, push_anew
 
 A, B = "R331ZFAKE0000001", "BK11ZFAKE0000002"
 
@@ -142,6 +153,58 @@ def test_a_gateway_that_hung_gets_one_short_try_for_the_run(pushed):
     assert pushed.heard() == 2
     assert [len(sink.delivery.errors), len(sink.delivery.run_errors)] == [1, 1]
     sink.close()
+
+
+@pytest.mark.parametrize("taken", [end(A), reduce(A)], ids=lambda each: each.action)
+def test_what_another_account_says_is_left_alone(taken, pushed):
+    """It is not taken away, said yet or not; once it is said, the device is let go."""
+    claims = Claims()
+    left, came = pushed.sink(), pushed.sink()
+    for sink, update in ((left, taken), (came, say(A))):
+        sink.share(claims)
+        pushed.begin(sink, update)
+
+    left.deliver(Deadline(5))
+    assert pushed.heard() == 0
+    assert left.has_ended(A) == (taken.action != "end")
+    assert left.verdict() is True
+    came.deliver(Deadline(5))
+    assert left.has_ended(A)
+
+    assert [each.method for each in pushed.server.received] == ["PUT"]
+    assert left.delivery.errors == came.delivery.errors == []
+
+
+def test_what_another_account_takes_away_is_gone_before_it_is_said(pushed):
+    """Of two at the same time the one who says it waits for the other."""
+    is_said = threading.Event()
+    order = []
+
+    def deletes(handler: Handler) -> None:
+        is_said.wait(0.3)
+        order.append("deleted")
+        handler.send(Answer(202))
+
+    def puts(handler: Handler) -> None:
+        is_said.set()
+        order.append("pushed")
+        handler.send(Answer(200))
+
+    pushed.server.fail(A, deletes, times=1)
+    pushed.server.fail(A, puts)
+    claims = Claims()
+    left, came = pushed.sink(), pushed.sink()
+    left.share(claims)
+    came.share(claims)
+    pushed.begin(left, end(A))
+    leaving = threading.Thread(target=left.deliver, args=(Deadline(5),))
+    leaving.start()
+    assert eventually(lambda: pushed.heard() == 1)
+    pushed.begin(came, say(A))
+    came.deliver(Deadline(5))
+    leaving.join(30)
+
+    assert order == ["deleted", "pushed"]
 
 
 def test_the_run_s_series_are_no_snapshot(pushed):

@@ -30,7 +30,9 @@ SHARD_COUNT=8
 # and a later deadline above.
 REQUEUES=0
 
-export SHARD_COUNT
+# Stronger than what fleet.env says.
+SHARD_INDEX=$SLURM_ARRAY_TASK_ID
+export SHARD_COUNT SHARD_INDEX
 # bash would end at a SIGTERM, and with it the task, which kills what is left of the run.
 # So that has the two seconds that it needs, and its own status.
 trap : TERM

@@ -50,10 +50,11 @@ class Account:
     """One file: whose it is, and what it says over what is said for all.
 
     `identity` are API host and access key or user, None where the file does not say
-    it; `faults` is what is wrong with the file, None if nothing is at first sight.
+    it; `credentials` are all of both that it can be read with. `faults` is what is
+    wrong with the file, None if nothing is at first sight.
     """
 
-    __slots__ = ("environ", "exposed", "faults", "identity", "name")
+    __slots__ = ("credentials", "environ", "exposed", "faults", "identity", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -61,6 +62,7 @@ class Account:
         #: The file, if it holds a secret that others than its owner can read.
         self.exposed = ""
         self.identity: tuple[str, str] | None = None
+        self.credentials: list[str] = []
         self.faults: SettingsError | None = None
 
     @property
@@ -151,9 +153,10 @@ def read_accounts(
         _tell_all(read, found)
         return None
     if exposed := [each.exposed for each in found if each.exposed]:
-        text = f"{exposed[0]} holds a secret, and others can read it"
-        text += f"; so do {len(exposed) - 1} more" if exposed[1:] else ""
-        read.notes.append(Fault("", text, f"chmod 600 {folder}/*{SUFFIX}"))
+        from ecoflow_push.config.exposed import note_on
+
+        note = note_on(exposed[0], f"{folder}/*{SUFFIX}", len(exposed) - 1)
+        read.notes.append(Fault("", *note))
     return Accounts(folder, found, listed.difference(names), shard, at_once)
 
 
@@ -192,7 +195,7 @@ def _account(folder: str, name: str, common: Environ) -> Account:
     whole.lay(own)
     whole.origins |= own.origins
     account.exposed = next(iter(own.exposed.values()), "")
-    account.identity = _identity(whole)
+    _identify(account)
     return account
 
 
@@ -206,12 +209,16 @@ def _shown(variable: str, origin: str) -> str:
     return f"what line {origin.rpartition(':')[2]} sets"
 
 
-def _identity(environ: Environ) -> tuple[str, str] | None:
-    read = Reader(environ)
+def _identify(account: Account) -> None:
+    read = Reader(account.environ)
     url = read.api_url("ECOFLOW_API_HOST", DEFAULT_API_HOST)
-    said = (read.text(keys[0]) for keys in SOURCES.values())
-    account = next(filter(None, said), None)
-    return (url, account) if url and account else None
+    said = {keys: name for keys in SOURCES.values() if (name := read.text(keys[0]))}
+    if url and said:
+        account.identity = url, next(iter(said.values()))
+    whole = [name for keys, name in said.items() if read.wants(keys[1])]
+    # Half a pair opens nothing, and of two somebody must have said that they go.
+    if len(whole) == 1 or read.wants("ECOFLOW_SOURCE"):
+        account.credentials = whole
 
 
 def _is_for_one(variable: str) -> bool:
@@ -245,11 +252,14 @@ def _refuse_doubles(found: Sequence[Account]) -> None:
     known: dict[str, Account] = {}
     for each in found:
         # One that is broken is nobody's double: it would cost a good one its turn.
-        if each.identity and not each.faults:
-            first = known.setdefault(each.identity[1], each)
-            if first is not each:
-                cure = "an account is one file; remove one of them"
-                each.refuse(f"the same credentials as {first.label}", cure)
+        if each.faults:
+            continue
+        first = next((known[name] for name in each.credentials if name in known), None)
+        if first:
+            cure = "an account is one file; remove one of them"
+            each.refuse(f"the same credentials as {first.label}", cure)
+        else:
+            known.update(dict.fromkeys(each.credentials, each))
 
 
 def _tell_all(read: Reader, found: Sequence[Account]) -> None:

@@ -144,8 +144,9 @@ class Texts:
             self.notes += notes(strange, self._environ)
         exposed: Mapping[str, str] = getattr(self._environ, "exposed", {})
         for path in sorted({exposed[x] for x in self.secrets if x in exposed}):
-            text = f"{path} holds a secret, and others can read it"
-            self.notes.append(Fault("", text, f"chmod 600 {path}"))
+            from ecoflow_push.config.exposed import note_on
+
+            self.notes.append(Fault("", *note_on(path)))
 
     def wants(self, *names: str) -> bool:
         """Return whether any of these variables is set, or its _FILE."""

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 
+from ecoflow_push.logs import warn_once
 from ecoflow_push.memory import lock
 from ecoflow_push.memory.files import NewerFile, read_json, release, write_json
 from ecoflow_push.memory.lock import fingerprint
@@ -65,6 +66,9 @@ class State:
         #: What is known of the remote-write endpoint of this run, and of others.
         self.endpoint = EndpointRecord()
         self.endpoints: dict[str, EndpointRecord] = {}
+        #: In which run for many accounts it was open last, and what was lost before.
+        self._run_for_all = ""
+        self._dropped_before: dict[str, int] = {}
         self._gateway = ""
         self._refusals = 0
         self._refused_at: float | None = None
@@ -133,6 +137,8 @@ class State:
             "runs": self.runs,
             "failures": self.failures,
             "endpoints": tuple(each.fields() for each in self.endpoints.values()),
+            "run_for_all": self._run_for_all,
+            "dropped_before": self._dropped_before,
             "gateway": self._gateway,
             "refusals": self._refusals,
             "refused_at": self._refused_at,
@@ -157,7 +163,7 @@ class State:
         now, told_at = time.time(), self._open_told_at
         if told_at is None or not 0 <= now - told_at < TELL_SECONDS:
             self._open_told_at = now
-            log.warning("the state folder %s %s", self._folder, said)
+            warn_once(log, said, "the state folder %s %s", self._folder, said)
 
     def _fail(self, what: str, reason: str | None, cure: str = FOLDER_CURE) -> None:
         self.reason, self.cure = reason or "unknown", cure
@@ -178,6 +184,17 @@ class State:
         # The one in use last, so that the oldest are forgotten.
         kept = list(self.endpoints.items())[1 - MOST_ENDPOINTS :]
         self.endpoints = {**dict(kept), name: self.endpoint}
+
+    def dropped_before(self, whole: State) -> dict[str, int]:
+        """Return what was lost before a run for many accounts; `whole` is its state.
+
+        Of a run that was killed, whose number comes again, it is what was lost before
+        that: nobody has told of what was lost in it.
+        """
+        run = f"{os.path.basename(whole._folder)} {whole.runs}"
+        if run != self._run_for_all:
+            self._run_for_all, self._dropped_before = run, self.dropped.copy()
+        return self._dropped_before
 
     def accepted(self) -> None:
         """Note that EcoFlow took the keys."""
@@ -226,6 +243,8 @@ class State:
         for fields in endpoints if isinstance(endpoints, list) else ():
             if isinstance(fields, dict) and (name := text_of(fields.get("name"))):
                 self.endpoints[name] = EndpointRecord(fields)
+        self._run_for_all = text_of(data.get("run_for_all"))
+        self._dropped_before = counts_of(data.get("dropped_before"))
         self._gateway = text_of(data.get("gateway"))
         self._refusals = int(number_of(data.get("refusals")) or 0)
         self._refused_at = number_of(data.get("refused_at"))

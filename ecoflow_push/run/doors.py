@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.run.telling import send
+from ecoflow_push.sinks.claims import Claims
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,8 @@ class Doors:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._doors: dict[str, _Door] = {}
+        #: What they say of devices, for sinks in which they would meet.
+        self.claims = Claims()
 
     def send(
         self, sink: Sink, work: Callable[[Deadline], object], deadline: Deadline
@@ -64,6 +67,13 @@ class Doors:
         finally:
             with self._lock:
                 self._note(door, sink, is_trial=is_trial)
+
+    def bound(self, sink: Sink, deadline: Deadline) -> Deadline:
+        """Return how long a last try may take, short where the one before failed."""
+        with self._lock:
+            door = self._doors.get(sink.name)
+            is_trial = door is not None and door.in_vain > 0
+        return Deadline(min(deadline.left(), TRY_SECONDS)) if is_trial else deadline
 
     def _note(self, door: _Door, sink: Sink, *, is_trial: bool) -> None:
         if is_trial:

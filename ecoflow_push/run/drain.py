@@ -21,7 +21,7 @@ from ecoflow_push.memory.state import FOLDER_CURE, State
 from ecoflow_push.net.deadline import Deadline, within
 from ecoflow_push.net.kept import KEPT
 from ecoflow_push.run.outcome import worst
-from ecoflow_push.run.telling import level_of
+from ecoflow_push.run.telling import tell_end
 from ecoflow_push.sinks import drained
 
 if TYPE_CHECKING:
@@ -171,14 +171,7 @@ class Drain:
     def _tell(self) -> ExitStatus:
         """Log the one line of this drain, and return its status."""
         status = self._status()
-        log.log(
-            level_of(status),
-            "exit %d %s after %.1f s; %s",
-            status,
-            status.name,
-            time.monotonic() - self._started,
-            "; ".join(self._said()),
-        )
+        tell_end(status, self._started, "; ".join(self._said()))
         return status
 
     def _status(self) -> ExitStatus:

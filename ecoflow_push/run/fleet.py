@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import EcoflowPushError, ExitStatus, LockedError
-from ecoflow_push.logs import of_whom, warn_of
+from ecoflow_push.logs import Alike, alike, of_whom, warn_of
 from ecoflow_push.memory.state import State
 from ecoflow_push.metrics.run_series import run_registry
 from ecoflow_push.net.deadline import Deadline, start
@@ -29,8 +29,10 @@ from ecoflow_push.run.telling import (
     deliver_run,
     lasting,
     level_of,
+    no_memory,
     remember,
     sinks_status,
+    tell_end,
 )
 from ecoflow_push.start.attempt import attempt
 
@@ -90,6 +92,7 @@ class Fleet(Faults):
         self._started = time.monotonic()
         self._deadline = Deadline(deadline)
         self._lock = threading.Lock()
+        self._alike = Alike()
         self._doors = Doors()
         self._order = Order(members, self._deadline.share(ACCOUNTS_SHARE))
         self._results = Results(account.name for account in members.accounts)
@@ -111,7 +114,8 @@ class Fleet(Faults):
                 self.survives(partial(sink.settle, self._deadline), sink)
                 sink.hear(self._results.offset())
             told = partial(deliver_run, self._heard(), self._deadline, self)
-            self.survives(partial(told, self.registry), *self._sinks)
+            told = partial(told, self.registry, self._doors.bound)
+            self.survives(told, *self._sinks)
         finally:
             self._finish()
         self.tell()
@@ -142,19 +146,14 @@ class Fleet(Faults):
             log.warning(
                 "%d more accounts are not well; LOG_LEVEL=DEBUG names them", more
             )
-        status = self.status()
-        log.log(
-            level_of(status),
-            "exit %d %s after %.1f s; %s",
-            status,
-            status.name,
-            time.monotonic() - self._started,
-            "; ".join(self._parts()),
-        )
+        self._alike.tell()
+        tell_end(self.status(), self._started, "; ".join(self._parts()))
 
     def work(self, visit: Visit | None = None) -> None:
         """Work all accounts; `visit` each where nothing is to be pushed."""
         self._visit = visit
+        alike.set(self._alike)
+        self._alike.known = no_memory(self._state)
         self.survives(self._work, *self._sinks)
         self._worked = time.monotonic() - self._started
 
@@ -214,11 +213,11 @@ class Fleet(Faults):
             result.is_locked = True
             raise
         with state:
-            given, dropped = None if self._visit else own, state.dropped.copy()
+            whole = self._state
+            given, dropped = None if self._visit else own, state.dropped_before(whole)
             worker = create_worker(settings, state, folder, (), given, is_alone=False)
             visit = partial(self._visit, turn.account, worker) if self._visit else None
-            known = self._state.reason
-            walk = visit or partial(worker.run_for_one, self._doors, known)
+            walk = visit or partial(worker.run_for_one, self._doors)
             status = walk()
             result.keep(worker, dropped)
             if status != ExitStatus.OK:
@@ -285,4 +284,5 @@ class Fleet(Faults):
                     sink.close()
         dropped = self._results.counted(self._state.dropped).get("dropped")
         self._state.dropped = dict(dropped or self._state.dropped)
+        self._alike.known = ""
         remember(self._state, self.status(), self._stages())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecoflow_push import __version__
 from ecoflow_push.errors import ExitStatus
+from ecoflow_push.logs import warn_once
 from ecoflow_push.net.deadline import Deadline, within
 from ecoflow_push.run.outcome import STAGES, worst
 
@@ -51,6 +52,20 @@ def level_of(status: ExitStatus) -> int:
     return level.get(status, logging.ERROR)
 
 
+def tell_end(
+    status: ExitStatus, started: float, said: str, level: int | None = None
+) -> None:
+    """Log the one line at the end of what `started` then, on the monotonic clock.
+
+    `level` is the log's, where that is not the status's own.
+    """
+    log.log(
+        level_of(status) if level is None else level,
+        "exit %d %s after %.1f s; %s",
+        *(status, status.name, time.monotonic() - started, said),
+    )
+
+
 def send(sink: Sink, work: Callable[[Deadline], object], deadline: Deadline) -> None:
     """Let a sink work until its deadline, and then give up what it is still at."""
     if not within(deadline, partial(work, deadline)):
@@ -62,13 +77,17 @@ def deliver_run(
     deadline: Deadline,
     outcome: Faults,
     registry: Callable[[], CollectorRegistry],
+    bound: Callable[[Sink, Deadline], Deadline] = lambda _, deadline: deadline,
 ) -> None:
-    """Give each sink the run's own series, which say what is known by then."""
+    """Give each sink the run's own series, which say what is known by then.
+
+    `bound` may give a sink less time than its share.
+    """
     # Who was down may cost the others nothing; who hangs only now, not everything.
     in_order = sorted(sinks, key=lambda sink: sink.delivery.is_closed)
     told, said = None, None
     for place, sink in enumerate(in_order):
-        part = deadline.share(1 / (len(in_order) - place))
+        part = bound(sink, deadline.share(1 / (len(in_order) - place)))
         status = outcome.status()
         if said is None or status != told:
             told, said = status, registry()
@@ -98,20 +117,18 @@ def totals(state: State, stages: set[str]) -> tuple[int, dict[str, int]]:
     }
 
 
-def remember(
-    state: State, status: ExitStatus, stages: set[str], known: str = ""
-) -> None:
-    """Save what the next run is to know, or log that nothing is remembered.
-
-    `known` is a reason that is told for all accounts.
-    """
+def remember(state: State, status: ExitStatus, stages: set[str]) -> None:
+    """Save what the next run is to know, or log that nothing is remembered."""
     if status == ExitStatus.OK:
         state.last_success_at = time.time()
     state.runs, state.failures = totals(state, stages)
     state.save()
-    if state.trouble and state.is_wanted and state.reason != known:
-        log.warning(
-            "%s; nothing is remembered for the next run: %s",
-            state.trouble,
-            state.cure,
-        )
+    if kind := no_memory(state):
+        text = "%s; nothing is remembered for the next run: %s"
+        warn_once(log, kind, text, state.trouble, state.cure)
+
+
+def no_memory(state: State) -> str:
+    """Return what it amounts to that nothing is remembered, "" if anything is."""
+    is_told = state.trouble and state.is_wanted
+    return f"no memory of this run, {state.reason}" if is_told else ""

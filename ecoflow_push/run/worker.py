@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -20,9 +19,9 @@ from ecoflow_push.run.telling import (
     Fared,
     deliver_run,
     lasting,
-    level_of,
     remember,
     send,
+    tell_end,
 )
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from ecoflow_push.run.healthcheck import Healthcheck
     from ecoflow_push.run.updates import Updates
     from ecoflow_push.sinks.base import Sink, Update
-
-log = logging.getLogger(__name__)
 
 # Of what collecting left, for all sinks' devices; the rest is for the run's own series.
 DEVICES_PUSH_SHARE = 0.85
@@ -101,17 +98,18 @@ class Worker:
             self._healthcheck.end(outcome.status(), self._deadline)
         return outcome.status()
 
-    def run_for_one(self, doors: Doors, known: str) -> ExitStatus:
+    def run_for_one(self, doors: Doors) -> ExitStatus:
         """Do so for one account of many; who runs them all tells of the run.
 
-        `doors` is what was found out of receivers, `known` why nothing is remembered of
-        any account, "" if that is not so.
+        `doors` is what was found out of receivers.
         """
         self._send = doors.send
+        for sink in self._sinks:
+            sink.share(doors.claims)
         try:
             self._walk()
         finally:
-            self._finish(known)
+            self._finish()
         return self.outcome.status()
 
     def _walk(self) -> None:
@@ -124,10 +122,10 @@ class Worker:
         for sink in self._sinks:
             self._settle(sink)
 
-    def _finish(self, known: str = "") -> None:
+    def _finish(self) -> None:
         outcome = self.outcome
         self.leave()
-        remember(self._state, outcome.status(), outcome.failed_stages(), known)
+        remember(self._state, outcome.status(), outcome.failed_stages())
 
     # -- collecting -----------------------------------------------------------------
 
@@ -243,14 +241,7 @@ class Worker:
     def tell(self, level: int | None = None) -> ExitStatus:
         """Log the one line of this run, and return its status."""
         status = self.outcome.status()
-        log.log(
-            level_of(status) if level is None else level,
-            "exit %d %s after %.1f s; %s",
-            status,
-            status.name,
-            time.monotonic() - self._started,
-            self.outcome.line(),
-        )
+        tell_end(status, self._started, self.outcome.line(), level)
         return status
 
     def leave(self) -> None:

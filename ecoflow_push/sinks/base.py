@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.record import Record
     from ecoflow_push.net.deadline import Deadline
+    from ecoflow_push.sinks.claims import Claims
 
 Action = Literal["say", "reduce", "end", "unread"]
 
@@ -163,6 +164,9 @@ class Sink(ABC):
         self.delivery = Delivery()
         #: For `probe`: a run would have something new to deliver.
         self.has_news = True
+
+    def share(self, claims: Claims) -> None:  # noqa: B027
+        """Learn, before the first update, what other accounts of the run say."""
 
     def take(self, update: Update, deadline: Deadline) -> None:  # noqa: B027
         """Keep what is needed of one device's update; store what must last."""

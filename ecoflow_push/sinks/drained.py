@@ -36,6 +36,7 @@ class Drained(Queue):
     def prepare(self, deadline: Deadline) -> None:
         """Look at what waits."""
         super().prepare(deadline)
+        self._replay.suspects.are_last = True
         self._before = self._spool.samples, sum(self._state.dropped.values())
 
     def settle(self, deadline: Deadline) -> None:

@@ -35,9 +35,17 @@ def _explain(replay: Replay, state: State, deadline: Deadline) -> None:
     if back and replay.takes_others(back, suspects.entries[back], deadline):
         suspects.forgive()
     refusal = suspects.last()
-    if refusal and not replay.delivered:
-        # Nothing shows that it was the content's fault.
-        replay.stop(as_door(refusal, state))
+    if not refusal or replay.delivered:
+        return
+    if suspects.are_last:
+        oldest = min(suspects.entries, key=lambda entry: entry.time_ms)
+        is_taken = replay.takes_others(oldest, refusal, deadline)
+        # A server that takes new ones alone may still be told to take these.
+        if is_taken and not replay.too_old_is:
+            suspects.set_aside()
+            return
+    # Nothing shows that it was the content's fault.
+    replay.stop(as_door(refusal, state))
 
 
 def _tell_apart(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import ExitStatus, SinkError
+from ecoflow_push.logs import warn_once
 from ecoflow_push.memory.notes import Notes
 from ecoflow_push.memory.spools import other_spools
 from ecoflow_push.metrics.record import Record
@@ -200,9 +201,10 @@ class Losses:
             del todo[:AT_ONCE]
             files.seconds -= time.monotonic() - began
         for reason, samples in dropped.items():
-            log.warning(
-                "%s: %d samples dropped: %s", self._name, samples, LOSSES[reason]
-            )
+            why = LOSSES[reason]
+            kind = f"{self._name}: samples dropped: {why}"
+            text = f"{self._name}: {samples} samples dropped: {why}"
+            warn_once(log, kind, "%s", text)
             if reason in WAITED:
                 # Not "ok": the sink has not everything.
                 text = f"{self._name}: {samples} samples that waited are lost"

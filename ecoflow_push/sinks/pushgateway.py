@@ -14,6 +14,7 @@ from ecoflow_push.errors import OutOfTime, SinkError, WriteError
 from ecoflow_push.metrics.labels import Labels, create_labels
 from ecoflow_push.net.deadline import Deadline
 from ecoflow_push.sinks.base import Sink, Update, late
+from ecoflow_push.sinks.claims import Claims
 from ecoflow_push.sinks.groups import Gateway, body_of
 from ecoflow_push.sinks.server import (
     Connection,
@@ -103,6 +104,7 @@ class PushgatewaySink(Sink):
         self._gateway = gateway
         self._state = state
         self._labels = labels
+        self._claims = Claims()
         self._groups: deque[_Group] = deque()
         #: Devices whose group is to be deleted, and is not yet.
         self._ending: set[str] = set()
@@ -115,6 +117,10 @@ class PushgatewaySink(Sink):
         #: It is well, and merely too slow for all that there is.
         self._is_slow = False
 
+    def share(self, claims: Claims) -> None:
+        """Leave alone what another account says."""
+        self._claims = claims
+
     def take(self, update: Update, deadline: Deadline) -> None:  # noqa: ARG002
         """Keep the request's body: of a thousand devices, a few megabytes."""
         if update.action == "end":
@@ -122,8 +128,10 @@ class PushgatewaySink(Sink):
             self._groups.append(_Group(update, None))
         elif update.registry is not None:
             self._groups.append(_Group(update, body_of(update.registry)))
-        # Until it is taken.
-        self.delivery.lost += update.action == "say"
+        if update.action == "say":
+            self._claims.say(update.sn)
+            # Until it is taken.
+            self.delivery.lost += 1
 
     def prepare(self, deadline: Deadline) -> None:  # noqa: ARG002
         """Note which groups will hold something else, before the first push.
@@ -155,6 +163,9 @@ class PushgatewaySink(Sink):
         self._count = len(self._groups)
         while self._groups and not (self.delivery.is_closed or self._is_abandoned):
             group = self._groups.popleft()
+            if not (group.is_snapshot or self._claims.may_take(group.sn)):
+                self._done += 1
+                continue
             had, began = deadline.left(), time.monotonic()
             replace = partial(self._replace, group, deadline)
             is_done = self._attempt(replace, self.delivery.errors)
@@ -197,8 +208,8 @@ class PushgatewaySink(Sink):
         self._attempt(push, self.delivery.run_errors)
 
     def has_ended(self, sn: str) -> bool:
-        """Return whether the device's group is deleted, or was not to be."""
-        return sn not in self._ending
+        """Return whether the device's group is deleted, another one's, or to stay."""
+        return sn not in self._ending or self._claims.is_held(sn)
 
     def clock_offset(self) -> float | None:
         """Return how far our clock is ahead of the gateway's, in seconds."""
@@ -228,10 +239,11 @@ class PushgatewaySink(Sink):
         # After a group that failed in all its tries, one try for each other.
         tries = 1 if self.delivery.errors else None
         labels = {"job": self._labels.job, "device": group.sn}
-        if group.body is None:
-            self._gateway.delete(labels, deadline, tries)
-        elif not group.if_there or self._gateway.has_group(labels, deadline):
-            self._gateway.push(group.body, labels, deadline, tries)
+        with self._claims.turn(group.sn, deadline, says=group.is_snapshot):
+            if group.body is None:
+                self._gateway.delete(labels, deadline, tries)
+            elif not group.if_there or self._gateway.has_group(labels, deadline):
+                self._gateway.push(group.body, labels, deadline, tries)
 
     def _turn(self, group: _Group) -> tuple[float, float]:
         """Return what sorts groups: those that hung last, by when; then by their age.

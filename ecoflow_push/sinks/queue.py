@@ -6,7 +6,6 @@ and taken out once it was taken (docs/remote-write.md).
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from ecoflow_push.memory.spool import Spool
     from ecoflow_push.memory.state import State
     from ecoflow_push.metrics.labels import Labels
-
-log = logging.getLogger(__name__)
 
 # Of what a run has left, for the disk.
 STORE_SHARE = 0.25
@@ -178,8 +175,7 @@ class Queue(Sink):
             losses.end_replay()
             spool.note(self._state.endpoint, is_sure=not self._replay.is_abandoned)
             self._state.endpoint.forget(known.union(spool.devices()))
-        if spool.trouble and spool.trouble != self._state.trouble:
-            log.warning("%s", spool.trouble)
+        reports.tell_of_the_disk(self.name, spool, self._state)
 
     def deliver_run(self, registry: CollectorRegistry, deadline: Deadline) -> None:
         """Write the run's own series, if anything was taken, or nothing waits."""

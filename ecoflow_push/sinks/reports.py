@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ecoflow_push.errors import ExitStatus, SinkError, WriteError
+from ecoflow_push.logs import warn_once
 from ecoflow_push.memory.records import LONGEST_PAUSE_SECONDS
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ def tell(
     elif not stored:
         why = spool.trouble or "SPOOL_MAX_BYTES is too small"
         delivery.errors.append(SinkError(f"{replay.name}: not stored either: {why}"))
+
+
+def tell_of_the_disk(name: str, spool: Spool, state: State) -> None:
+    """Say why nothing can be stored, if that is not what is wrong with the state."""
+    if spool.trouble and spool.trouble != state.trouble:
+        warn_once(log, f"{name}: no spool can be written", "%s", spool.trouble)
 
 
 def in_part(

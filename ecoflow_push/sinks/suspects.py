@@ -26,6 +26,8 @@ class Suspects:
         self._spool = spool
         self._losses = losses
         self._in_a_row = 0
+        #: Nothing new is to come, in any run, that could tell what they mean.
+        self.are_last = False
         #: What was refused, and with what.
         self.entries: dict[Entry, WriteError] = {}
         #: Of what was dropped, why.
@@ -85,6 +87,12 @@ class Suspects:
         self.forgive()
         for entry, error in self.entries.items():
             self.drop(entry, "refused", error, error.written)
+        self.entries.clear()
+
+    def set_aside(self) -> None:
+        """Keep beside the spool what is refused where something as old is taken."""
+        for entry, error in self.entries.items():
+            self.drop(entry, "failing", error)
         self.entries.clear()
 
     def drop(
