@@ -25,8 +25,8 @@ import urllib.request
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from benchmarks.goals import FLEET, Goals, quantile
-from benchmarks.process import PUSH, ROOT, Command, Cost, start
+from benchmarks.goals import FLEET, FURTHER, Goals, quantile
+from benchmarks.process import IMPORTS, PUSH, ROOT, Command, Cost, start
 from benchmarks.wide import PATIENT
 from tests.fetch_servers import find
 
@@ -166,10 +166,19 @@ class Fleet:
         """Return the median of a size's rounds."""
         return quantile([getattr(cost, what) for cost in self.costs[size]], 0.5)
 
-    def figures(self) -> dict[str, list[float]]:
-        """Return what the goals are of, round by round."""
-        few, more, small, large = (self.costs[size] for size in SIZES)
-        pairs = zip(few, more, strict=True)
+    def further(self) -> list[float]:
+        """Return the CPU (s) of each device above the first 100, round by round."""
+        pairs = zip(self.costs[FEW], self.costs[MORE], strict=True)
+        many = MORE.devices - FEW.devices
+        return [(more.cpu - few.cpu) / many for few, more in pairs]
+
+    def figures(self, floors: list[float]) -> dict[str, list[float]]:
+        """Return what the goals are of, round by round.
+
+        `floors` is the CPU of three imports, in seconds.
+        """
+        _, more, small, large = (self.costs[size] for size in SIZES)
+        pairs = zip(self.further(), floors, strict=True)
         return {
             f"{MORE}: seconds": [cost.wall for cost in more],
             f"{MORE}: peak": [cost.peak / MIB for cost in more],
@@ -177,17 +186,19 @@ class Fleet:
             f"{LARGE}: peak / that of {SMALL.devices}": [
                 this.peak / that.peak for this, that in zip(large, small, strict=True)
             ],
-            "each device above the first 100: CPU": [
-                (b.cpu - a.cpu) / (MORE.devices - FEW.devices) * 1e3 for a, b in pairs
-            ],
+            FURTHER: [100 * further / floor for further, floor in pairs],
         }
 
-    def show(self) -> None:
-        """Print a row for each size."""
+    def show(self, floors: list[float]) -> None:
+        """Print a row for each size, and what the last figure is made of."""
         print(f"\n{self.name:40}{'cpu s':>8}{'wall s':>9}{'peak MiB':>10}")
         for size in SIZES:
             cpu, wall, peak = (self.median(size, w) for w in ("cpu", "wall", "peak"))
             print(f"   {size!s:37}{cpu:8.2f}{wall:9.2f}{peak / MIB:10.1f}")
+        further, floor = (
+            quantile(each, 0.5) * 1e3 for each in (self.further(), floors)
+        )
+        print(f"   each above the first 100: {further:.2f} ms; imports: {floor:.0f} ms")
 
 
 @contextlib.contextmanager
@@ -208,17 +219,21 @@ def compare(roots: list[str], rounds: int, program: str) -> bool:
     """Print everything and return whether all goals are met."""
     with world(program) as (clouds, database, folder):
         fleets = [Fleet(root, database, folder) for root in roots]
+        imports = Command(IMPORTS, {"PATH": os.environ.get("PATH", os.defpath)})
+        floors: list[float] = []
         # Round 0 makes the series and leaves the byte code.
         for number in range(rounds + 1):
             for size, cloud in clouds.items():
                 for fleet in fleets:
                     fleet.run(size, cloud, counts=number > 0)
+            some = [start(imports, os.devnull).cpu for _ in range(5)]
+            floors += [quantile(some, 0.5)] if number else []
     print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {rounds} rounds")
     for fleet in fleets:
-        fleet.show()
+        fleet.show(floors)
     print()
     goals = Goals()
-    for figure, found in fleets[0].figures().items():
+    for figure, found in fleets[0].figures(floors).items():
         goals.ratios(figure, found)
     goals.unjudged(FLEET, {})
     return not goals.missed

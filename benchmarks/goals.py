@@ -21,7 +21,8 @@ PYTHON, OTHERS = (3, 11), 1.15
 class Goal(NamedTuple):
     """What `figure` may be at most, in `unit`, and what is better still (0: nothing).
 
-    M is millions of instructions; x a multiple of what the figure names behind "/".
+    M is millions of instructions; x a multiple of what the figure names behind "/", %
+    a hundredth of it.
     """
 
     number: str
@@ -37,6 +38,7 @@ class Goal(NamedTuple):
         return f"{self.most:g} {self.unit}"
 
 
+FURTHER = "each device above the first 100: CPU / three imports"
 GOALS = (
     Goal("G1", "REST, 1 device", 420, "M"),
     Goal("G1", "REST, 1 device: CPU / three imports", 0.70, "x", BENCH),
@@ -85,7 +87,8 @@ GOALS = (
     Goal("G12", "500 devices of 300 quotas: peak", 60, "MiB", FLEET),
     Goal("G12", "5,000 devices of 60 quotas: seconds", 50, "s", FLEET),
     Goal("G12", "5,000 devices of 60 quotas: peak / that of 50", 1.5, "x", FLEET),
-    Goal("G12", "each device above the first 100: CPU", 2.5, "ms", FLEET),
+    # 2.5 ms where three imports take 98.
+    Goal("G12", FURTHER, 2.55, "%", FLEET),
     Goal("G13", "a shard of 1,250 devices: seconds", 50, "s", SHARDS),
     Goal("G13", "a shard of 1,250 devices: peak", 128, "MiB", SHARDS),
 )
