@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import ssl
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +42,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--campaign", action="append", choices=CAMPAIGNS, help="nothing but this one"
     )
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Of all tests let each worker compile some, which the others find compiled."""
+    workers = getattr(session.config, "workerinput", None)
+    if workers and session.config.args == session.config.getini("testpaths"):
+        number = int(workers["workerid"].removeprefix("gw"))
+        files = sorted(Path(__file__).parent.glob("test_*.py"))
+        for file in files[number :: workers["workercount"]]:
+            with suppress(Exception):  # it is told when that file's turn has come
+                importlib.import_module(file.stem)
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m
