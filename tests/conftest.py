@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 import trustme
+from hypothesis import settings
 
 from ecoflow_push.simulator.cloud import (
     SimulatedBroker,
@@ -42,6 +43,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--campaign", action="append", choices=CAMPAIGNS, help="nothing but this one"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Hypothesis try more in the drill."""
+    most = 1000 if config.getoption("--drill") else 100
+    settings.register_profile("ours", settings(), max_examples=most, deadline=None)
+    settings.load_profile("ours")
 
 
 def pytest_collection(session: pytest.Session) -> None:
