@@ -142,7 +142,7 @@ def test_no_part_of_the_rules_is_idle(tmp_path, drill):
             changed.append((condition, text[: place.start()] + rest))
 
     some = Random(drill.seed).sample(changed, len(changed))
-    changed = some[: drill.size(4, len(changed))]
+    changed = some[: drill.size(2, len(changed))]
 
     def passes(number: int, text: str) -> bool:
         return rules_pass(tmp_path / str(number), ENERGY_RULES.name, text, RULES_TEST)
