@@ -26,7 +26,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ecoflow_push.devices.metrics import metrics
-from tests.fetch_servers import environ, find
+from tests.fetch_servers import environ, find_one
 from tests.forker import BARE, IMPOSSIBLE, OTHERS, Hardship, forker, is_enough
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -223,8 +223,8 @@ def values(series: Series) -> Series:
     return {k: v for k, v in series.items() if not OWN_NAMES.fullmatch(k[0])}
 
 
-# To find them each is started.
-_servers = cache(find)
+# To find one it is started.
+_server = cache(find_one)
 
 
 def real_server(program: str, suite: str = "") -> Path:
@@ -232,7 +232,7 @@ def real_server(program: str, suite: str = "") -> Path:
 
     tests/conftest.py makes one line of all that are skipped so.
     """
-    if binary := _servers(suite).get(program):
+    if binary := _server(program, suite):
         return binary
     # A suite that ran without its servers would prove little.
     assert not os.environ.get("CI"), f"{program} is missing"
