@@ -12,6 +12,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +70,7 @@ def catalogue() -> dict[str, Case]:
     return {name: Case(**row) for name, row in rows.items()}
 
 
+@cache
 def marks() -> list[Marked]:
     """Return the tests that name cases, as files and functions are ordered."""
     paths = sorted(TESTS.glob("test_*.py"))

@@ -17,7 +17,7 @@ from ecoflow_push.simulator.cloud import (
 )
 from tests.conftest import DELTA, OFFLINE, STREAM, World
 from tests.forker import BARE, OTHERS, Hardship
-from tests.support import PUSH, ROOT, Run, forked
+from tests.support import MODULES, PUSH, ROOT, Run, forked
 
 LIST = "device/list"
 PASSWORD = "s3cret-of-the-gateway"
@@ -25,17 +25,6 @@ SECRETS = (ACCESS_KEY, SECRET_KEY, ACCOUNT_PASSWORD, ACCOUNT_USER, TOKEN, PASSWO
 INSTANCE = "a-host-with-a-name"
 LINE = re.compile(r"(ok|warning|wrong|unknown|set|default) +[\w -]+: .+")
 DRIVER = ROOT / "tests" / "check_run.py"
-# What a check imports of ours too: there are many of them.
-MODULES = (
-    *OTHERS,
-    *("ecoflow_push.api.mqtt", "ecoflow_push.api.probe", "ecoflow_push.api.rest"),
-    *("ecoflow_push.config.strangers", "ecoflow_push.metrics.exposition"),
-    *("ecoflow_push.net.plain", "ecoflow_push.net.requests_exchange"),
-    *("ecoflow_push.run.check", "ecoflow_push.sinks.pushgateway"),
-    *("ecoflow_push.sinks.remote_write", "ecoflow_push.sinks.textfile"),
-    "ecoflow_push.sinks.trial",
-)
-
 #: Brings a finding about, and returns the settings that it needs; None takes one away.
 Setup = Callable[[World], Mapping[str, str | None]]
 
@@ -54,7 +43,10 @@ def check(
 
 def push_in(environ: Mapping[str, str], hardships: Sequence[Hardship]) -> int:
     """Return the status of a run under hardships."""
-    return forked(PUSH, (), {**BARE, **environ}, hardships=hardships).status
+    # What is hard may be so for what is imported.
+    modules = OTHERS if hardships else MODULES
+    environ = {**BARE, **environ}
+    return forked(PUSH, (), environ, modules=modules, hardships=hardships).status
 
 
 def status_of_a_run(run: Run) -> int:

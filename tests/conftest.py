@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import ssl
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import trustme
+from hypothesis import settings
 
 from ecoflow_push.simulator.cloud import (
     SimulatedBroker,
@@ -41,6 +43,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--campaign", action="append", choices=CAMPAIGNS, help="nothing but this one"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Hypothesis try more in the drill."""
+    most = 1000 if config.getoption("--drill") else 100
+    settings.register_profile("ours", settings(), max_examples=most, deadline=None)
+    settings.load_profile("ours")
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Of all tests let each worker compile some, which the others find compiled."""
+    workers = getattr(session.config, "workerinput", None)
+    if workers and session.config.args == session.config.getini("testpaths"):
+        number = int(workers["workerid"].removeprefix("gw"))
+        files = sorted(Path(__file__).parent.glob("test_*.py"))
+        for file in files[number :: workers["workercount"]]:
+            with suppress(Exception):  # it is told when that file's turn has come
+                importlib.import_module(file.stem)
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m

@@ -50,8 +50,8 @@ def said_by(*command: str | Path) -> tuple[int, str]:
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        # Those made with Go may take the memory rather than tidy up.
-        env={**os.environ, "GOGC": "400"},
+        # Those made with Go may take the memory rather than tidy up, and one processor.
+        env={**os.environ, "GOGC": "1000", "GOMAXPROCS": "1"},
         text=True,
         timeout=60,
         check=False,

@@ -102,19 +102,22 @@ def wanted(suite: str) -> set[str]:
     }
 
 
+def find_one(package: str, suite: str = "") -> Path | None:
+    """Return where a server is, that of `suite` if one is named; None without it."""
+    names = SERVERS[package]
+    tree = HOME / (suite or release()) / "usr"
+    places = [tree / "bin" / names[0], tree / "sbin" / names[0]]
+    if not suite:
+        path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+        found_here = (shutil.which(name, path=path) for name in names)
+        places += [Path(place) for place in found_here if place]
+    return next(filter(works, places), None)
+
+
 def find(suite: str = "") -> dict[str, Path]:
     """Return the servers that are here, those of `suite` alone if one is named."""
-    found = {}
-    for package, names in SERVERS.items():
-        tree = HOME / (suite or release()) / "usr"
-        places = [tree / "bin" / names[0], tree / "sbin" / names[0]]
-        if not suite:
-            path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
-            found_here = (shutil.which(name, path=path) for name in names)
-            places += [Path(place) for place in found_here if place]
-        if place := next(filter(works, places), None):
-            found[package] = place
-    return found
+    found = ((package, find_one(package, suite)) for package in SERVERS)
+    return {package: place for package, place in found if place}
 
 
 def sources(text: str, *, deb822: bool) -> list[dict[str, str]]:

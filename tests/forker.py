@@ -2,7 +2,7 @@
 
 A process that has imported the packages forks one child for each run, which begins
 where a new interpreter would be by then: with the arguments, the environment, the
-folder and the streams of that run, and nothing of ours imported. Such a run costs a
+folder and the streams of that run, and nothing imported but those. Such a run costs a
 third; what an interpreter itself makes of its surroundings needs a new one
 (`is_enough`).
 

@@ -66,44 +66,57 @@ def under(data: bytes) -> bytes:
     return b'{"a":' + data + b"}"
 
 
-DATA = {
-    "a million empty lists": under(many(b"[]", 3_000_000)),
-    "7.5 MiB of small objects": under(many(b'{"a":1}', 15 * MIB // 2)),
-    "600,000 objects, no two alike": under(
+#: How a text begins that takes four bytes a letter.
+WIDE = '"\U0001f600'.encode()
+#: What is sent, made when a test asks for it.
+Body = Callable[[], bytes]
+DATA: dict[str, Body] = {
+    "a million empty lists": lambda: under(many(b"[]", 3_000_000)),
+    "7.5 MiB of small objects": lambda: under(many(b'{"a":1}', 15 * MIB // 2)),
+    "600,000 objects, no two alike": lambda: under(
         b"[" + b",".join(b'{"%d":{}}' % n for n in range(600_000)) + b"]"
     ),
-    "lists in lists": under(many(b"[" * 30 + b"]" * 30, 3 * MIB)),
-    "deeper than Python": under(b"[" * 200_000 + b"]" * 200_000),
-    "400,000 keys": numbered(400_000, '"k{n}":{n}'),
-    "a text of 8 MiB": under(b'"' + b"x" * 8 * MIB + b'"'),
-    "a wide text of 3 MiB": under('"\U0001f600'.encode() + b"x" * 3 * MIB + b'"'),
-    "numbers of 4,000 digits": under(many(b"9" * 4000, 15 * MIB // 2)),
-    "one number of 3 MiB": under(b"9" * 3 * MIB),
-    "texts of JSON": numbered(
+    "lists in lists": lambda: under(many(b"[" * 30 + b"]" * 30, 3 * MIB)),
+    "deeper than Python": lambda: under(b"[" * 200_000 + b"]" * 200_000),
+    "400,000 keys": lambda: numbered(400_000, '"k{n}":{n}'),
+    "a text of 8 MiB": lambda: under(b'"' + b"x" * 8 * MIB + b'"'),
+    "a wide text of 3 MiB": lambda: under(WIDE + b"x" * 3 * MIB + b'"'),
+    "numbers of 4,000 digits": lambda: under(many(b"9" * 4000, 15 * MIB // 2)),
+    "one number of 3 MiB": lambda: under(b"9" * 3 * MIB),
+    "texts of JSON": lambda: numbered(
         100, '"k{n}":"{{\\"a\\":[' + ",".join(["{{}}"] * 20_000) + ']}}"'
     ),
 }
 #: As much as is read of one device, so that none of these is refused.
-LARGEST = {
-    "lists": under(many(b"[]", 23_000)),
-    "maps": under(b"[" + b",".join(b'{"%d":1.5}' % n for n in range(6_900)) + b"]"),
-    "maps in maps": under(
+LARGEST: dict[str, Body] = {
+    "lists": lambda: under(many(b"[]", 23_000)),
+    "maps": lambda: under(
+        b"[" + b",".join(b'{"%d":1.5}' % n for n in range(6_900)) + b"]"
+    ),
+    "maps in maps": lambda: under(
         b"[" + b",".join(b'{"%x":{"y":{"z":1.5}}}' % n for n in range(3_400)) + b"]"
     ),
-    "keys": numbered(11_000, '"k{n}":{n}.5'),
-    "long keys": numbered(3_900, '"' + "k" * 80 + '{n}":1.5'),
-    "a long parent": b'{"' + b"p" * 180 + b'":' + numbered(12_000, '"k{n}":1.5') + b"}",
-    "numbers": under(many(b"1.5", 58_000)),
-    "a wide text": under('"\U0001f600'.encode() + b"x" * 520_000 + b'"'),
+    "keys": lambda: numbered(11_000, '"k{n}":{n}.5'),
+    "long keys": lambda: numbered(3_900, '"' + "k" * 80 + '{n}":1.5'),
+    "a long parent": lambda: (
+        b'{"' + b"p" * 180 + b'":' + numbered(12_000, '"k{n}":1.5') + b"}"
+    ),
+    "numbers": lambda: under(many(b"1.5", 58_000)),
+    "a wide text": lambda: under(WIDE + b"x" * 520_000 + b'"'),
 }
 
 
 def bomb(size: int) -> bytes:
-    """Return what gzip makes of so many bytes of JSON's blanks."""
-    packer = zlib.compressobj(9, wbits=31)
+    """Return gzip of so many bytes of JSON's blanks: what is packed once, repeated."""
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     piece = b" " * MIB
-    packed = b"".join(packer.compress(piece) for _ in range(size // MIB))
-    return packed + packer.flush()
+    packed = packer.compress(piece) + packer.flush(zlib.Z_FULL_FLUSH)
+    check = 0
+    for _ in range(size // MIB):
+        check = zlib.crc32(piece, check)
+    head = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+    tail = packer.flush() + struct.pack("<II", check, size)
+    return head + packed * (size // MIB) + tail
 
 
 def answers(status: int, body: bytes, **headers: str) -> Fault:

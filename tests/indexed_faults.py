@@ -6,8 +6,10 @@ values nor what goes with what), then what the program needs of it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -44,7 +46,7 @@ def faults(documents: Documents) -> list[str]:
         f"{each.get('kind')} is not of the schema of {version}"
         for version in supported()
         for each in documents
-        if not _is_valid(each, version)
+        if not _is_valid(json.dumps(each), version)
     ]
     if broken:
         return broken
@@ -67,9 +69,11 @@ def faults(documents: Documents) -> list[str]:
     )
 
 
-def _is_valid(document: dict[str, Any], version: str) -> bool:
+# Reading the schemas is most of it, and of broken fleets most documents are alike.
+@cache
+def _is_valid(document: str, version: str) -> bool:
     try:
-        kubernetes_validate.validate(document, version, strict=True)
+        kubernetes_validate.validate(json.loads(document), version, strict=True)
     except kubernetes_validate.ValidationError:
         return False
     return True

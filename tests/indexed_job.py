@@ -14,13 +14,25 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 # What a pod sees of the cluster even with enableServiceLinks: false.
 IN_A_CLUSTER = {
     "KUBERNETES_SERVICE_HOST": "10.96.0.1",
     "KUBERNETES_SERVICE_PORT": "443",
 }
+
+
+class Pod(Protocol):
+    """A process that was started, as subprocess has it."""
+
+    returncode: int
+
+    def communicate(self) -> tuple[str, object]:
+        """Return what it said, when it has ended."""
+
+    def terminate(self) -> None:
+        """Let it end."""
 
 
 class Try(NamedTuple):
@@ -52,14 +64,14 @@ class IndexedJob:
     def __init__(
         self,
         spec: Mapping[str, Any],
-        pod: Callable[[Mapping[str, str]], subprocess.Popen[str]],
+        pod: Callable[[Mapping[str, str]], Pod],
     ) -> None:
         assert spec["completionMode"] == "Indexed"
         self._spec = spec
         self._pod = pod
         self._lock = threading.Lock()
         self._reason = ""
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[Pod] = set()
         self._tries: dict[int, list[Try]] = {}
         self._succeeded: set[int] = set()
         self._failed: set[int] = set()
@@ -142,7 +154,7 @@ class IndexedJob:
 
 def pod_of(
     command: Sequence[str], environ: Mapping[str, str]
-) -> Callable[[Mapping[str, str]], subprocess.Popen[str]]:
+) -> Callable[[Mapping[str, str]], Pod]:
     """Return what starts a command with an environment, and nothing else of ours."""
     path = {"PATH": os.defpath}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
+from kubernetes_validate import utils
 
 from tests.deploy import DEPLOY, program, said_by
 from tests.support import ROOT
@@ -19,6 +20,9 @@ KUBERNETES = DEPLOY / "kubernetes"
 FLEETS = ("fleet", "fleet-stateless")
 
 Documents = list[dict[str, Any]]
+
+# It reads a megabyte of them for each document.
+utils.schema_contents = cache(utils.schema_contents)
 
 
 def supported() -> list[str]:
@@ -40,7 +44,7 @@ class Rendered:
     """A kustomization as `kubectl apply -k` would send it."""
 
     def __init__(self, way: str) -> None:
-        self.read(list(yaml.safe_load_all(built(way))))
+        self.read(list(yaml.load_all(built(way), yaml.CSafeLoader)))
 
     @classmethod
     def of(cls, documents: Documents) -> Rendered:

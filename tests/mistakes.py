@@ -32,7 +32,7 @@ from ecoflow_push.simulator.cloud import SimulatedCloud, SimulatedDevice
 from ecoflow_push.simulator.server import Answer, Fault, Received, RecordingServer
 from tests.forker import is_enough
 from tests.receiver import Receiver
-from tests.support import PUSH, ROOT, Run, forked
+from tests.support import MODULES, PUSH, ROOT, Run, forked
 
 ACCESS_KEY, SECRET_KEY = "AK0123456789abcdef", "SK9876543210fedcba"
 SN = "R331ZFAKE0000001"
@@ -190,7 +190,7 @@ def run(world: World, mistake: Mistake) -> Run:
     program = alone if alone.exists() else PUSH
     for _ in range(mistake.runs):
         if program == PUSH and not python and is_enough(environ):
-            done = forked(PUSH, argv, environ)
+            done = forked(PUSH, argv, environ, modules=MODULES)
         else:
             done = _anew([*python, str(program), *argv], environ)
     return done

@@ -242,18 +242,21 @@ class Reader:
 
     def clone(self, folder: Path) -> None:
         """Put the program where a page expects it, its .venv beside it."""
-        subprocess.run(
-            ["git", "clone", "-q", self._repository.as_uri(), folder], check=True
-        )
+        subprocess.run(["git", "clone", "-q", self._repository, folder], check=True)
         subprocess.run(
             ["python3", "-m", "venv", folder / ".venv"], check=True, env=self.environ
         )
+        # The same files, with what Python has made of them since.
+        package = "ecoflow_push"
+        shutil.copytree(ROOT / package, folder / package, dirs_exist_ok=True)
 
 
 def repository(folder: Path) -> Path:
     """Return a repository whose one commit is this tree as it stands."""
     bare = folder / "repository"
-    git = ["git", "--git-dir", str(bare), "--work-tree", str(ROOT)]
+    # It is read more often than it is kept.
+    git = ["git", "-c", "core.compression=0"]
+    git += ["--git-dir", str(bare), "--work-tree", str(ROOT)]
     environ = {
         **{k: v for k, v in os.environ.items() if not k.startswith("GIT_")},
         **dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), "A reader"),

@@ -26,11 +26,19 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ecoflow_push.devices.metrics import metrics
-from tests.fetch_servers import environ, find
+from tests.fetch_servers import environ, find_one
 from tests.forker import BARE, IMPOSSIBLE, OTHERS, Hardship, forker, is_enough
 
 ROOT = Path(__file__).resolve().parent.parent
 PUSH = ROOT / "push.py"
+# All that a run may import, ours too, but for the program itself.
+MODULES = (
+    *OTHERS,
+    *(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in sorted((ROOT / "ecoflow_push").rglob("[!_]*.py"))
+    ),
+)
 # Third parties' recordings and tables, which are no part of the project. Tests that
 # read them are marked `recorded`.
 SHARED = ROOT.parent / "shared"
@@ -71,13 +79,13 @@ class Run(NamedTuple):
 def push(environ: Mapping[str, str], *args: str, timeout: float = 120) -> Run:
     """Run push.py as cron would, with this environment and no other.
 
-    The interpreter is one that has all of others' imported (tests/forker.py), or a
-    new one where that makes a difference.
+    The interpreter is one that has all modules imported, ours too (tests/forker.py), or
+    a new one where that makes a difference.
     """
     environ = {**BARE, **environ}
     if not is_enough(environ):
         return push_anew(environ, *args, timeout=timeout)
-    return forked(PUSH, args, environ, timeout=timeout)
+    return forked(PUSH, args, environ, modules=MODULES, timeout=timeout)
 
 
 def forked(
@@ -215,8 +223,8 @@ def values(series: Series) -> Series:
     return {k: v for k, v in series.items() if not OWN_NAMES.fullmatch(k[0])}
 
 
-# To find them each is started.
-_servers = cache(find)
+# To find one it is started.
+_server = cache(find_one)
 
 
 def real_server(program: str, suite: str = "") -> Path:
@@ -224,7 +232,7 @@ def real_server(program: str, suite: str = "") -> Path:
 
     tests/conftest.py makes one line of all that are skipped so.
     """
-    if binary := _servers(suite).get(program):
+    if binary := _server(program, suite):
         return binary
     # A suite that ran without its servers would prove little.
     assert not os.environ.get("CI"), f"{program} is missing"

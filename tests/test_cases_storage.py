@@ -18,7 +18,7 @@ from ecoflow_push.memory.spool import Spool
 from ecoflow_push.simulator import faults
 from tests.conftest import DELTA
 from tests.forker import Hardship
-from tests.hostile import MOST, push_watched
+from tests.hostile import MOST, Body, push_watched
 from tests.remote_write import of_devices, spool_files, state
 from tests.support import PUSH, Run, push, values
 from tests.test_delivery_disk import multiply
@@ -237,15 +237,19 @@ def nested(size: int) -> bytes:
     return b'{"version": 1, "devices": {"a": ' + b"[" * size + b"]" * size + b"}}"
 
 
-HUGE = {
-    "empty lists": b'{"version": 1, "devices": [' + b"[]," * 5_000_000 + b"[]]}",
-    "keys": b'{"version": 1, "devices": {'
-    + b",".join(b'"%d":{}' % n for n in range(1_000_000))
-    + b"}}",
-    "brackets": nested(8_000_000),
-    "zeros": bytes(40_000_000),
-    "a number": b'{"version": 1, "runs": ' + b"9" * 30_000_000 + b"}",
-    "a text": b'{"version": 1, "gateway": "' + b"x" * 30_000_000 + b'"}',
+HUGE: dict[str, Body] = {
+    "empty lists": lambda: (
+        b'{"version": 1, "devices": [' + b"[]," * 5_000_000 + b"[]]}"
+    ),
+    "keys": lambda: (
+        b'{"version": 1, "devices": {'
+        + b",".join(b'"%d":{}' % n for n in range(1_000_000))
+        + b"}}"
+    ),
+    "brackets": lambda: nested(8_000_000),
+    "zeros": lambda: bytes(40_000_000),
+    "a number": lambda: b'{"version": 1, "runs": ' + b"9" * 30_000_000 + b"}",
+    "a text": lambda: b'{"version": 1, "gateway": "' + b"x" * 30_000_000 + b'"}',
 }
 
 
@@ -263,7 +267,7 @@ def test_a_huge_file_in_place_of_ours(
     settings = environ if name == "state.json" else account
     assert push(settings).status == 0
     (file,) = Path(settings["STATE_DIR"]).rglob(name)
-    file.write_bytes(HUGE[what])
+    file.write_bytes(HUGE[what]())
 
     run, peak = push_watched(settings, tmp_path)
 

@@ -125,7 +125,7 @@ def test_a_setup_that_is_well_gets_0(setup, environ, world):
     assert run.status == 0, run.stdout
     assert not re.findall("^(?:wrong|warning) .*", run.stdout, re.MULTILINE)
     assert run.stdout.endswith("\na run would exit 0 OK\n")
-    assert push_anew(environ).status == 0
+    assert push(environ).status == 0
 
 
 def test_files_of_settings_and_the_option_itself(environ, world):
@@ -138,7 +138,7 @@ def test_files_of_settings_and_the_option_itself(environ, world):
         file.chmod(0o600)
     options = [f"--env-file={file}" for file in (first, second)]
 
-    run = push({"LOG_LEVEL": "WARNING"}, "--check", *options)
+    run = push_anew({"LOG_LEVEL": "WARNING"}, "--check", *options)
 
     assert (run.status, run.stderr) == (0, "")
     assert f"set      RUN_DEADLINE: 30 ({second}:1)\n" in run.stdout

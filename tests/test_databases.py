@@ -59,7 +59,7 @@ def test_a_snapshot_arrives_exactly(name, environ, cloud, pushgateway, tmp_path)
         }
         before = time.time() * 1000
         for _ in range(2):
-            run = push_anew(environ)
+            run = push(environ)
             assert run.status == 0, run.stderr
         after = time.time() * 1000
 
@@ -157,7 +157,7 @@ def test_the_same_series_by_a_scrape(environ, cloud, pushgateway, tmp_path):
             ],
         }
     )
-    assert push(environ).status == 0
+    assert push_anew(environ).status == 0
     with prometheus(tmp_path / "scraping", config=config) as database:
         quotas = '{device!="",__name__!~"push_.*"}'
         # A target is scraped for the first time some 5 s after the start.

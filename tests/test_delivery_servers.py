@@ -68,7 +68,7 @@ def test_the_right_endpoint_passes(name, version, environ, servers):
     written = settings(environ, servers[name].write_url)
     written |= {"REMOTE_WRITE_VERSION": version}
 
-    done = push_anew(written)
+    done = push(written)
 
     assert done.status == 0, done.stderr
     assert spool_files(written) == []
@@ -129,7 +129,7 @@ def test_a_token_that_is_refused_by_400_costs_nothing(environ, servers):
     written = settings(environ, url)
     assert len(spool_files(written)) == 4
 
-    done = push(written)
+    done = push_anew(written)
 
     assert done.status == 0, done.stderr
     assert spool_files(written) == []

@@ -77,7 +77,7 @@ from tests.support import parse
 from tests.test_normalized import GOLDEN
 from tests.test_protobuf_hostile import GOOD
 
-CASES = 6_000
+CASES = 4_000
 DRILL_CASES = 1_000_000
 LABELS = Labels("ecoflow", "fuzz", "ecoflow", {})
 NOW_MS = 1_700_000_000_000

@@ -80,7 +80,7 @@ def test_a_malformed_line(content, tmp_path):
     file = tmp_path / "x.env"
     file.write_text(content)
 
-    run = push_anew({}, "--env-file", str(file))
+    run = push({}, "--env-file", str(file))
 
     assert run.status == 78
     [line] = run.stderr.splitlines()
@@ -262,7 +262,7 @@ def test_a_json_log_from_a_file(tmp_path):
     file = tmp_path / "x.env"
     file.write_text("LOG_FORMAT=json\n")
 
-    run = push({}, "--env-file", str(file))
+    run = push_anew({}, "--env-file", str(file))
 
     assert run.status == 78
     assert run.stderr.startswith("{")

@@ -21,7 +21,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 import trustme
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ecoflow_push.config.env_file import over_files
@@ -525,7 +525,7 @@ values = st.text(marks | printable, min_size=1).map(str.strip).filter(bool)
 
 
 @pytest.mark.case("K2")
-@settings(deadline=None)
+@pytest.mark.drill("fuzz")
 @given(values=st.lists(values, min_size=3, max_size=3))
 def test_what_is_written_is_read_back(values, tmp_path_factory):
     """--env-file reads every value as it was, whatever is in it."""

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,15 @@ def room(path: Path) -> str:
     return path.parent.name.replace(PACKAGE.name, "")
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imported_rooms(path: Path) -> set[str]:
     """Return the rooms that a module imports from anywhere in it."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
@@ -63,7 +69,7 @@ def imported_rooms(path: Path) -> set[str]:
 def imported_modules(path: Path) -> set[Path]:
     """Return the modules of ours that a module imports, from anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 names = (f"{node.module}.{alias.name}", node.module)
@@ -74,7 +80,7 @@ def imported_modules(path: Path) -> set[Path]:
 
 def uses(path: Path) -> set[str]:
     """Return every `a.b` that a module uses, and every name that it imports."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+    nodes = nodes_of(path)
     found = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
     for node in nodes:
         if isinstance(node, ast.ImportFrom):
@@ -83,7 +89,7 @@ def uses(path: Path) -> set[str]:
 
 
 def names_in(path: Path) -> set[str]:
-    nodes = ast.walk(ast.parse(path.read_text()))
+    nodes = nodes_of(path)
     return {node.id for node in nodes if isinstance(node, ast.Name)}
 
 
@@ -121,7 +127,7 @@ def test_only_factories_take_the_settings(path):
     """Only functions that create, or stay between runs, take Settings."""
     if room(path) in ("push", "config"):
         return
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, (ast.FunctionDef, ast.Lambda)):
             takes = re.search(r"\bSettings\b", ast.unparse(node.args))
             name = getattr(node, "name", "")

@@ -14,9 +14,19 @@ import pytest
 
 from ecoflow_push.leaving import MOST_SECONDS
 from ecoflow_push.simulator.server import Handler
+from tests.forker import BARE
 from tests.proxy import Proxy
 from tests.receiver import PATH, STALE
-from tests.support import LATE, PUSH, ROOT, Gateway, eventually, gateway
+from tests.support import (
+    LATE,
+    MODULES,
+    PUSH,
+    Gateway,
+    Run,
+    eventually,
+    forked,
+    gateway,
+)
 from tests.typist import GATEWAY, KEYS, NUMBER, left, typing
 
 WAITING = "WARNING told to end: what was tried is taken back first"
@@ -194,26 +204,21 @@ TRIALS = {
 
 
 @pytest.mark.parametrize("kind", TRIALS)
-def test_no_file_of_a_trial_is_left(kind, tmp_path):
+def test_no_file_of_a_trial_is_left(kind, tmp_path, tmp_path_factory):
     """Whenever it is told to end, a trial of a folder leaves the folder as it was."""
 
-    def tried(step: int) -> subprocess.CompletedProcess[str]:
-        code = TRYING.replace("WHAT", TRIALS[kind])
-        return subprocess.run(
-            [sys.executable, "-c", code, tmp_path, str(step)],
-            env={"PATH": os.defpath, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    program = tmp_path_factory.mktemp("program") / "trying.py"
+    program.write_text(TRYING.replace("WHAT", TRIALS[kind]))
+
+    def tried(step: int) -> Run:
+        return forked(program, [str(tmp_path), str(step)], BARE, modules=MODULES)
 
     whole = tried(0)
-    assert whole.returncode == 0, whole.stderr
+    assert whole.status == 0, whole.stderr
     steps = int(whole.stdout)
     assert steps > 3
 
     for step in range(1, steps + 1):
         done = tried(step)
-        assert done.returncode == 143, done.stderr
+        assert done.status == 143, done.stderr
         assert list(tmp_path.iterdir()) == [], step

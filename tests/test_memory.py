@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from ecoflow_push.simulator.cloud import (
     SimulatedCloud,
     SimulatedDevice,
 )
-from ecoflow_push.simulator.server import RecordingServer
+from ecoflow_push.simulator.server import Fault, RecordingServer
 from tests.conftest import DELTA
 from tests.frames import DISPLAY, OCEAN, field, header
 from tests.hostile import (
@@ -37,6 +38,7 @@ from tests.hostile import (
     LARGEST,
     MIB,
     MOST,
+    Body,
     Held,
     Script,
     answers,
@@ -65,7 +67,6 @@ pytestmark = pytest.mark.drill("memory")
 LIST = "device/list"
 QUOTA = "quota/all"
 DEADLINE = 8.0
-BOMB = bomb(256 * MIB)
 HEAVY = "far more than any device or list has"
 HEADERS, HEAP = "6 MB of headers", "a million empty lists"
 LONG = "answered with more than 0.5 MiB"
@@ -112,24 +113,32 @@ def assert_small(held: Held, status: int, words: str = "", lines: int = 1) -> No
 
 def test_the_largest_are_just_not_refused():
     """What these tests take for the most that is read of a device is nearly that."""
-    for name, data in LARGEST.items():
-        weight = weight_of(envelope(data))
+    for name, body in LARGEST.items():
+        weight = weight_of(envelope(body()))
         assert 0.9 < weight / MOST_WEIGHT <= 1, name
 
 
-REFUSED = {
-    name: (
-        answers(200, envelope(data)),
-        LONG if len(data) > MOST_WEIGHT // LETTER_BYTES else HEAVY,
-    )
-    for name, data in DATA.items()
-} | {
-    "a body without an end": (endless(), LONG),
-    "a bomb": (answers(200, BOMB, Content_Encoding="gzip"), HEAVY),
-    "a bomb, unsaid": (answers(200, BOMB), HEAVY),
-    "a bomb of an error": (answers(500, BOMB, Content_Encoding="gzip"), "HTTP 500"),
-    "an error without an end": (endless(400), LONG),
-    "6 MB of headers": (long_headers(), ""),
+def refused(body: Body) -> tuple[Fault, str]:
+    """Return the answer that is too much, and what is said of it."""
+    data = body()
+    is_long = len(data) > MOST_WEIGHT // LETTER_BYTES
+    return answers(200, envelope(data)), LONG if is_long else HEAVY
+
+
+def bombed(status: int, **headers: str) -> Fault:
+    """Answer with 256 MiB in little."""
+    return answers(status, bomb(256 * MIB), **headers)
+
+
+GZIP = {"Content_Encoding": "gzip"}
+REFUSED: dict[str, Callable[[], tuple[Fault, str]]] = {
+    **{name: partial(refused, body) for name, body in DATA.items()},
+    "a body without an end": lambda: (endless(), LONG),
+    "a bomb": lambda: (bombed(200, **GZIP), HEAVY),
+    "a bomb, unsaid": lambda: (bombed(200), HEAVY),
+    "a bomb of an error": lambda: (bombed(500, **GZIP), "HTTP 500"),
+    "an error without an end": lambda: (endless(400), LONG),
+    "6 MB of headers": lambda: (long_headers(), ""),
 }
 
 
@@ -140,7 +149,7 @@ REFUSED = {
 )
 def test_a_device_s_answer(what, text, cloud, tmp_path):
     """An answer far beyond any device's is not read: 69, one line with the cure."""
-    fault, words = REFUSED[what]
+    fault, words = REFUSED[what]()
     cloud.fail(QUOTA, fault)
 
     assert_small(push_watched(text, tmp_path), 69, words)
@@ -150,7 +159,7 @@ def test_a_device_s_answer(what, text, cloud, tmp_path):
 @pytest.mark.parametrize("what", rows(REFUSED, "a bomb"))
 def test_a_list_s_answer(what, text, cloud, tmp_path):
     """The same in place of the device list."""
-    fault, _ = REFUSED[what]
+    fault, _ = REFUSED[what]()
     cloud.fail(LIST, fault)
 
     assert_small(push_watched(text, tmp_path), 69)
@@ -161,7 +170,7 @@ def test_a_list_s_answer(what, text, cloud, tmp_path):
 def test_twelve_devices_with_all_that_is_read(what, text, cloud, tmp_path):
     """Twelve devices that each say the most that is read are read, some at once."""
     cloud.devices[:] = [SimulatedDevice(f"R331ZFAKE{n:07}") for n in range(12)]
-    cloud.fail(QUOTA, answers(200, envelope(LARGEST[what])))
+    cloud.fail(QUOTA, answers(200, envelope(LARGEST[what]())))
     with Receiver() as receiver:
         environ = text | {"REMOTE_WRITE_URL": receiver.write_url}
         environ["RUN_DEADLINE"] = "30"
@@ -179,7 +188,8 @@ def test_twelve_devices_with_all_that_is_read(what, text, cloud, tmp_path):
 def test_twelve_devices_that_are_refused(what, text, cloud, tmp_path):
     """Four at once that send without an end hold no more than one does."""
     cloud.devices[:] = [SimulatedDevice(f"R331ZFAKE{n:07}") for n in range(12)]
-    cloud.fail(QUOTA, REFUSED[what][0])
+    fault, _ = REFUSED[what]()
+    cloud.fail(QUOTA, fault)
 
     assert_small(push_watched(text, tmp_path), 69)
 
@@ -216,7 +226,7 @@ def test_ten_thousand_devices(text, cloud, tmp_path):
 )
 def test_the_app_account_s_answers(where, what, cloud, tmp_path):
     """An endless or overfull login, certification or list is one line, and 69."""
-    cloud.fail(where, answers(200, envelope(DATA[what])))
+    cloud.fail(where, answers(200, envelope(DATA[what]())))
     with ScriptedBroker() as broker:
         use(cloud, broker)
         environ = cloud.account_environ() | common(tmp_path)
@@ -240,13 +250,13 @@ def test_a_broker_s_password_of_a_megabyte(cloud, tmp_path):
 
 # -- sinks ----------------------------------------------------------------------------
 
-ANSWERS = {
-    "an error of 4 MB": answers(400, b"out of order sample " * 200_000),
-    "an error without an end": endless(400),
-    "a bomb of an error": answers(400, BOMB, Content_Encoding="gzip"),
-    "a success without an end": endless(200),
-    "6 MB of headers": long_headers(),
-    "a page without an end": answers(502, b"<html>" + b"<p>" * MIB),
+ANSWERS: dict[str, Callable[[], Fault]] = {
+    "an error of 4 MB": lambda: answers(400, b"out of order sample " * 200_000),
+    "an error without an end": lambda: endless(400),
+    "a bomb of an error": lambda: bombed(400, **GZIP),
+    "a success without an end": endless,
+    "6 MB of headers": long_headers,
+    "a page without an end": lambda: answers(502, b"<html>" + b"<p>" * MIB),
 }
 
 
@@ -258,7 +268,7 @@ def test_a_sink_s_answer(sink, what, text, tmp_path):
     Nobody needs the words of a remote-write receiver's success or a healthcheck.
     """
     with RecordingServer() as server:
-        server.fail("", ANSWERS[what])
+        server.fail("", ANSWERS[what]())
         environ = text | {f"{sink}_URL": server.url, "ESTABLISH_ATTEMPTS": "1"}
 
         run, peak = push_watched(environ, tmp_path)
@@ -272,23 +282,25 @@ def test_a_sink_s_answer(sink, what, text, tmp_path):
 
 LISTS = "labels that are a list"
 UNLISTED = "does not list its groups"
-GROUPS = {
-    "1,500 groups": (groups(1_500), ""),
+GROUPS: dict[str, tuple[Body, str]] = {
+    "1,500 groups": (lambda: groups(1_500), ""),
     "600,000 groups": (
-        b'{"status":"success","data":' + many(b'{"labels":{}}', 8_000_000) + b"}",
+        lambda: (
+            b'{"status":"success","data":' + many(b'{"labels":{}}', 8_000_000) + b"}"
+        ),
         UNLISTED,
     ),
     "a group of 7 MiB": (
-        b'{"data":[{"labels":' + numbered(350_000, '"l{n}":"v{n}"') + b"}]}",
+        lambda: b'{"data":[{"labels":' + numbered(350_000, '"l{n}":"v{n}"') + b"}]}",
         UNLISTED,
     ),
     "a million empty lists": (
-        b'{"status":"success","data":' + many(b"[]", 7 * MIB) + b"}",
+        lambda: b'{"status":"success","data":' + many(b"[]", 7 * MIB) + b"}",
         "",
     ),
-    LISTS: (b'{"data":[{"labels":["job","a"]}]}', UNLISTED),
-    "seven million brackets": (b"[" * 7 * MIB, UNLISTED),
-    "a text of 7 MiB": (b'{"data":["' + b"\\a" * (7 * MIB // 2) + b'"]}', ""),
+    LISTS: (lambda: b'{"data":[{"labels":["job","a"]}]}', UNLISTED),
+    "seven million brackets": (lambda: b"[" * 7 * MIB, UNLISTED),
+    "a text of 7 MiB": (lambda: b'{"data":["' + b"\\a" * (7 * MIB // 2) + b'"]}', ""),
 }
 
 
@@ -298,7 +310,7 @@ def test_a_gateway_s_list_of_groups(what, text, cloud, tmp_path):
     body, words = GROUPS[what]
     cloud.fail(QUOTA, faults.status(500))
     with RecordingServer() as server:
-        server.fail("/api/v1/metrics", answers(200, body))
+        server.fail("/api/v1/metrics", answers(200, body()))
         environ = text | {"PUSHGATEWAY_URL": server.url, "ESTABLISH_ATTEMPTS": "1"}
         environ["ECOFLOW_DEVICE_SN"] = "R331ZFAKE0000009"
         del environ["TEXTFILE_PATH"]
@@ -426,7 +438,8 @@ def test_a_frame_of_many_units(cloud, tmp_path):
 def test_twelve_devices_over_mqtt(what, cloud, tmp_path):
     """Twelve devices with the most that is read answer at once, and are read."""
     cloud.devices[:] = [SimulatedDevice(f"R331ZFAKE{n:07}") for n in range(12)]
-    with ScriptedBroker(then=once(lambda topic: reply(topic, LARGEST[what]))) as broker:
+    data = LARGEST[what]()
+    with ScriptedBroker(then=once(lambda topic: reply(topic, data))) as broker:
         use(cloud, broker)
         environ = cloud.account_environ() | common(tmp_path)
         environ["RUN_DEADLINE"] = "30"

@@ -87,7 +87,7 @@ RIGHT: list[dict[str, str]] = [
 @pytest.mark.parametrize("given", RIGHT, ids=str)
 def test_what_is_right(given, tmp_path):
     """What may be said in another way is no mistake."""
-    run = push_anew({**BASE, "HOME": str(tmp_path), **given})
+    run = push({**BASE, "HOME": str(tmp_path), **given})
 
     assert run.status == 69, run.stderr
     if "STATE_DIR" in given:
@@ -112,7 +112,7 @@ def test_a_name_is_told_beside_the_fault_that_it_causes():
 
 def test_the_check_tells_names(environ):
     """--check finds them where a run is well otherwise, on its screen alone."""
-    run = push({**environ, "PUSH_JOBS": "x"}, "--check")
+    run = push_anew({**environ, "PUSH_JOBS": "x"}, "--check")
 
     assert "warning  settings: PUSH_JOBS: no setting has this name: did" in run.stdout
     assert "WARNING" not in run.stderr

@@ -48,7 +48,7 @@ def test_a_fault_of_the_broker(broker, status, words, account, cloud, pushgatewa
     with ScriptedBroker(**broker) as scripted:
         use(cloud, scripted)
 
-        run = push_anew(account)
+        run = push(account)
 
         assert_decent(run, status)
         assert re.search(words, run.stderr)
@@ -77,7 +77,7 @@ def test_nobody_at_the_broker(account, cloud):
         "127.0.0.1", free_port(), BROKER_USER, BROKER_PASSWORD
     )
 
-    run = push(account)
+    run = push_anew(account)
 
     assert_decent(run, 69)
     assert "connection refused" in run.stderr

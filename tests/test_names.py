@@ -46,6 +46,7 @@ def test_the_spelling(key, name):
     assert metric_name(key) == name
 
 
+@pytest.mark.drill("fuzz")
 @given(st.text(alphabet=string.ascii_letters + string.digits + "._-[]", max_size=40))
 def test_the_spelling_is_inflections(key):
     """For every key of ASCII letters the spelling is `inflection.underscore`'s."""
@@ -173,6 +174,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.case("D2", "D15")
+@pytest.mark.drill("fuzz")
 @given(st.dictionaries(st.text(max_size=12), VALUES, max_size=8))
 def test_any_map_gives_unique_finite_valid_samples(quotas):
     """Whatever a map holds: names are valid, places unique, values finite."""

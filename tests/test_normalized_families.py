@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ecoflow_push.devices.families import Family, Row
@@ -216,8 +216,8 @@ def test_no_change_makes_a_value_up(name):
     assert count
 
 
+@pytest.mark.drill("fuzz")
 @given(st.data())
-@settings(max_examples=400, deadline=None)
 def test_no_changes_together_make_a_value_up(data):
     """Several changes at once do not either, nor do they on a map of few keys."""
     family = data.draw(st.sampled_from(list(FAMILIES.values())))

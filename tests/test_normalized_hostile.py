@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ecoflow_push.devices.metrics import metrics
@@ -63,8 +63,8 @@ NAMES = st.sampled_from([*products().names, "Unknown", ""]) | st.text(max_size=5
 
 
 @pytest.mark.case("D15")
+@pytest.mark.drill("fuzz")
 @given(st.sampled_from(sorted(GOLDEN)), st.data())
-@settings(max_examples=300, deadline=None)
 def test_no_mutated_map_gives_an_impossible_value(model, data):
     """A good map with any values changed gives only possible values, in any order."""
     golden = GOLDEN[model]
@@ -83,12 +83,12 @@ def test_no_mutated_map_gives_an_impossible_value(model, data):
 
 
 @pytest.mark.case("D15")
+@pytest.mark.drill("fuzz")
 @given(
     st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=20), VALUES, max_size=12),
     SERIALS,
     NAMES,
 )
-@settings(max_examples=300, deadline=None)
 def test_no_map_of_any_device_raises(quotas, sn, product):
     """Any map of any device is read without an exception, to possible values."""
     got, left_out = samples(quotas, sn, product)

@@ -21,6 +21,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.server import Answer, Fault, Received, RecordingServer
 from tests.one_run import KEYS, SERIALS, quotas
 from tests.support import (
+    MODULES,
     ROOT,
     Database,
     Points,
@@ -123,7 +124,8 @@ class Drill:
 
     def run(self, *kinds: str) -> int:
         """Do the run of the next minute; what it did wrong fails the test."""
-        done = forked(ONE_RUN, self._next(kinds), self._environ, timeout=60)
+        what = (ONE_RUN, self._next(kinds), self._environ)
+        done = forked(*what, modules=MODULES, timeout=60)
         assert "Traceback" not in done.stderr, done.stderr
         assert done.status in (0, 1, 69, 75, 76), done.stderr
         return done.status

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ecoflow_push.api.frames import MOST_BYTES
@@ -83,6 +83,7 @@ def check(payload: bytes, sn: str) -> None:
 
 
 @pytest.mark.case("D16")
+@pytest.mark.drill("fuzz")
 @given(st.binary(max_size=400), SERIALS)
 def test_no_bytes_raise(payload, sn):
     """Any bytes are decoded without an exception, to no more than they are."""
@@ -92,6 +93,7 @@ def test_no_bytes_raise(payload, sn):
 
 
 @pytest.mark.case("D16")
+@pytest.mark.drill("fuzz")
 @given(st.binary(max_size=400), SERIALS, PAIRS, st.integers(-(2**31), 2**31 - 1))
 def test_no_message_raises(pdata, sn, pair, seq):
     """Any bytes as any product's message are decoded without an exception."""
@@ -99,8 +101,8 @@ def test_no_message_raises(pdata, sn, pair, seq):
 
 
 @pytest.mark.case("D16")
+@pytest.mark.drill("fuzz")
 @given(st.sampled_from(GOOD), st.integers(0), st.integers(0, 255), st.booleans())
-@settings(max_examples=500)
 def test_no_mutation_raises(good, place, byte, cut):
     """A good frame with any byte changed, or cut anywhere, raises nothing."""
     sn, payload = good

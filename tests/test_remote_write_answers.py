@@ -61,7 +61,7 @@ def test_what_an_answer_means(answer, status, tries, written, receiver):
         receiver.script.clear()
         receiver.fail("", answer)
 
-    run = push_anew(written)
+    run = push(written)
 
     assert run.status == status, run.stderr
     about_devices = [r for r in receiver.received if r.method == "POST"]
@@ -101,7 +101,7 @@ def test_a_count_is_no_word_in_version_1(written, receiver):
     count = ("X-Prometheus-Remote-Write-Samples-Written", "3")
     receiver.script = [Answer(503, b"bad", (count,))]
 
-    assert push(written).status == 0
+    assert push_anew(written).status == 0
     assert len(of_devices(receiver)) == 2
 
 

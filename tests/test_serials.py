@@ -46,7 +46,7 @@ def test_lower_case_just_works(how, environ, cloud, pushgateway):
         both = how == "both spellings"
         environ["ECOFLOW_DEVICE_SN"] = f"{TYPED},{DELTA.sn}" if both else TYPED
 
-    run = push_anew(environ, *args)
+    run = push(environ, *args)
 
     assert run.status == 0, run.stderr
     assert asked(cloud) == [DELTA.sn]
@@ -103,7 +103,7 @@ def test_what_is_not_listed_may_be_readable(environ, cloud, pushgateway):
     cloud.fail(LIST, lists(STREAM.sn))
     environ["ECOFLOW_DEVICE_SN"] = DELTA.sn
 
-    run = push(environ)
+    run = push_anew(environ)
 
     assert run.status == 0, run.stderr
     assert "list" not in run.stderr

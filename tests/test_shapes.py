@@ -163,17 +163,18 @@ def test_shapes_without_end_take_bounded_room():
     """More shapes than there is room for go by the rule, until older ones are gone."""
     shapes = Shapes()
 
-    def is_planned(key: str) -> bool:
-        quotas = {f"{key}.{n}": n for n in range(500)}
+    def is_planned(key: str, size: int) -> bool:
+        quotas = {f"{key}.{n}": n for n in range(size)}
         frames = [shapes.part(quotas, "p", "ecoflow")[0][0] for _ in range(3)]
         return frames[1] is frames[2]
 
-    planned = [is_planned(f"k{n}") for n in range(MOST_MISSED)]
+    first = [is_planned(f"a{n}", 512) for n in range(MOST_PLANNED // 512)]
+    later = [is_planned(f"b{n}", 1) for n in range(MOST_MISSED // 2)]
 
-    most = MOST_PLANNED // 500
-    assert all(planned[:most])
-    assert not any(planned[most : 2 * most])
-    assert any(planned[2 * most :])
+    assert all(first)
+    # Each of these comes three times.
+    assert not any(later[: MOST_MISSED // 3])
+    assert any(later[MOST_MISSED // 3 :])
 
 
 def test_keys_that_are_no_names_take_no_room():

@@ -78,7 +78,7 @@ def test_shapes_that_come_at_once_take_bounded_room():
     """However many shapes of records come from how many threads, few are kept."""
 
     def encode(number):
-        for turn in range(250):
+        for turn in range(100):
             names = tuple(f"m_{number}_{turn}_{n}" for n in range(50))
             nothing = (0,) * 50
             sets = [(("device", "R331"),)]
@@ -92,5 +92,5 @@ def test_shapes_that_come_at_once_take_bounded_room():
     finally:
         tracemalloc.stop()
 
-    # A shape takes 6 kB or so, and there were 2,000 of them.
+    # A shape takes 6 kB or so, and there were 800 of them.
     assert taken < 2_000_000

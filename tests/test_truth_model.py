@@ -63,7 +63,7 @@ class Model:
 @pytest.mark.parametrize("seed", range(2))
 def test_drill_random_histories(seed, stale_after, environ, cloud, pushgateway, drill):
     """Whatever fails in whatever order, the gateway holds what the documents say."""
-    steps = drill.size(100, 1500)
+    steps = drill.size(50, 1500)
     seed += drill.seed
     print(f"seed {seed}, STALE_AFTER {stale_after}, {steps} runs")
     chance = random.Random(seed)

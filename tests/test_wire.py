@@ -7,7 +7,7 @@ import struct
 from string import ascii_letters, digits
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.core import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -263,7 +263,7 @@ families = st.dictionaries(
 
 
 @versions
-@settings(max_examples=200, deadline=None)
+@pytest.mark.drill("fuzz")
 @given(given_families=families, grouping=label_sets, at=st.integers(0, 2**62))
 def test_whatever_goes_in_comes_out(version, given_families, grouping, at):
     """Any names, labels and values arrive as they were given, and in order."""
