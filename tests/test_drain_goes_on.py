@@ -13,7 +13,7 @@ import pytest
 from ecoflow_push.memory.notes import Notes
 from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
-from tests.conftest import DELTA
+from tests.conftest import DELTA, STREAM
 from tests.drained import (
     JOBS,
     bare,
@@ -74,6 +74,21 @@ def test_a_receiver_that_hangs_costs_the_deadline_at_most(written, receiver):
     assert run.status == 75, run.stderr
     assert run.seconds < 3
     assert waiting(written) == names
+
+
+def test_a_device_that_hangs_costs_no_other_its_turn(written, cloud, receiver):
+    """Also in a drain after one in which each had its turn, and no run between."""
+    cloud.devices[:] = [DELTA, STREAM]
+    spoil(written, receiver, JOBS[:1], 1)
+    receiver.fail("", faults.status(500))
+    assert push(bare(written), "--drain").status == 75
+    receiver.heal()
+    receiver.script = [faults.hang()]
+
+    assert push({**bare(written), "RUN_DEADLINE": "5"}, "--drain").status == 75
+
+    (held,) = waiting(written)
+    assert held.endswith(DELTA.sn)
 
 
 def test_who_was_in_vain_comes_last_the_next_time(written, receiver):

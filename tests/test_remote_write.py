@@ -12,6 +12,7 @@ from ecoflow_push.simulator import faults
 from ecoflow_push.simulator.cloud import SimulatedDevice
 from ecoflow_push.simulator.server import Answer, RecordingServer
 from tests.conftest import DELTA, OFFLINE, STREAM
+from tests.receiver import Receiver
 from tests.remote_write import ended, of_devices, of_run, spool_files
 from tests.support import push, push_anew
 
@@ -113,6 +114,30 @@ def test_what_a_killed_run_said_ends(mode, written, cloud, receiver):
     cloud.devices[:] = [DELTA]
     assert push({**written, "SPOOL_MODE": mode}).status == 0
     path.write_bytes(state)
+    cloud.devices[:] = [SimulatedDevice(DELTA.sn, fewer, "Garage", "DELTA 2")]
+
+    assert push(written).status == 0
+
+    assert "ecoflow_pd_soc" in ended(of_devices(receiver)[-1])
+
+
+@pytest.mark.case("D11")
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_what_a_killed_run_said_ends_later(is_elsewhere, written, cloud, receiver):
+    """So it does after a run that heard nothing of the device, here or elsewhere."""
+    fewer = {k: v for k, v in (DELTA.quotas or {}).items() if k != "pd.soc"}
+    cloud.devices[:] = [SimulatedDevice(DELTA.sn, fewer, "Garage", "DELTA 2")]
+    assert push(written).status == 0
+    (path,) = Path(written["STATE_DIR"]).glob("*/state.json")
+    state = path.read_bytes()
+    cloud.devices[:] = [DELTA]
+    assert push(written).status == 0
+    path.write_bytes(state)
+    cloud.fail(QUOTA, faults.status(500))
+    with Receiver() as other:
+        url = other.write_url if is_elsewhere else receiver.write_url
+        assert push({**written, "REMOTE_WRITE_URL": url}).status == 69
+    cloud.heal()
     cloud.devices[:] = [SimulatedDevice(DELTA.sn, fewer, "Garage", "DELTA 2")]
 
     assert push(written).status == 0

@@ -95,11 +95,12 @@ class QueueRecord:
         self, row: Sequence[object] = (0, 0, 0, 0, 0, 0, "", "", "", 0)
     ) -> None:
         numbers = [int(number_of(value) or 0) for value in [*row[:6], *row[9:], 0]]
-        #: The number of the run in which it last had its turn; in how many runs in a
-        #: row it failed where others did not, and in how many of them it was plain that
-        #: it is not the line; whether it was in a request that hung; the time of the
-        #: last record that was taken, and of the last that may have been, since no
-        #: answer was heard; the fingerprint of the former, 0 if its file must tell.
+        #: The number of the run or drain in which it last had its turn; in how many
+        #: runs in a row it failed where others did not, and in how many of them it was
+        #: plain that it is not the line; whether it was in a request that hung; the
+        #: time of the last record that was taken, and of the last that may have been,
+        #: since no answer was heard; the fingerprint of the former, 0 if its file must
+        #: tell.
         self.served, self.rested, self.failing, self.hung = numbers[:4]
         self.delivered_ms, self.sent_ms, self.series = numbers[4:7]
         #: The files of the oldest and the newest record that waits, "" if none does,

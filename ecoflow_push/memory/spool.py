@@ -49,8 +49,6 @@ class Spool:
         #: By device, oldest first; before the listing the first and last of each.
         self._queues: dict[str, list[Entry]] = {}
         self._is_listed = False
-        #: Nothing was delivered since the state was saved.
-        self.is_known = False
         self._samples = 0
         # None as long as nobody has looked.
         self._size: int | None = None
@@ -84,8 +82,11 @@ class Spool:
 
     def _open(self, known: EndpointRecord | None) -> None:
         self.files.make()
-        self.is_known = known is not None and self._is_known(known)
-        if not self.is_known:
+        if not (known and self._is_known(known)):
+            # Something may have been delivered since, of any device, and this run need
+            # not hear of all: no later one is to trust it either.
+            for queue in known.queues.values() if known else ():
+                queue.series = 0
             self._list()
             # What a killed run left goes from there, too.
             for inside in (BAD, LAST):

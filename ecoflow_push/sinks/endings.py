@@ -81,7 +81,7 @@ class Endings:
         if not (queue and series and queue.series == series):
             return 0
         at_ms = queue.delivered_ms
-        is_all = self._spool.is_known and not self._spool.head(device)
+        is_all = self._spool.files.is_made and not self._spool.head(device)
         return at_ms if is_all and not self._clock.is_impossible(at_ms) else 0
 
     def due(self) -> Iterator[tuple[str, Record]]:

@@ -45,7 +45,9 @@ class Turns:
         self._spool = spool
         self._endpoint = state.endpoint
         self._queues = state.endpoint.queues
-        self._number = state.runs + 1
+        # A drain counts as no run, and of a killed run the number comes again.
+        last = max((queue.served for queue in self._queues.values()), default=0)
+        self._number = max(state.runs, last) + 1
         self._given_up = given_up
         self._most = most
         self._order: list[str] = []
