@@ -274,7 +274,7 @@ def test_one_call_that_the_kernel_refuses(call, error, everything, receiver, tmp
     ]
     assert places
 
-    # The first, the last, and one between; tests/test_drill_syscalls.py has all.
+    # The first, the last, and one between.
     for place in sorted({places[0], places[len(places) // 2], places[-1]}):
         inject = f"inject={call}:error={error}:when={place}"
         traced = [*STRACE, "-o", str(log), "-e", f"trace={call}", "-e", inject]
