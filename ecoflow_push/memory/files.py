@@ -105,11 +105,11 @@ def replace_file(
         # With a size nobody asks whether this is a terminal.
         with open(descriptor, "wb", 8192) as file:
             # Against the umask, which is the caller's and not this file's matter.
-            os.fchmod(descriptor, mode)
+            os.fchmod(file.fileno(), mode)
             file.writelines((content,) if isinstance(content, bytes) else content)
             file.flush()
             if synced:
-                os.fsync(descriptor)
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:  # passed on; what makes the content may have failed, too
         if os.path.lexists(temporary):

@@ -83,8 +83,7 @@ class Spool:
     def _open(self, known: EndpointRecord | None) -> None:
         self.files.make()
         if not (known and self._is_known(known)):
-            # Something may have been delivered since, of any device, and this run need
-            # not hear of all: no later one is to trust it either.
+            # What was delivered since, this run need not hear of: no later one trusts.
             for queue in known.queues.values() if known else ():
                 queue.series = 0
             self._list()
