@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -50,10 +52,15 @@ def run(
     slow: float = 0.0,
     slow_move: float = 0.0,
     limit: int = 1 << 30,
+    lacks: str = "lack",
 ):
-    """Run push.py; `limit` is the largest file (bytes) that it may write."""
+    """Run push.py; `limit` is the largest file (bytes) that it may write.
+
+    `lacks` is a module that its Python does not have.
+    """
+    lack = f"import sys; sys.modules[{lacks!r}] = None"
     return subprocess.run(
-        [sys.executable, "-B", "-c", SLOW, PUSH],
+        [sys.executable, "-B", "-c", lack + SLOW, PUSH],
         env={
             "PATH": os.defpath,
             "HOME": "/nonexistent",
@@ -211,6 +218,30 @@ def test_what_was_said_last_is_looked_at_only_where_it_may_differ(written, cloud
     cloud.devices[:] = [SimulatedDevice(DELTA.sn, more, "Garage", "DELTA 2")]
     assert opened(run(written)) == same + 1
     assert opened(run(written)) == same
+
+
+def test_what_an_older_version_saved_is_all_it_takes(written):
+    """It knows no fingerprints, and drops them; all else of a queue both understand."""
+    assert push(written).status == 0
+    same = opened(run(written))
+    (path,) = Path(written["STATE_DIR"]).glob("*/state.json")
+    fields = json.loads(path.read_text())
+    del fields["crc"]
+    (endpoint,) = fields["endpoints"]
+    assert set(map(len, endpoint["queues"].values())) == {9}
+    assert set(endpoint.pop("series")) == {DELTA.sn}
+    path.write_text(json.dumps(fields))
+
+    assert opened(run(written)) == same + 1
+    assert opened(run(written)) == same
+
+
+def test_a_host_without_blake2_is_enough(written, receiver):
+    """Hardened ones (FIPS 140) have it not: nothing of ours needs it."""
+    done = run(written, lacks="_blake2")
+
+    assert done.returncode == 0, done.stderr
+    assert len(of_devices(receiver)) == 1
 
 
 @pytest.mark.case("S2")

@@ -295,6 +295,26 @@ def test_symbolic_links_are_not_followed(written, receiver, tmp_path):
     assert [path.name for path in elsewhere.iterdir()] == ["precious.tmp"]
 
 
+@pytest.mark.case("S10")
+@pytest.mark.parametrize("mode", ["write-ahead", "on-failure"])
+def test_a_linked_spool_leaves_alone_what_it_points_to(
+    mode, written, receiver, tmp_path
+):
+    """Not even the folder's time changes; what is new is delivered without it."""
+    assert push(written).status == 0
+    folder = spool_files(written, "spool-*/last")[0].parent
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(elsewhere)
+    os.utime(elsewhere, (1, 1))
+
+    run = push({**written, "SPOOL_MODE": mode})
+
+    assert run.status == 0, run.stderr
+    assert "it is a symbolic link" in run.stderr
+    assert len(of_devices(receiver)) == 2
+    assert elsewhere.stat().st_mtime == 1
+
+
 def test_a_dry_run_says_nothing_of_the_spool(written, receiver):
     """What waits is not looked at by --dry-run, and so not spoken of."""
     receiver.fail("", faults.status(503))

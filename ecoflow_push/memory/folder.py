@@ -136,7 +136,7 @@ class Folder:
                 self._touched = True
                 os.replace(self._of(entry), last)
                 return True
-            if entry.content is not None and self.is_made:
+            if self.is_made and entry.content is not None:
                 # Else nothing in the stamp would tell that something was said since.
                 with contextlib.suppress(OSError):
                     os.utime(self.path)

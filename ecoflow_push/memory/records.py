@@ -92,9 +92,11 @@ class QueueRecord:
     )
 
     def __init__(
-        self, row: Sequence[object] = (0, 0, 0, 0, 0, 0, "", "", "", 0)
+        self,
+        row: Sequence[object] = (0, 0, 0, 0, 0, 0, "", "", ""),
+        series: object = 0,
     ) -> None:
-        numbers = [int(number_of(value) or 0) for value in [*row[:6], *row[9:], 0]]
+        numbers = [int(number_of(value) or 0) for value in (*row[:6], series)]
         #: The number of the run or drain in which it last had its turn; in how many
         #: runs in a row it failed where others did not, and in how many of them it was
         #: plain that it is not the line; whether it was in a request that hung; the
@@ -108,16 +110,16 @@ class QueueRecord:
         self.first, self.last, self.why = map(text_of, row[6:9])
 
     def row(self) -> list[object]:
-        """Return what goes into the file."""
+        """Return what goes into the file, beside the fingerprint."""
         return [
             *(self.served, self.rested, self.failing, self.hung),
             *(self.delivered_ms, self.sent_ms),
-            *(self.first, self.last, self.why, self.series),
+            *(self.first, self.last, self.why),
         ]
 
 
-# Without and with the last one of them.
-QUEUE_FIELDS = len(QueueRecord.__slots__) - 1, len(QueueRecord.__slots__)
+# Without the fingerprint: a version that knows none is to understand all the rest.
+QUEUE_FIELDS = len(QueueRecord.__slots__) - 1
 
 
 class EndpointRecord:
@@ -156,10 +158,11 @@ class EndpointRecord:
         )
         #: and the queues, by device.
         self.queues: dict[str, QueueRecord] = {}
-        queues = fields.get("queues")
+        queues, series = fields.get("queues"), fields.get("series")
+        prints = series if isinstance(series, dict) else {}
         for device, row in (queues if isinstance(queues, dict) else {}).items():
-            if isinstance(row, list) and len(row) in QUEUE_FIELDS and text_of(device):
-                self.queues[device] = QueueRecord(row)
+            if isinstance(row, list) and len(row) == QUEUE_FIELDS and text_of(device):
+                self.queues[device] = QueueRecord(row, prints.get(device))
             else:
                 # Of another version, perhaps: what it says of files must be looked at.
                 self.stamp = ""
@@ -169,7 +172,11 @@ class EndpointRecord:
         found = {name: getattr(self, name) for name in self.__slots__}
         # A copy: an abandoned push may still add one.
         queues = self.queues.copy().items()
-        return {**found, "queues": ((device, each.row()) for device, each in queues)}
+        return {
+            **found,
+            "queues": ((device, each.row()) for device, each in queues),
+            "series": ((device, q.series) for device, q in queues if q.series),
+        }
 
     def queue(self, device: str) -> QueueRecord:
         """Return what is remembered of a device's queue, from now on."""
