@@ -18,6 +18,14 @@ from tests.support import push, push_anew
 
 QUOTA = "quota/all"
 
+# All that DELTA says but one.
+FEWER = SimulatedDevice(
+    DELTA.sn,
+    {k: v for k, v in (DELTA.quotas or {}).items() if k != "pd.soc"},
+    "Garage",
+    "DELTA 2",
+)
+
 
 def test_one_snapshot_is_one_request_with_one_time(written, cloud, receiver):
     """Each device is one request: its labels, its values, one time in milliseconds."""
@@ -84,8 +92,7 @@ def test_timestamps_of_a_device_grow(written, receiver):
 def test_a_key_that_is_gone_ends(written, cloud, receiver):
     """A series that was there last time and is not now gets one marker, then none."""
     assert push(written).status == 0
-    fewer = {k: v for k, v in (DELTA.quotas or {}).items() if k != "pd.soc"}
-    cloud.devices[:] = [SimulatedDevice(DELTA.sn, fewer, "Garage", "DELTA 2")]
+    cloud.devices[:] = [FEWER]
 
     assert push(written).status == 0
     assert push(written).status == 0
@@ -102,19 +109,23 @@ def test_a_key_that_is_gone_ends(written, cloud, receiver):
     assert marker.timestamp_ms == second[0].timestamp_ms > before.timestamp_ms
 
 
+def say_more_unsaved(environ, cloud, mode="write-ahead"):
+    """Let a run say one series more, and leave the state as before it."""
+    cloud.devices[:] = [FEWER]
+    assert push(environ).status == 0
+    (path,) = Path(environ["STATE_DIR"]).glob("*/state.json")
+    state = path.read_bytes()
+    cloud.devices[:] = [DELTA]
+    assert push({**environ, "SPOOL_MODE": mode}).status == 0
+    path.write_bytes(state)
+    cloud.devices[:] = [FEWER]
+
+
 @pytest.mark.case("D11")
 @pytest.mark.parametrize("mode", ["write-ahead", "on-failure"])
 def test_what_a_killed_run_said_ends(mode, written, cloud, receiver):
     """Where a run could not save what it said, the next one ends it all the same."""
-    fewer = {k: v for k, v in (DELTA.quotas or {}).items() if k != "pd.soc"}
-    cloud.devices[:] = [SimulatedDevice(DELTA.sn, fewer, "Garage", "DELTA 2")]
-    assert push(written).status == 0
-    (path,) = Path(written["STATE_DIR"]).glob("*/state.json")
-    state = path.read_bytes()
-    cloud.devices[:] = [DELTA]
-    assert push({**written, "SPOOL_MODE": mode}).status == 0
-    path.write_bytes(state)
-    cloud.devices[:] = [SimulatedDevice(DELTA.sn, fewer, "Garage", "DELTA 2")]
+    say_more_unsaved(written, cloud, mode)
 
     assert push(written).status == 0
 
@@ -125,20 +136,12 @@ def test_what_a_killed_run_said_ends(mode, written, cloud, receiver):
 @pytest.mark.parametrize("is_elsewhere", [False, True])
 def test_what_a_killed_run_said_ends_later(is_elsewhere, written, cloud, receiver):
     """So it does after a run that heard nothing of the device, here or elsewhere."""
-    fewer = {k: v for k, v in (DELTA.quotas or {}).items() if k != "pd.soc"}
-    cloud.devices[:] = [SimulatedDevice(DELTA.sn, fewer, "Garage", "DELTA 2")]
-    assert push(written).status == 0
-    (path,) = Path(written["STATE_DIR"]).glob("*/state.json")
-    state = path.read_bytes()
-    cloud.devices[:] = [DELTA]
-    assert push(written).status == 0
-    path.write_bytes(state)
+    say_more_unsaved(written, cloud)
     cloud.fail(QUOTA, faults.status(500))
     with Receiver() as other:
         url = other.write_url if is_elsewhere else receiver.write_url
         assert push({**written, "REMOTE_WRITE_URL": url}).status == 69
     cloud.heal()
-    cloud.devices[:] = [SimulatedDevice(DELTA.sn, fewer, "Garage", "DELTA 2")]
 
     assert push(written).status == 0
 
