@@ -358,9 +358,9 @@ def test_folders_are_private_under_any_umask(umask, environ, tmp_path):
     line = f'umask {umask}; exec "{sys.executable}" "{PUSH}"'
     subprocess.run(["sh", "-c", line], env=environ, check=True, timeout=60)
 
-    for path in (tmp_path / "state").rglob("*"):
-        assert path.stat().st_mode & 0o077 == 0
-    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+    for path in (tmp_path / "state", *(tmp_path / "state").rglob("*")):
+        mode = path.stat().st_mode & 0o777
+        assert mode == 0o700 if path.is_dir() else mode & 0o077 == 0, path
     assert (tmp_path / "out.prom").stat().st_mode & 0o777 == 0o644
 
 
