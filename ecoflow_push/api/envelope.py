@@ -22,6 +22,7 @@ from ecoflow_push.errors import (
     OutOfTime,
     Unreachable,
 )
+from ecoflow_push.memory.files import values_in
 from ecoflow_push.redact import learn_tokens
 
 if TYPE_CHECKING:
@@ -266,11 +267,6 @@ def _clock(reply: Reply) -> dict[str, str]:
         "clock": f", and this clock is {offset:+.0f} s from EcoFlow's",
         "set_clock": "set the clock and keep it with NTP, then ",
     }
-
-
-def values_in(body: bytes) -> int:
-    """Return how many values a JSON text can have at most; texts count as JSON too."""
-    return len(body) - len(body.translate(None, b",{["))
 
 
 def weight_of(body: bytes) -> int:

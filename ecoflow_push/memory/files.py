@@ -187,7 +187,7 @@ def sync_folder(path: str) -> None:
 
 def values_in(content: bytes) -> int:
     """Return how many values a text in JSON holds at most."""
-    return sum(map(content.count, (b",", b"[", b"{")))
+    return len(content) - len(content.translate(None, b",[{"))
 
 
 def write_json(path: str, version: int, fields: Mapping[str, object]) -> None:
